@@ -1,0 +1,191 @@
+"""What a user can choose about a Fish-Dip adapter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from peft import PeftConfig
+
+from ._register import PEFT_TYPE
+
+CHOICES = {
+    "sample_selection": ("highest_loss", "random", "all"),
+    "importance": ("fisher", "absolute"),
+    "example_loss": ("sum", "mean"),
+    "dropped": ("freeze", "reset"),
+    "init_mask": ("random", "magnitude"),
+    "delta_scale": ("none", "rms"),
+}
+
+
+@dataclass
+class FishDipConfig(PeftConfig):
+    """Configuration of a [`FishDipModel`].
+
+    Fish-Dip (Das et al., EMNLP 2023) trains K = floor(density * N) of the N targeted base parameters. Every
+    `update_interval` optimizer steps the K entries are chosen anew: those with the largest empirical Fisher
+    information (Eq. 1 of the paper) over the training examples that the model still gets most wrong (Eq. 2).
+
+    Fixed FISH (Sung et al., 2021) is the same with `update_interval=None, sample_selection="random"`.
+
+    Raises:
+        ValueError: a field has a value outside of its range or choices; the message names field, value and remedy.
+        TypeError: a field has a value of the wrong type.
+    """
+
+    target_modules: list[str] | set[str] | str | None = field(
+        default=None,
+        metadata={
+            "help": "Names (suffixes) or a regex of the modules to tune. None: every module that directly owns "
+            "parameters (Linear, Embedding, norms, convolutions, relative bias), as in the paper. 'all-linear' works."
+        },
+    )
+    exclude_modules: list[str] | set[str] | str | None = field(
+        default=None, metadata={"help": "Names (suffixes) or a regex of the modules that are left alone."}
+    )
+    layers_to_transform: list[int] | int | None = field(
+        default=None, metadata={"help": "Indices of the layers to tune; needs a list of target_modules."}
+    )
+    layers_pattern: list[str] | str | None = field(
+        default=None, metadata={"help": "Name of the list of layers that layers_to_transform counts in."}
+    )
+    modules_to_save: list[str] | None = field(
+        default=None, metadata={"help": "Modules that are trained and saved whole, such as a new classifier."}
+    )
+    density: float = field(
+        default=0.01, metadata={"help": "Share of the targeted parameters that is trainable at any time, in (0, 1]."}
+    )
+    update_interval: int | None = field(
+        default=100,
+        metadata={"help": "Optimizer steps between two masks. None: the mask of the first update stays."},
+    )
+    num_samples: int | float = field(
+        default=0.1,
+        metadata={
+            "help": "Examples whose gradients score the parameters. An int is a count; a float is a share of the "
+            "examples scored, clamped to [3, 25] examples."
+        },
+    )
+    sample_selection: str = field(
+        default="highest_loss",
+        metadata={"help": "Which examples score the parameters: 'highest_loss', 'random' or 'all'."},
+    )
+    importance: str = field(
+        default="fisher",
+        metadata={"help": "'fisher': mean squared per-example gradient of log p(y|x); 'absolute': mean magnitude."},
+    )
+    example_loss: str = field(
+        default="sum",
+        metadata={"help": "-log p(y|x) of an example: 'sum' (Eq. 1) or 'mean' over its target tokens."},
+    )
+    dropped: str = field(
+        default="freeze",
+        metadata={"help": "What leaves the mask: 'freeze' keeps its delta, 'reset' puts it back to the base value."},
+    )
+    init_mask: str = field(
+        default="random", metadata={"help": "Mask before the first update: 'random', or 'magnitude' of the base."}
+    )
+    delta_scale: str = field(
+        default="none",
+        metadata={
+            "help": "'rms': the optimizer sees each delta divided by its base tensor's RMS (rounded to a power of "
+            "two), so that one learning rate moves every tensor by the same share of its size."
+        },
+    )
+    seed: int = field(default=0, metadata={"help": "Seed of the random mask, random deltas and random examples."})
+    init_weights: bool = field(
+        default=True, metadata={"help": "True: all deltas start at zero. False: random deltas, for tests."}
+    )
+    counts: dict[str, list[int]] | None = field(
+        default=None,
+        metadata={"help": "Written by the tuner: per base parameter, its active and its frozen entries."},
+    )
+    num_updates: int = field(default=0, metadata={"help": "Written by the tuner: mask updates made so far."})
+
+    # PEFT stores the whole base embedding with an adapter that targets it, unless this is not None. It is no field: a
+    # sparse delta to an embedding needs nothing else.
+    trainable_token_indices: ClassVar[dict[str, list[int]]] = {}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.peft_type = PEFT_TYPE
+        if isinstance(self.target_modules, list):
+            self.target_modules = set(self.target_modules)
+        if isinstance(self.exclude_modules, list):
+            self.exclude_modules = set(self.exclude_modules)
+        self._check_layers()
+        self._check_numbers()
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name}={getattr(self, name)!r} is unknown; choose one of {', '.join(choices)}.")
+        if self.counts is not None:
+            self.counts = checked_counts(self.counts)
+
+    def _check_layers(self) -> None:
+        if self.layers_to_transform is not None and isinstance(self.target_modules, str):
+            raise ValueError(
+                f"layers_to_transform={self.layers_to_transform!r} cannot be combined with the regex "
+                f"target_modules={self.target_modules!r}; give target_modules as a list, or put the layers in the regex."
+            )
+        if self.layers_pattern and self.layers_to_transform is None:
+            raise ValueError(
+                f"layers_pattern={self.layers_pattern!r} says where layers_to_transform counts; set that too."
+            )
+
+    def _check_numbers(self) -> None:
+        if not is_number(self.density):
+            raise TypeError(f"density={self.density!r} must be a number in (0, 1], such as 0.01.")
+        if not 0 < self.density <= 1:
+            raise ValueError(f"density={self.density!r} is outside of (0, 1]; 0.01 trains 1 % of the parameters.")
+        if self.update_interval is not None and not is_count(self.update_interval):
+            raise ValueError(
+                f"update_interval={self.update_interval!r} must be a positive int (optimizer steps), or None for a "
+                "mask that stays."
+            )
+        if is_number(self.num_samples) and isinstance(self.num_samples, float):
+            if not 0 < self.num_samples <= 1:
+                raise ValueError(
+                    f"num_samples={self.num_samples!r}: a float is a share of the examples and must lie in (0, 1]; "
+                    "give an int for a count."
+                )
+        elif not is_count(self.num_samples):
+            raise ValueError(f"num_samples={self.num_samples!r} must be a positive int or a float in (0, 1].")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed={self.seed!r} must be an int in [0, 2**63).")
+        if isinstance(self.num_updates, bool) or not isinstance(self.num_updates, int) or self.num_updates < 0:
+            raise ValueError(f"num_updates={self.num_updates!r} must be an int >= 0; it is written by the tuner.")
+        if not isinstance(self.init_weights, bool):
+            raise TypeError(f"init_weights={self.init_weights!r} must be True or False.")
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def checked_counts(counts: Any) -> dict[str, list[int]]:
+    """`counts` as {base parameter: [active, frozen]}.
+
+    Raises:
+        ValueError: it is anything else, as in a damaged adapter_config.json.
+    """
+
+    def is_pair(value: Any) -> bool:
+        return (
+            isinstance(value, (list, tuple))
+            and len(value) == 2
+            and all(isinstance(count, int) and not isinstance(count, bool) and count >= 0 for count in value)
+        )
+
+    if not isinstance(counts, dict):
+        raise ValueError(f"counts={counts!r} must map base parameters to [active, frozen]; leave it to the tuner.")
+    for name, value in counts.items():
+        if not isinstance(name, str) or not is_pair(value):
+            raise ValueError(
+                f"counts[{name!r}]={value!r} must be two ints >= 0, [active, frozen]; the adapter's config is damaged."
+            )
+    return {name: [value[0], value[1]] for name, value in counts.items()}

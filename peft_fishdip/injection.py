@@ -1,0 +1,201 @@
+"""Puts an adapter into a model, and takes adapters out again."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .adapter_io import Values
+from .config import FishDipConfig
+from .layer import FishDipLayer, wrapper_class
+from .selection import distinct_integers, num_active, random_positions, top_k
+from .state import AdapterState, SparseDelta, TunedParameter
+from .targets import Target
+
+MIN_RMS = 1e-3
+"""Scale of a tensor that starts at zero, as a bias does; Adafactor's epsilon_2."""
+
+
+class Injection:
+    """One adapter on its way into a model."""
+
+    def __init__(
+        self, model: nn.Module, adapter_name: str, config: FishDipConfig, targets: list[Target], excluded: set[str]
+    ) -> None:
+        self.model = model
+        self.adapter_name = adapter_name
+        self.config = config
+        self.targets = targets
+        self.excluded = excluded
+        self.found = {use.module for target in targets for use in target.uses}
+        self.done = False
+
+    def put_in_once(self) -> None:
+        """Wrap all modules that use a target, and give the adapter its first mask and its trainable vector."""
+        if self.done:
+            return
+        self.done = True
+        state = AdapterState(self.adapter_name, self.config)
+        shared = {
+            id(layer.base_parameter(name)): parameter
+            for layer in self.model.modules()
+            if isinstance(layer, FishDipLayer)
+            for name, parameter in layer.tuned.items()
+        }
+        modules = {name: self.model.get_submodule(name) for name in self.found}
+        layers = wrapped(self.model, modules)
+        owned: dict[str, dict[str, SparseDelta]] = {name: {} for name in modules}
+        for target in self.targets:
+            tuned = shared.setdefault(id(target.tensor), TunedParameter(target.name, target.tensor.shape))
+            delta = SparseDelta(target.name, target.tensor.shape, delta_scale(self.config, target.tensor), state)
+            tuned.deltas[self.adapter_name] = delta
+            state.deltas.append(delta)
+            owned[target.uses[0].module][target.uses[0].parameter] = delta
+            for use in target.uses:
+                layers[use.module].tuned[use.parameter] = tuned
+        for name, layer in layers.items():
+            layer.update_layer(state, owned[name])
+        carrier = next(
+            module for module in self.model.modules() if isinstance(module, Values) and module.state is state
+        )
+        positions = first_positions(self.config, self.targets)
+        state.allocate(positions, carrier, first_values(state, self.targets, positions))
+
+
+def wrapped(model: nn.Module, modules: dict[str, nn.Module]) -> dict[str, FishDipLayer]:
+    """A layer for each of the modules, put in their place wherever they stand."""
+    layers = {
+        id(module): module if isinstance(module, FishDipLayer) else wrapper_class(module)(module)
+        for module in modules.values()
+    }
+    for parent in list(model.modules()):
+        if isinstance(parent, FishDipLayer):
+            continue  # what it wraps stays where it is
+        for leaf, child in parent._modules.items():
+            if id(child) in layers:
+                parent._modules[leaf] = layers[id(child)]
+                if isinstance(parent, nn.TransformerEncoderLayer):
+                    layers[id(child)].register_forward_pre_hook(no_fast_path)
+    return {name: layers[id(module)] for name, module in modules.items()}
+
+
+def no_fast_path(module: nn.Module, inputs: object) -> None:
+    """As a hook, it keeps nn.TransformerEncoderLayer from reading base weights past the layers in inference."""
+
+
+def unwrap(model: nn.Module) -> None:
+    """Put the wrapped modules back."""
+    for parent in list(model.modules()):
+        for leaf, child in parent._modules.items():
+            if isinstance(child, FishDipLayer):
+                parent._modules[leaf] = child.base_layer
+
+
+def discard(model: nn.Module, adapter_name: str) -> None:
+    """Take an adapter out that could not be loaded, and with the last adapter the layers too."""
+    layers = [module for module in model.modules() if isinstance(module, FishDipLayer)]
+    for layer in layers:
+        for container in (layer.fishdip_values, layer.fishdip_indices):
+            if adapter_name in container:
+                del container[adapter_name]
+        for parameter in layer.tuned.values():
+            parameter.deltas.pop(adapter_name, None)
+    left = any(len(layer.fishdip_values) for layer in layers)
+    if not left:
+        unwrap(model)
+    for module in [model, *model.modules()]:
+        configs = module.__dict__.get("peft_config")
+        if isinstance(configs, dict):
+            configs.pop(adapter_name, None)
+            if not configs and not left:
+                del module.__dict__["peft_config"]
+
+
+def delta_scale(config: FishDipConfig, tensor: Tensor) -> float:
+    """What trainable values are multiplied with to give deltas: 1, or the RMS of the base tensor as a power of two."""
+    return 1.0 if config.delta_scale == "none" else 2.0 ** round(math.log2(rms(tensor)))
+
+
+@torch.no_grad()
+def rms(tensor: Tensor) -> float:
+    """Root of the mean square, at least MIN_RMS."""
+    return MIN_RMS if tensor.is_meta else max(MIN_RMS, float(tensor.float().square().mean().sqrt()))
+
+
+def check_counts(config: FishDipConfig, targets: Sequence[Target]) -> None:
+    """Make sure that K > 0 and that the counts of a checkpoint, if any, fit the model.
+
+    Raises:
+        ValueError: they don't; the message names the parameter.
+    """
+    k = num_active(config.density, sum(target.tensor.numel() for target in targets))
+    counts = config.counts
+    if counts is None:
+        return
+    names = {target.name: target.tensor.numel() for target in targets}
+    strangers = sorted(names.keys() ^ counts.keys())
+    if strangers:
+        where = "model" if strangers[0] in names else "adapter"
+        raise ValueError(
+            f"the adapter was made for another model: only the {where} has {strangers[0]!r} ({len(strangers)} parameters "
+            "differ). Load it onto the model that its config names as base_model_name_or_path."
+        )
+    for name, (active, frozen) in counts.items():
+        if active + frozen > names[name]:
+            raise ValueError(
+                f"the adapter was made for another model, or its config is damaged: {active} active and {frozen} frozen "
+                f"entries of {name!r}, which has {names[name]}."
+            )
+    if sum(active for active, _ in counts.values()) != k:
+        raise ValueError(
+            f"the adapter's config is damaged or was made for another model: its counts add up to "
+            f"{sum(active for active, _ in counts.values())} active entries, density={config.density} makes {k}."
+        )
+
+
+def first_positions(config: FishDipConfig, targets: Sequence[Target]) -> list[tuple[Tensor, Tensor]]:
+    """Active and frozen positions per target before any example has been seen.
+
+    With the counts of a checkpoint they only take the place of what is about to be loaded.
+    """
+    generator = torch.Generator().manual_seed(config.seed)
+    sizes = {target.name: target.tensor.numel() for target in targets}
+    k = num_active(config.density, sum(sizes.values()))
+    none = torch.empty(0, dtype=torch.int64)
+    if config.counts is not None:
+        result = []
+        for name, size in sizes.items():
+            active, frozen = config.counts[name]
+            both = distinct_integers(size, active + frozen, generator)
+            result.append((both[:active], both[active:]))
+    elif config.init_mask == "magnitude":
+        with torch.no_grad():
+            chosen = top_k({target.name: target.tensor.abs() for target in targets}, k).positions
+        result = [(chosen[target.name], none) for target in targets]
+    else:
+        chosen = random_positions(sizes, k, generator)
+        result = [(chosen[target.name], none) for target in targets]
+    devices = [torch.device("cpu") if target.tensor.is_meta else target.tensor.device for target in targets]
+    return [
+        (active.to(device), frozen.to(device)) for (active, frozen), device in zip(result, devices, strict=True)
+    ]
+
+
+def first_values(
+    state: AdapterState, targets: Sequence[Target], positions: Sequence[tuple[Tensor, Tensor]]
+) -> Tensor:
+    """The trainable vector: zeros, or with `init_weights=False` random deltas on the scale of each base tensor."""
+    device = positions[0][0].device
+    if state.config.init_weights:
+        return torch.zeros(sum(active.numel() for active, _ in positions), device=device)
+    # two adapters with one config must differ
+    generator = torch.Generator().manual_seed(state.config.seed + zlib.crc32(state.adapter_name.encode()))
+    parts = [
+        torch.randn(active.numel(), generator=generator) * max(rms(target.tensor), 0.02) / delta.scale
+        for target, delta, (active, _) in zip(targets, state.deltas, positions, strict=True)
+    ]
+    return torch.cat(parts).to(device)

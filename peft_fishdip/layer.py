@@ -1,0 +1,270 @@
+"""Modules that add sparse deltas to the parameters of the module they wrap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from transformers.pytorch_utils import Conv1D
+
+from .adapter_io import Indices, Values
+from .functional import BorrowedEmbedding, BorrowedLinear, effective_weight
+from .state import AdapterState, SparseDelta, TunedParameter, active_pieces
+
+
+class FishDipLayer(nn.Module, BaseTunerLayer):
+    """Wraps any module that owns parameters.
+
+    For the time of a call, effective tensors stand in the module's `__dict__`, where attribute access finds them
+    before its parameters. Unlike torch.func.functional_call this also works below FSDP, gradient checkpointing and
+    torch.compile.
+
+    Attributes:
+        base_layer: the wrapped module.
+        tuned: per name within `base_layer` ("weight", "out_proj.bias") the parameter, which all modules that are tied
+            to it share.
+    """
+
+    adapter_layer_names = ("fishdip_values", "fishdip_indices")
+
+    def __init__(self, base_layer: nn.Module) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self.tuned: dict[str, TunedParameter] = {}
+        self.fishdip_values = nn.ModuleDict()
+        self.fishdip_indices = nn.ModuleDict()
+        self._disable_adapters = False
+        self._active_adapter: str | list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        """What the wrapped module has and this one lacks (`num_embeddings`, `eps`, children) is the wrapped one's."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "base_layer":
+                raise
+            return getattr(super().__getattr__("base_layer"), name)
+
+    def update_layer(self, state: AdapterState, owned: Mapping[str, SparseDelta]) -> None:
+        """Make room for an adapter; `owned` are the deltas that this layer, not one tied to it, saves and loads."""
+        name = state.adapter_name
+        self.fishdip_values[name] = Values(state, owned)
+        self.fishdip_indices[name] = Indices(state, owned)
+
+    # PEFT keeps a list per layer; here a tied parameter is merged once for all layers that use it
+    @property
+    def merged_adapters(self) -> list[str]:  # type: ignore[override]
+        merged = dict.fromkeys(name for parameter in self.tuned.values() for name in parameter.merged_adapters)
+        return list(merged)
+
+    def base_parameter(self, name: str) -> Tensor:
+        """The base tensor of that name, also while an effective one stands in its place."""
+        module, leaf = owner(self.base_layer, name)
+        return module._parameters[leaf]  # type: ignore[return-value]
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Write the deltas of these adapters (default: the active ones) into the base parameters.
+
+        Raises:
+            ValueError: with `safe_merge`, an effective value is not finite; nothing has been changed then.
+        """
+        adapters = self.active_adapters if adapter_names is None else adapter_names
+        if safe_merge:
+            self.check_finite([*self.merged_adapters, *adapters])
+        for name, parameter in self.tuned.items():
+            parameter.merge(self.base_parameter(name), adapters)
+
+    def check_finite(self, adapters: Sequence[str]) -> None:
+        for name, parameter in self.tuned.items():
+            deltas = parameter.of(adapters)
+            if not deltas:
+                continue
+            positions, _, values = parameter.entries(
+                self.base_parameter(name).data, deltas, active_pieces(deltas)
+            )
+            if not values.isfinite().all():
+                bad = int(positions[~values.isfinite()][0])
+                raise ValueError(
+                    f"NaNs detected in the merged weights: {parameter.name!r} would not be finite at flat position "
+                    f"{bad}. The adapter {', '.join(adapters)} seems to be broken."
+                )
+
+    def unmerge(self) -> None:
+        """Restore the base parameters bitwise."""
+        for name, parameter in self.tuned.items():
+            parameter.unmerge(self.base_parameter(name))
+
+    def enable_adapters(self, enabled: bool) -> None:
+        if not enabled:
+            self.unmerge()  # now, not at the next call: a tied layer may never be called
+        super().enable_adapters(enabled)
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        super().delete_adapter(adapter_name)
+        for parameter in self.tuned.values():
+            parameter.deltas.pop(adapter_name, None)
+
+    def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: Any = None) -> None:
+        """Device only: values stay float32, whatever the base has."""
+        if device is None:
+            device = next(self.base_layer.parameters()).device
+        for container in (self.fishdip_values, self.fishdip_indices):
+            if adapter_name in container and not any(p.is_meta for p in container[adapter_name].parameters()):
+                container[adapter_name].to(device)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if self.disable_adapters or self.merged:
+            if self.disable_adapters and self.merged:
+                self.unmerge()
+            with self.undisturbed():
+                return self.base_layer(*args, **kwargs)
+        return self.tuned_forward(*args, **kwargs)
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """Within, nobody borrows a parameter of this layer."""
+        with ExitStack() as stack:
+            if not torch.compiler.is_compiling():
+                for parameter in sorted(self.tuned.values(), key=id):  # one order for all threads
+                    stack.enter_context(parameter.lock)
+            yield
+
+    def deltas(self, name: str) -> tuple[SparseDelta, ...]:
+        """The deltas of the active adapters to the parameter `name` of this layer; none if it isn't tuned."""
+        return self.tuned[name].of(self.active_adapters) if name in self.tuned else ()
+
+    def effective(self, name: str) -> Tensor | None:
+        """The tensor of effective values, or the base one where no active adapter has a delta."""
+        if name not in self.tuned:
+            return getattr(self.base_layer, name, None)
+        deltas = self.deltas(name)
+        weight = self.base_parameter(name)
+        return effective_weight(weight, self.tuned[name], deltas) if deltas else weight
+
+    def tuned_forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the wrapped module with effective tensors in place of its parameters."""
+        with ExitStack() as stack:
+            rebuild: dict[int, Callable[[], Tensor]] = {}
+            for name, parameter in self.tuned.items():
+                deltas = self.deltas(name)
+                if not deltas:
+                    continue
+                weight = self.base_parameter(name)
+                tensor = effective_weight(weight, parameter, deltas)
+                stack.enter_context(standing_in(self.base_layer, name, tensor))
+                if weight.dim() > 1:  # vectors (norms, biases) are smaller than the activations of a few tokens
+                    make = partial(parameter.effective, weight.detach(), deltas, active_pieces(deltas))
+                    rebuild[tensor.untyped_storage().data_ptr()] = make
+            if rebuild and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+                stack.enter_context(rebuilt_for_backward(rebuild))
+            return self.base_layer(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return "fishdip." + super().__repr__()
+
+
+class FishDipLinear(FishDipLayer):
+    """nn.Linear and transformers' Conv1D, with a borrowed weight."""
+
+    def tuned_forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        deltas = self.deltas("weight")
+        base = self.base_layer
+        if not deltas or args or kwargs or not is_plain(base, (nn.Linear, Conv1D)):
+            return super().tuned_forward(x, *args, **kwargs)
+        return BorrowedLinear.apply(
+            x,
+            self.base_parameter("weight").data,
+            self.effective("bias"),
+            self.tuned["weight"],
+            deltas,
+            isinstance(base, Conv1D),
+            *active_pieces(deltas),
+        )
+
+
+class FishDipEmbedding(FishDipLayer):
+    """nn.Embedding, with a borrowed weight."""
+
+    def tuned_forward(self, ids: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        deltas = self.deltas("weight")
+        base = self.base_layer
+        if not deltas or args or kwargs or not is_plain(base, (nn.Embedding,)) or base.scale_grad_by_freq:
+            return super().tuned_forward(ids, *args, **kwargs)
+        weight = self.base_parameter("weight").data
+        return BorrowedEmbedding.apply(
+            ids, weight, base.padding_idx, self.tuned["weight"], deltas, *active_pieces(deltas)
+        )
+
+
+def wrapper_class(module: nn.Module) -> type[FishDipLayer]:
+    if isinstance(module, (nn.Linear, Conv1D)):
+        return FishDipLinear
+    return FishDipEmbedding if isinstance(module, nn.Embedding) else FishDipLayer
+
+
+def is_plain(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> bool:
+    """Whether calling `module` means just its class's own product of input and weight."""
+    hooked = (
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
+    return (
+        not torch.compiler.is_compiling()
+        and not hooked
+        and "forward" not in module.__dict__
+        and any(isinstance(module, kind) and type(module).forward is kind.forward for kind in kinds)
+        and module.weight.is_contiguous()
+        and (not isinstance(module, nn.Embedding) or module.max_norm is None)
+    )
+
+
+def owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """The submodule that holds the parameter `name` of `module`, and its name there."""
+    path, _, leaf = name.rpartition(".")
+    return module.get_submodule(path), leaf
+
+
+@contextmanager
+def standing_in(module: nn.Module, name: str, tensor: Tensor) -> Iterator[None]:
+    """Within, `tensor` is what `module` finds under the name of its parameter."""
+    holder, leaf = owner(module, name)
+    holder.__dict__[leaf] = tensor
+    weights = holder._flat_weights if isinstance(holder, nn.RNNBase) else []  # past attribute access
+    index = holder._flat_weights_names.index(leaf) if weights else 0
+    if weights:
+        weights[index] = tensor
+    try:
+        yield
+    finally:
+        del holder.__dict__[leaf]
+        if weights:
+            weights[index] = holder._parameters[leaf]
+
+
+@contextmanager
+def rebuilt_for_backward(rebuild: Mapping[int, Callable[[], Tensor]]) -> Iterator[None]:
+    """Within, autograd saves instead of an effective tensor, or a view of it, only how to make it again.
+
+    Args:
+        rebuild: by the address of its storage, what makes an effective tensor.
+    """
+
+    def pack(saved: Tensor) -> Any:
+        address = saved.untyped_storage().data_ptr()
+        if address not in rebuild:
+            return saved
+        return rebuild[address], saved.size(), saved.stride(), saved.storage_offset()
+
+    def unpack(packed: Any) -> Tensor:
+        if isinstance(packed, Tensor):
+            return packed
+        make, size, stride, offset = packed
+        return make().as_strided(size, stride, offset)
+
+    with saved_tensors_hooks(pack, unpack):
+        yield

@@ -1,0 +1,130 @@
+"""-log p(y|x) of each training example, for the model families of transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Batch = Mapping[str, Any]
+LossFn = Callable[[nn.Module, Batch], Tensor]
+"""From a model and a batch to the losses of its examples, shape (batch,), that gradients can flow from."""
+
+IGNORED = -100
+
+
+def default_loss_fn(model: nn.Module, example_loss: str) -> LossFn:
+    """The loss function for a transformers model, after its kind.
+
+    Encoder-decoder models, causal LMs (shifted), masked LMs, token and sequence classifiers are known.
+
+    Args:
+        model: the model, without PEFT's wrapper.
+        example_loss: "sum" or "mean" over the target tokens of an example.
+
+    Raises:
+        ValueError: the kind is not known; the message asks for a `loss_fn`.
+    """
+    config = getattr(model, "config", None)
+    kind = getattr(model, "loss_type", None) or ""
+    if getattr(config, "is_encoder_decoder", False) and kind not in (
+        "ForSequenceClassification",
+        "ForTokenClassification",
+        "ForQuestionAnswering",
+    ):
+        return token_loss_fn(example_loss, shifted=False)
+    if kind == "ForCausalLM":
+        return token_loss_fn(example_loss, shifted=True)
+    if kind in ("ForMaskedLM", "ForTokenClassification"):
+        return token_loss_fn(example_loss, shifted=False)
+    if kind in ("ForSequenceClassification", "ForImageClassification", "ForAudioClassification"):
+        return classification_loss
+    raise ValueError(
+        f"the loss of single examples is not known for {type(model).__name__}; pass loss_fn, a function of the model "
+        "and a batch that returns the losses of its examples, shape (batch,)."
+    )
+
+
+def token_loss_fn(example_loss: str, shifted: bool) -> LossFn:
+    """Cross-entropy of the tokens whose label is not -100, per example."""
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        labels = require_labels(batch)
+        logits = model(**batch).logits
+        if shifted:
+            logits, labels = logits[:, :-1], labels[:, 1:]
+        # prompts of some architectures make the logits longer than the labels, at the front
+        logits = logits[:, logits.shape[1] - labels.shape[1] :]
+        targets = (labels != IGNORED).sum(1)
+        refuse_empty(targets)
+        tokens = F.cross_entropy(logits.transpose(1, 2).float(), labels, ignore_index=IGNORED, reduction="none")
+        total = tokens.sum(1)
+        return total / targets if example_loss == "mean" else total
+
+    return loss
+
+
+def classification_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """Cross-entropy, binary cross-entropy (multi-label) or squared error, after the labels' dtype and shape."""
+    labels = require_labels(batch)
+    logits = model(**batch).logits.float()
+    if logits.shape[-1] == 1:
+        return F.mse_loss(logits.squeeze(-1), labels.view(-1).float(), reduction="none")
+    if labels.is_floating_point():
+        return F.binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(-1)
+    refuse_empty(labels.view(-1) != IGNORED)
+    return F.cross_entropy(logits, labels.view(-1), reduction="none")
+
+
+def require_labels(batch: Batch) -> Tensor:
+    labels = batch.get("labels")
+    if not isinstance(labels, Tensor):
+        raise ValueError(
+            f"a batch has no tensor 'labels', only {', '.join(sorted(batch)) or 'nothing'}; the data_collator must make "
+            "one, or pass a loss_fn that needs none."
+        )
+    return labels
+
+
+def refuse_empty(targets: Tensor) -> None:
+    """Raise if an example has no target: its loss would be 0 / 0, and its gradient nothing."""
+    if not bool((targets > 0).all()):
+        row = int((targets <= 0).nonzero()[0])
+        raise EmptyExampleError(row)
+
+
+class EmptyExampleError(ValueError):
+    """All labels of the example in row `row` of a batch are -100."""
+
+    def __init__(self, row: int) -> None:
+        super().__init__(
+            f"all labels of the example in row {row} of a batch are {IGNORED}; leave such examples out, or raise the "
+            "maximum target length that cut them off."
+        )
+        self.row = row
+
+
+@torch.no_grad()
+def evaluated(model: nn.Module, batch: Batch, loss_fn: LossFn) -> Tensor:
+    """The losses of a batch as float32 on the CPU, checked for shape.
+
+    Raises:
+        ValueError: `loss_fn` did not return one loss per example.
+    """
+    losses = loss_fn(model, batch)
+    size = batch_size(batch)
+    if not isinstance(losses, Tensor) or losses.shape != (size,):
+        found = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
+        raise ValueError(f"loss_fn must return a tensor of shape ({size},), one loss per example, not {found}.")
+    return losses.detach().float().cpu()
+
+
+def batch_size(batch: Batch) -> int:
+    """Number of rows of the batch's first tensor."""
+    for value in batch.values():
+        if isinstance(value, Tensor) and value.dim():
+            return value.shape[0]
+    raise ValueError(f"a batch holds no tensor, only {', '.join(sorted(batch)) or 'nothing'}.")

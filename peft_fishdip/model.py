@@ -1,0 +1,442 @@
+"""The tuner: puts layers into a model, chooses masks, and sums, merges and removes adapters."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from peft.tuners.tuners_utils import BaseTuner, _ExcludedModule, _maybe_include_all_linear_layers
+from torch import Tensor, nn
+
+from .adapter_io import adapter_tensors, install_checked, install_sum
+from .carry_over import carry_over, check_optimizer
+from .distributed import take_from_first
+from .examples import Collator, padding_collator
+from .importance import scoring_mode
+from .injection import Injection, check_counts, discard, unwrap
+from .layer import FishDipLayer
+from .losses import LossFn, default_loss_fn
+from .mask_update import MaskUpdate
+from .scoring import Scores, Scoring
+from .selection import top_k
+from .state import AdapterState
+from .targets import find_targets
+
+
+class FishDipModel(BaseTuner):
+    """Sample-aware dynamic sparse fine-tuning (Das et al., EMNLP 2023) of any torch model.
+
+    Reached as `model.base_model` of what `get_peft_model(model, FishDipConfig(...))` returns. Training goes:
+
+    ```python
+    for step, batch in enumerate(loader):
+        if step % 100 == 0:
+            model.base_model.update_mask(dataset, data_collator=collator, optimizer=optimizer)
+        model(**batch).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    ```
+
+    or `Trainer(..., callbacks=[FishDipCallback()])`. Base parameters go by their names in the unwrapped model, such as
+    `encoder.block.0.layer.0.SelfAttention.q.weight`; a tied parameter by its first one.
+    """
+
+    prefix: str = "fishdip_"
+    tuner_layer_cls = FishDipLayer
+    target_module_mapping: dict[str, list[str]] = {}  # noqa: RUF012 (PEFT's own declaration)
+
+    # ----- choosing what to train ---------------------------------------------------------------------------------
+
+    def update_mask(
+        self,
+        examples: Any,
+        *,
+        data_collator: Collator | None = None,
+        optimizer: Any = None,
+        batch_size: int = 8,
+        loss_fn: LossFn | None = None,
+        step: int | None = None,
+        adapter_name: str | None = None,
+    ) -> MaskUpdate:
+        """Choose the K entries that matter most for the examples that the model gets most wrong.
+
+        Scores all examples, takes those with the highest loss (or as the config says), computes their empirical Fisher
+        information over all N targeted parameters at their effective values, keeps the global top K, and carries
+        deltas, gradients and optimizer state over.
+
+        Args:
+            examples: a Dataset or sequence of feature dicts (`input_ids`, `labels`, ...), or an iterable of ready
+                batches. Several processes are each given the same Dataset, or each their own batches.
+            data_collator: from a list of features to a batch; pads on the right if not given. Unused for batches.
+            optimizer: the optimizer that trains the adapter, whose state then follows the mask.
+            batch_size: examples per batch while losses are computed.
+            loss_fn: from model and batch to the losses of its examples, shape (batch,). Not needed for transformers'
+                encoder-decoder models, causal and masked LMs, token and sequence classifiers.
+            step: the optimizer step, for the record.
+            adapter_name: whose mask to update; the active adapter if not given.
+
+        Raises:
+            ValueError: too few examples, one without a target, a loss or score that is not finite, an optimizer that
+                does not train the adapter, or merged or disabled adapters. Nothing has changed then.
+        """
+        started = time.perf_counter()
+        state = self._state(adapter_name)
+        vector = state.flat
+        if optimizer is not None:
+            optimizer = check_optimizer(optimizer, vector)
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} must be at least 1.")
+        parameters = self._base_parameters(state)
+        pad_token_id = getattr(getattr(self.model, "config", None), "pad_token_id", None)
+        scoring = Scoring(
+            self.model,
+            parameters,
+            state.config,
+            examples,
+            data_collator or padding_collator(pad_token_id),
+            batch_size,
+            loss_fn or default_loss_fn(self.model, state.config.example_loss),
+        )
+        with self._effective_in_place(), scoring_mode(self.model, parameters.values()):
+            scores = scoring.scores()
+        squared = 1 if state.config.importance == "fisher" else 2
+        return self._remask(state, scores, optimizer, started, step, expected_power=squared)
+
+    def set_mask(
+        self,
+        scores: Mapping[str, Tensor],
+        *,
+        optimizer: Any = None,
+        step: int | None = None,
+        adapter_name: str | None = None,
+    ) -> MaskUpdate:
+        """Make the K entries with the highest of any scores the trainable ones; all else as in `update_mask`.
+
+        Args:
+            scores: for each targeted base parameter a tensor of its shape. Only their order counts.
+            optimizer, step, adapter_name: as in `update_mask`.
+
+        Raises:
+            ValueError: a parameter is missing, unknown or of another shape, or a score is not finite.
+        """
+        started = time.perf_counter()
+        state = self._state(adapter_name)
+        if optimizer is not None:
+            optimizer = check_optimizer(optimizer, state.flat)
+        shapes = {delta.name: delta.shape for delta in state.deltas}
+        missing, unknown = sorted(shapes.keys() - scores.keys()), sorted(scores.keys() - shapes.keys())
+        if missing or unknown:
+            raise ValueError(
+                f"scores must have one tensor for each targeted parameter: missing {listed(missing)}, unknown "
+                f"{listed(unknown)}."
+            )
+        for name, shape in shapes.items():
+            if not isinstance(scores[name], Tensor) or scores[name].shape != shape or scores[name].is_complex():
+                found = getattr(scores[name], "shape", type(scores[name]).__name__)
+                raise ValueError(f"the score of {name!r} must be a real tensor of shape {tuple(shape)}, not {found}.")
+        ordered = {name: scores[name] for name in shapes}
+        return self._remask(state, Scores(ordered, (), ()), optimizer, started, step, expected_power=None)
+
+    def mask(self, adapter_name: str | None = None) -> dict[str, Tensor]:
+        """Per targeted base parameter the flat positions that are trainable now: int64, ascending, on the CPU."""
+        return {delta.name: delta.active.cpu().clone() for delta in self._state(adapter_name).deltas}
+
+    @torch.no_grad()
+    def delta(self, adapter_name: str | None = None) -> dict[str, tuple[Tensor, Tensor]]:
+        """Per targeted base parameter the flat positions of the whole union (int64, ascending) and the deltas there
+        (float32), on the CPU."""
+        state = self._state(adapter_name)
+        result = {}
+        for delta, piece in zip(state.deltas, state.flat.split(state.sizes), strict=True):
+            positions, order = delta.union.sort()
+            result[delta.name] = (positions.cpu(), delta.values(piece)[order].cpu())
+        return result
+
+    @torch.no_grad()
+    def _remask(
+        self,
+        state: AdapterState,
+        scores: Scores,
+        optimizer: Any,
+        started: float,
+        step: int | None,
+        expected_power: int | None,
+    ) -> MaskUpdate:
+        """Select, then change everything that follows from it.
+
+        `expected_power` tells which power of the scores is a squared gradient, if any.
+        """
+        vector = state.flat
+        chosen = top_k(scores.importance, vector.numel())
+        take_from_first(chosen.positions.values())
+        hint = None
+        if expected_power is not None:
+            hint = torch.cat(
+                [
+                    scores.importance[delta.name].flatten()[chosen.positions[delta.name]].pow(expected_power)
+                    * delta.scale**2
+                    for delta in state.deltas
+                ]
+            ).to(vector.device)
+        change = state.remask(chosen.positions)
+        if optimizer is not None:
+            carry_over(optimizer, vector, change.source, hint)
+        done = state.config.num_updates
+        state.config.num_updates = done + 1
+        return MaskUpdate(
+            step=done if step is None else step,
+            example_ids=scores.example_ids,
+            losses=scores.losses,
+            threshold=chosen.threshold,
+            num_active=vector.numel(),
+            overlap=change.kept / vector.numel(),
+            union_size=state.union_size,
+            seconds=time.perf_counter() - started,
+        )
+
+    @contextmanager
+    def _effective_in_place(self) -> Iterator[None]:
+        """Within, the base parameters hold the effective values of the active adapters."""
+        layers = list(self._layers())
+        if any(layer.merged for layer in layers):
+            raise ValueError("an adapter is merged; call unmerge_adapter() before the mask is updated.")
+        if any(layer.disable_adapters for layer in layers):
+            raise ValueError("the adapters are disabled; enable them before the mask is updated.")
+        try:
+            for layer in layers:
+                layer.merge()
+            yield
+        finally:
+            for layer in layers:
+                layer.unmerge()
+
+    # ----- adapters and their states ------------------------------------------------------------------------------
+
+    def _layers(self) -> Iterator[FishDipLayer]:
+        return (module for module in self.model.modules() if isinstance(module, FishDipLayer))
+
+    def _states(self) -> dict[str, AdapterState]:
+        return self._states_of(self.model)
+
+    @staticmethod
+    def _states_of(model: nn.Module) -> dict[str, AdapterState]:
+        """By adapter name; found through the layers, since PEFT and transformers may throw the tuner away."""
+        return {
+            name: values.state  # type: ignore[misc]
+            for layer in model.modules()
+            if isinstance(layer, FishDipLayer)
+            for name, values in layer.fishdip_values.items()
+        }
+
+    def _state(self, adapter_name: str | None) -> AdapterState:
+        states = self._states()
+        if adapter_name is None:
+            if len(self.active_adapters) != 1:
+                raise ValueError(
+                    f"the active adapters are {listed(self.active_adapters)}; name the one that is meant with adapter_name."
+                )
+            adapter_name = self.active_adapters[0]
+        if adapter_name not in states:
+            raise ValueError(f"there is no adapter {adapter_name!r}; there are {listed(states)}.")
+        return states[adapter_name]
+
+    def _base_parameters(self, state: AdapterState) -> dict[str, nn.Parameter]:
+        """The base parameters that the adapter targets, in its order."""
+        found: dict[str, nn.Parameter] = {}
+        for layer in self._layers():
+            for name, parameter in layer.tuned.items():
+                if state.adapter_name in parameter.deltas:
+                    found.setdefault(parameter.name, layer.base_parameter(name))  # type: ignore[arg-type]
+        return {delta.name: found[delta.name] for delta in state.deltas}
+
+    # ----- injection ----------------------------------------------------------------------------------------------
+
+    def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        """Put an adapter into the model; see BaseTuner.
+
+        Raises:
+            ValueError: the adapter exists, K would be 0, a parameter cannot be tuned, or the config has counts that
+                belong to another model. The model is as it was then.
+        """
+        if adapter_name in self._states_of(model):
+            raise ValueError(f"there is an adapter {adapter_name!r} already; choose another name, or delete it first.")
+        # the tuner notes counts in the config, which the user may want to use for another model
+        config = copy.deepcopy(self.peft_config[adapter_name])
+        self.peft_config[adapter_name] = config
+        targets, excluded = find_targets(model, _maybe_include_all_linear_layers(config, model))
+        if targets:
+            check_counts(config, targets)
+        self._injection = Injection(model, adapter_name, config, targets, excluded)
+        try:
+            super().inject_adapter(model, adapter_name, *args, **kwargs)
+        finally:
+            del self._injection
+
+    def _create_and_replace(self, *args: Any, **kwargs: Any) -> None:
+        """PEFT calls this for each module; the first call puts in the adapter as a whole, since its K is global."""
+        self._injection.put_in_once()
+
+    def _check_target_module_exists(self, peft_config: Any, key: str) -> Any:  # type: ignore[override]
+        injection = self.__dict__.get("_injection")
+        if injection is None:  # PEFT's inspect_matched_modules
+            return BaseTuner._check_target_module_exists(peft_config, key)
+        return _ExcludedModule() if key in injection.excluded else key in injection.found
+
+    def _prepare_adapter_config(self, peft_config: Any, model_config: Any) -> Any:
+        return peft_config  # target_modules=None is all modules
+
+    def _check_tied_modules(self, model: nn.Module, peft_config: Any) -> None:
+        """PEFT warns of tied modules among the targets; here they share one delta."""
+
+    def _check_merge_allowed(self) -> None:
+        """PEFT warns of tied modules here too."""
+
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+        if kwargs.get("adapter_names") is not None:
+            raise ValueError(
+                "adapter_names: Fish-Dip cannot use different adapters within one batch; call the model once for each, "
+                "with set_adapter."
+            )
+        yield
+
+    # ----- merging, summing, removing -----------------------------------------------------------------------------
+
+    def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
+        """Write the deltas of adapters (default: the active ones) into the base parameters; see BaseTuner.
+
+        Raises:
+            ValueError: there is no such adapter; or, with `safe_merge`, a merged value is not finite. Nothing has been
+                merged then.
+        """
+        names = self.active_adapters if adapter_names is None else adapter_names
+        unknown = [name for name in names if name not in self.peft_config]
+        if unknown:
+            raise ValueError(f"there is no adapter {listed(unknown)}; there are {listed(self.peft_config)}.")
+        merged = {name for layer in self._layers() for name in layer.merged_adapters}
+        if merged and merged.issuperset(names):
+            warnings.warn("All adapters are already merged, nothing to do.", UserWarning, stacklevel=2)
+            return
+        if safe_merge:
+            for layer in self._layers():
+                layer.check_finite([*layer.merged_adapters, *names])
+        super().merge_adapter(adapter_names=names)
+
+    def _unload_and_optionally_merge(
+        self,
+        merge: bool = True,
+        progressbar: bool = False,
+        safe_merge: bool = False,
+        adapter_names: list[str] | None = None,
+    ) -> nn.Module:
+        if merge:
+            self.merge_adapter(adapter_names, safe_merge)
+        else:
+            self.unmerge_adapter()
+        unwrap(self.model)
+        # what is left are the modules that PEFT trains whole
+        return super()._unload_and_optionally_merge(merge, progressbar, safe_merge, adapter_names)
+
+    @torch.no_grad()
+    def add_weighted_adapter(
+        self,
+        adapters: Sequence[str],
+        weights: Sequence[float],
+        adapter_name: str,
+        combination_type: str = "linear",
+    ) -> None:
+        """Add an adapter whose delta is the weighted sum of those of `adapters`.
+
+        Its largest entries make up its mask, the others are frozen.
+
+        Args:
+            adapters: names of adapters with the same targets.
+            weights: one factor each.
+            adapter_name: name of the new adapter; its config is that of the first of `adapters`.
+            combination_type: "linear" is the only one.
+
+        Raises:
+            ValueError: an unknown or doubled name, other targets, a wrong number of weights or one that is not finite.
+        """
+        states = self._states()
+        check_combination(states, adapters, weights, adapter_name, combination_type)
+        first = states[adapters[0]]
+        config = copy.deepcopy(self.peft_config[adapters[0]])
+        config.counts = None
+        self.peft_config[adapter_name] = config
+        try:
+            self.inject_adapter(self.model, adapter_name)
+        except Exception:
+            del self.peft_config[adapter_name]
+            raise
+        sums = {}
+        deltas = [self.delta(name) for name in adapters]
+        for name in (delta.name for delta in first.deltas):
+            positions = torch.cat([delta[name][0] for delta in deltas]).unique()
+            values = torch.zeros(positions.numel())
+            for delta, weight in zip(deltas, weights, strict=True):
+                values.index_add_(0, torch.searchsorted(positions, delta[name][0]), delta[name][1] * weight)
+            sums[name] = (positions, values)
+        install_sum(self._states()[adapter_name], sums)
+
+    @classmethod
+    def _remap_adapter_state_dict_for_load(
+        cls, model: nn.Module, config: Any, adapter_name: str, state_dict: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Map the keys of a checkpoint to those of the model, after all of it has been checked and installed.
+
+        Raises:
+            ValueError: the tensors are damaged or belong to another model. An adapter that was there before is
+                unchanged then; one that was being added is taken out again.
+        """
+        remapped = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
+        state = cls._states_of(model)[adapter_name]
+        waiting = state.untouched
+        try:
+            install_checked(state, adapter_tensors(model, state, remapped))
+        except ValueError:
+            if waiting:
+                discard(model, adapter_name)
+            raise
+        return remapped
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first few of some names, for a message."""
+    names = list(names)
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return (", ".join(repr(name) for name in names[:5]) or "none") + more
+
+
+def check_combination(
+    states: Mapping[str, AdapterState],
+    adapters: Sequence[str],
+    weights: Sequence[float],
+    adapter_name: str,
+    combination_type: str,
+) -> None:
+    """Raise ValueError where [`FishDipModel.add_weighted_adapter`] does."""
+    if combination_type != "linear":
+        raise ValueError(f"combination_type={combination_type!r} is unknown; Fish-Dip adapters combine by 'linear'.")
+    if adapter_name in states:
+        raise ValueError(f"there is an adapter {adapter_name!r} already; choose another adapter_name.")
+    if not adapters or len(set(adapters)) < len(adapters):
+        raise ValueError(f"adapters={list(adapters)} must be different names, at least one.")
+    unknown = [name for name in adapters if name not in states]
+    if unknown:
+        raise ValueError(f"there is no adapter {listed(unknown)}; there are {listed(states)}.")
+    if len(weights) != len(adapters) or not all(math.isfinite(weight) for weight in weights):
+        raise ValueError(f"weights={list(weights)} must be one finite number for each of the {len(adapters)} adapters.")
+    names = [[delta.name for delta in states[name].deltas] for name in adapters]
+    for adapter, targets in zip(adapters, names, strict=True):
+        if targets != names[0]:
+            raise ValueError(
+                f"adapter {adapter!r} targets other parameters than {adapters[0]!r}; only adapters with the same targets "
+                "can be summed into one. To use both at once, activate both: set_adapter([...])."
+            )

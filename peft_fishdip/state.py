@@ -1,0 +1,350 @@
+"""What an adapter is made of: per base parameter a sparse delta, and over all of them one trainable vector."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .config import FishDipConfig
+
+
+class Remask(NamedTuple):
+    """What a change of mask did to the trainable vector."""
+
+    source: Tensor
+    """int64 (K,): where in the old vector each entry comes from; -1 for an entry that was not active before."""
+    kept: int
+    """How many entries stayed active."""
+
+
+class SparseDelta:
+    """The delta of one adapter to one base parameter.
+
+    Active entries are trained; frozen ones left the mask and keep their delta. The active values live in the
+    adapter's trainable vector, divided by `scale`; the frozen ones here, as they are.
+
+    Attributes:
+        active: int64 (a,), flat positions of the mask, ascending.
+        frozen: int64 (f,), flat positions that earlier masks had, ascending, disjoint from `active`.
+        frozen_values: float32 (f,).
+        scale: a power of two; delta = trainable value * scale.
+    """
+
+    def __init__(self, name: str, shape: torch.Size, scale: float, state: AdapterState) -> None:
+        self.name = name
+        self.shape = shape
+        self.scale = scale
+        self.state = state
+        self.index = len(state.deltas)
+        empty = torch.empty(0, dtype=torch.int64)
+        self.set_positions(empty, empty, torch.empty(0))
+
+    def set_positions(self, active: Tensor, frozen: Tensor, frozen_values: Tensor) -> None:
+        self.active = active
+        self.frozen = frozen
+        self.frozen_values = frozen_values
+        self.union = torch.cat([active, frozen]) if frozen.numel() else active
+        self.csr: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.union.numel()
+
+    @property
+    def numel(self) -> int:
+        return self.shape.numel()
+
+    def values(self, piece: Tensor) -> Tensor:
+        """The deltas over `union`, float32, given the adapter's trainable values of this parameter."""
+        values = piece.detach().float()
+        if self.scale != 1.0:
+            values = values * self.scale
+        return torch.cat([values, self.frozen_values.float()]) if self.frozen.numel() else values
+
+    def to(self, device: torch.device) -> None:
+        if self.active.device != device:
+            self.set_positions(self.active.to(device), self.frozen.to(device), self.frozen_values.to(device))
+
+    def csr_pattern(self) -> Tensor:
+        """The mask as a sparse CSR matrix of zeros, shape (rows, columns) of the parameter's first and last axis."""
+        if self.csr is None:
+            columns = self.shape[-1]
+            rows = torch.arange(self.shape[0] + 1, device=self.active.device) * columns
+            self.csr = torch.sparse_csr_tensor(
+                torch.searchsorted(self.active, rows),
+                self.active % columns,
+                torch.zeros(self.active.numel(), device=self.active.device),
+                size=tuple(self.shape),
+                check_invariants=False,
+            )
+        return self.csr
+
+
+class Incoming:
+    """The checkpoint tensors of one delta that have been seen so far while an adapter is being loaded."""
+
+    def __init__(self, positions: Tensor | None = None, values: Tensor | None = None) -> None:
+        self.positions = positions
+        self.values = values
+        self.num_active: int | None = None
+
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        assert self.positions is not None
+        assert self.values is not None
+        return self.positions, self.values
+
+
+class AdapterState:
+    """One adapter of a model: its deltas, and the flat trainable vector that holds their active values.
+
+    The vector has a constant length K, whatever the mask: DDP refuses parameters that change their shape, and the
+    optimizer's state is re-indexed in place. It is registered on one module, the carrier, so that `.to()`, optimizers
+    and checkpoints meet it as they would any parameter; it is read through the carrier, since some of them put
+    another Parameter in its place.
+    """
+
+    def __init__(self, adapter_name: str, config: FishDipConfig) -> None:
+        self.adapter_name = adapter_name
+        self.config = config
+        self.deltas: list[SparseDelta] = []
+        self.carrier: nn.Module | None = None
+        self.untouched = True  # no update, no training, nothing loaded: the mask is the data-free one
+        self.warned = False
+        self.incoming: dict[str, Incoming] = {}
+        self._pieces: tuple[tuple[object, ...], tuple[Tensor, ...]] | None = None
+
+    @property
+    def flat(self) -> nn.Parameter:
+        """The trainable vector: float32 (K,)."""
+        assert self.carrier is not None
+        return self.carrier.flat  # type: ignore[return-value]
+
+    @property
+    def sizes(self) -> list[int]:
+        return [delta.active.numel() for delta in self.deltas]
+
+    @property
+    def union_size(self) -> int:
+        return sum(len(delta) for delta in self.deltas)
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(delta.numel for delta in self.deltas)
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_pieces": None}  # views of the vector, with their graph
+
+    def pieces(self) -> tuple[Tensor, ...]:
+        """The trainable values per delta, as one split of the vector, made once per version of it.
+
+        One split costs one concatenation in backward; a slice per layer would cost a vector of K zeros each.
+        """
+        flat = self.flat
+        if torch.compiler.is_compiling():
+            return flat.split(self.sizes)
+        key = (
+            id(flat),
+            flat._version if not flat.is_inference() else None,
+            flat.data_ptr(),
+            flat.requires_grad and torch.is_grad_enabled(),
+            torch.is_inference_mode_enabled(),
+            threading.get_ident(),
+        )
+        cached = self._pieces
+        if cached is None or cached[0] != key:
+            cached = (key, flat.split(self.sizes))
+            self._pieces = cached
+        return cached[1]
+
+    def allocate(self, positions: Sequence[tuple[Tensor, Tensor]], carrier: nn.Module, flat: Tensor) -> None:
+        """Take the first mask: per delta its active and frozen positions; all frozen deltas are zero."""
+        self.carrier = carrier
+        for delta, (active, frozen) in zip(self.deltas, positions, strict=True):
+            delta.set_positions(active, frozen, torch.zeros(frozen.numel(), device=frozen.device))
+        carrier.flat = nn.Parameter(flat)  # type: ignore[assignment]
+        self.note_counts()
+
+    def warn_if_never_scored(self) -> None:
+        """Called from backward passes: a data-free mask can be trained, but hardly on purpose."""
+        if self.untouched and not self.warned and self.config.num_updates == 0:
+            self.warned = True
+            warnings.warn(
+                f"Adapter {self.adapter_name!r} is being trained on its data-free {self.config.init_mask} mask: no "
+                "example has scored the parameters yet. Add FishDipCallback() to the Trainer, or call "
+                "model.base_model.update_mask(examples, optimizer=optimizer) before the first step.",
+                UserWarning,
+                stacklevel=2,
+            )
+
+    def note_counts(self) -> None:
+        """Write the shapes of the checkpoint's tensors into the config, so that every loader can allocate them."""
+        self.config.counts = {delta.name: [delta.active.numel(), delta.frozen.numel()] for delta in self.deltas}
+        self.forget_pieces()
+
+    def forget_pieces(self) -> None:
+        self._pieces = None
+
+    @torch.no_grad()
+    def remask(self, positions: Mapping[str, Tensor]) -> Remask:
+        """Make `positions` (int64, ascending, per parameter; K in all) the active ones and carry all deltas over.
+
+        What leaves the mask is frozen at its delta, or put back to zero with `dropped="reset"`; what returns goes on
+        from its frozen delta. A data-free mask that was never trained leaves no trace.
+        """
+        flat = self.flat
+        keep_dropped = self.config.dropped == "freeze" and not (self.untouched and not bool(flat.any()))
+        values, sources, start = [], [], 0
+        old_values = flat.detach().split(self.sizes)
+        for delta, old in zip(self.deltas, old_values, strict=True):
+            new = positions[delta.name].to(delta.active.device)
+            old = old.to(new.device)
+            index, found = locate(delta.active, new)
+            value = torch.where(found, old[index], 0) if old.numel() else old.new_zeros(new.numel())
+            frozen, frozen_values = new[:0], delta.frozen_values[:0]
+            if keep_dropped:
+                if delta.frozen.numel():
+                    frozen_index, thawed = locate(delta.frozen, new)
+                    thawed_values = (delta.frozen_values[frozen_index] / delta.scale).to(value.dtype)
+                    value = torch.where(thawed, thawed_values, value)
+                union_values = torch.cat([old.to(delta.frozen_values.dtype) * delta.scale, delta.frozen_values])
+                stays = ~locate(new, delta.union)[1]
+                frozen, order = delta.union[stays].sort()
+                frozen_values = union_values[stays][order]
+            values.append(value.to(flat.device))
+            sources.append(torch.where(found, index + start, -1).to(flat.device))
+            start += old.numel()
+            delta.set_positions(new, frozen, frozen_values)
+        source = torch.cat(sources)
+        flat.copy_(torch.cat(values))
+        if flat.grad is not None:
+            flat.grad.copy_(gathered(flat.grad, source))
+        self.untouched = False
+        self.note_counts()
+        return Remask(source, int((source >= 0).sum()))
+
+
+class TunedParameter:
+    """One base parameter with the deltas of all adapters to it; modules that are tied to it share this object.
+
+    `lock` is held while the base tensor is changed or must not change: a borrowed weight holds effective values
+    for the time of one matrix product.
+    """
+
+    def __init__(self, name: str, shape: torch.Size) -> None:
+        self.name = name
+        self.shape = shape
+        self.deltas: dict[str, SparseDelta] = {}
+        self.merged_adapters: list[str] = []
+        self.lock = threading.RLock()
+        self._backup: tuple[Tensor, Tensor] | None = None
+        self._joint: tuple[list[Tensor], Tensor, list[Tensor]] | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        return {key: value for key, value in self.__dict__.items() if key not in ("lock", "_joint")}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self.lock = threading.RLock()
+        self._joint = None
+
+    def of(self, adapters: Sequence[str]) -> tuple[SparseDelta, ...]:
+        """The deltas of these adapters, in their order, less those that are empty."""
+        return tuple(self.deltas[name] for name in adapters if name in self.deltas and len(self.deltas[name]))
+
+    @torch.no_grad()
+    def entries(self, weight: Tensor, deltas: Sequence[SparseDelta], pieces: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The entries of `weight` that `deltas` change.
+
+        Returns:
+            Positions (int64), the base values there and the effective ones, `(base.float() + delta).to(base.dtype)`.
+        """
+        positions, delta = self.joint(deltas, pieces)
+        base = read(weight, positions)
+        return positions, base, (base.float() + delta).to(base.dtype)
+
+    def joint(self, deltas: Sequence[SparseDelta], pieces: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Positions and values of the sum of `deltas`, added in the order given."""
+        if len(deltas) == 1:
+            return deltas[0].union, deltas[0].values(pieces[0])
+        unions = [delta.union for delta in deltas]
+        joint = self._joint
+        if joint is None or len(joint[0]) != len(unions) or any(a is not b for a, b in zip(joint[0], unions)):
+            positions = torch.cat(unions).unique()
+            joint = (unions, positions, [torch.searchsorted(positions, union) for union in unions])
+            self._joint = joint
+        total = torch.zeros(joint[1].numel(), device=joint[1].device)
+        for delta, piece, where in zip(deltas, pieces, joint[2], strict=True):
+            total.index_add_(0, where, delta.values(piece))
+        return joint[1], total
+
+    def effective(self, weight: Tensor, deltas: Sequence[SparseDelta], pieces: Sequence[Tensor]) -> Tensor:
+        """A new tensor with the effective values, detached."""
+        with self.lock:
+            tensor = weight.detach().clone()
+            positions, _, values = self.entries(tensor, deltas, pieces)
+        write(tensor, positions, values)
+        return tensor
+
+    @torch.no_grad()
+    def merge(self, weight: Tensor, adapters: Sequence[str]) -> None:
+        """Write the deltas of `adapters`, on top of those merged already, into the base tensor."""
+        with self.lock:
+            merged = [*self.merged_adapters, *(name for name in adapters if name not in self.merged_adapters)]
+            self.unmerge(weight)
+            deltas = self.of(merged)
+            if deltas:
+                positions, base, values = self.entries(weight.data, deltas, active_pieces(deltas))
+                write(weight.data, positions, values)
+                self._backup = (positions, base)
+            self.merged_adapters = [name for name in merged if name in self.deltas]
+
+    @torch.no_grad()
+    def unmerge(self, weight: Tensor) -> None:
+        """Restore the base tensor bitwise."""
+        with self.lock:
+            if self._backup is not None:
+                write(weight.data, self._backup[0].to(weight.device), self._backup[1].to(weight.device))
+            self._backup = None
+            self.merged_adapters = []
+
+
+def active_pieces(deltas: Sequence[SparseDelta]) -> list[Tensor]:
+    """The trainable values of each delta, from its adapter's vector."""
+    return [delta.state.pieces()[delta.index].to(delta.active.device) for delta in deltas]
+
+
+def read(tensor: Tensor, positions: Tensor) -> Tensor:
+    """The entries at flat positions, whatever the tensor's strides."""
+    if tensor.is_contiguous():
+        return tensor.view(-1).index_select(0, positions)
+    return tensor[torch.unravel_index(positions, tensor.shape)]
+
+
+def write(tensor: Tensor, positions: Tensor, values: Tensor) -> None:
+    """Set the entries at flat positions in place, whatever the tensor's strides."""
+    if tensor.is_contiguous():
+        tensor.view(-1).index_copy_(0, positions, values)
+    else:
+        tensor[torch.unravel_index(positions, tensor.shape)] = values
+
+
+def locate(haystack: Tensor, needles: Tensor) -> tuple[Tensor, Tensor]:
+    """Where each needle stands in the ascending haystack.
+
+    Returns:
+        Index into the haystack (0 where it has no such entry) and whether it has: int64 and bool of needles' shape.
+    """
+    if not haystack.numel():
+        return torch.zeros_like(needles), torch.zeros_like(needles, dtype=torch.bool)
+    index = torch.searchsorted(haystack, needles).clamp_(max=haystack.numel() - 1)
+    found = haystack[index] == needles
+    return torch.where(found, index, 0), found
+
+
+def gathered(old: Tensor, source: Tensor) -> Tensor:
+    """`old` re-indexed by [`Remask.source`], zero for new entries."""
+    return torch.where(source >= 0, old[source.clamp(min=0)], 0)
