@@ -72,6 +72,7 @@ class Stored(nn.Module):
         install_if_complete(self.state)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)  # FSDP insists on finding the vector
         for key, delta in self.owned.items():
             destination[prefix + key] = self.stored(delta)
 
@@ -95,7 +96,7 @@ class Stored(nn.Module):
             self.store(entry, state_dict[prefix + key].detach())
             entry.num_active = local_metadata.get("num_active", {}).get(key, entry.num_active)
         for key in state_dict:
-            if strict and key.startswith(prefix) and key[len(prefix) :] not in self.owned:
+            if strict and key.startswith(prefix) and key[len(prefix) :] not in {*self.owned, *self._parameters}:
                 unexpected_keys.append(key)
         try:
             install_if_complete(self.state)
@@ -149,6 +150,11 @@ class Indices(Stored):
             # fn is asked for the device alone: what it makes of the entries (`to_empty`) must not reach positions
             delta.to(fn(torch.empty(0, dtype=torch.int64, device=delta.active.device)).device)
         return self
+
+
+def is_vector(key: str) -> bool:
+    """Whether a key of a state dict names an adapter's trainable vector."""
+    return ".fishdip_values." in key and key.endswith(".flat")
 
 
 def checked(delta: SparseDelta, entry: Incoming, num_active: int) -> Loaded:
@@ -205,12 +211,12 @@ def active_counts(state: AdapterState, entries: Sequence[Incoming]) -> list[int]
     """
     k = state.flat.numel()
     sizes = [entry.tensors()[0].numel() for entry in entries]
-    noted = [(state.config.counts or {}).get(delta.name, [0, 0]) for delta in state.deltas]
+    expected = [(state.expected_counts or {}).get(delta.name, [0, 0]) for delta in state.deltas]
     said = [entry.num_active for entry in entries if entry.num_active is not None]
     if len(said) == len(entries):
         counts = said
-    elif [sum(count) for count in noted] == sizes:
-        counts = [count[0] for count in noted]
+    elif [sum(count) for count in expected] == sizes:
+        counts = [count[0] for count in expected]
     else:
         counts = guessed_counts(state, [entry.tensors()[0] for entry in entries])
     if sum(counts) != k or any(count > size for count, size in zip(counts, sizes, strict=True)):
@@ -226,7 +232,13 @@ def guessed_counts(state: AdapterState, positions: Sequence[Tensor]) -> list[int
     """Active counts from the order of the positions and their total K alone; warns where that leaves a choice."""
     descents = [(vector[1:] < vector[:-1]).nonzero().flatten() for vector in positions]
     known = [int(descent[0]) + 1 if descent.numel() else None for descent in descents]
-    left = state.flat.numel() - sum(count for count in known if count is not None)
+    k = state.flat.numel()
+    present = [
+        size if count is None else count for size, count in zip(state.sizes, known, strict=True)
+    ]
+    if [len(delta) for delta in state.deltas] == [vector.numel() for vector in positions] and sum(present) == k:
+        return present  # the shapes are those of the adapter that was there: so are, then, its counts
+    left = k - sum(count for count in known if count is not None)
     undecided = sum(vector.numel() for vector, count in zip(positions, known, strict=True) if count is None)
     if 0 < left < undecided:
         warnings.warn(
@@ -317,4 +329,5 @@ def install(state: AdapterState, loaded: Sequence[Loaded]) -> None:
     else:
         flat.copy_(torch.cat([value.to(flat.device) for value in values]))
     state.untouched = False
-    state.note_counts()
+    state.expected_counts = None
+    state.forget_pieces()

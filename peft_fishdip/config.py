@@ -122,6 +122,19 @@ class FishDipConfig(PeftConfig):
         if self.counts is not None:
             self.counts = checked_counts(self.counts)
 
+    def note(self, counts: dict[str, list[int]], num_updates: int) -> None:
+        """Write down what the checkpoint of an adapter with this config needs, just before it is saved."""
+        self.counts = counts
+        self.num_updates = num_updates
+        self.__dict__["_noted"] = True
+
+    def checkpointed(self) -> tuple[dict[str, list[int]] | None, int]:
+        """Counts and number of updates as read from a checkpoint; none if they were noted for an adapter that lives.
+
+        A config may serve for many adapters, of many models, and gets noted what the last saved one needs.
+        """
+        return (None, 0) if self.__dict__.get("_noted") else (self.counts, self.num_updates)
+
     def _check_layers(self) -> None:
         if self.layers_to_transform is not None and isinstance(self.target_modules, str):
             raise ValueError(

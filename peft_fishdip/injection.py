@@ -133,7 +133,7 @@ def check_counts(config: FishDipConfig, targets: Sequence[Target]) -> None:
         ValueError: they don't; the message names the parameter.
     """
     k = num_active(config.density, sum(target.tensor.numel() for target in targets))
-    counts = config.counts
+    counts, _ = config.checkpointed()
     if counts is None:
         return
     names = {target.name: target.tensor.numel() for target in targets}
@@ -166,10 +166,11 @@ def first_positions(config: FishDipConfig, targets: Sequence[Target]) -> list[tu
     sizes = {target.name: target.tensor.numel() for target in targets}
     k = num_active(config.density, sum(sizes.values()))
     none = torch.empty(0, dtype=torch.int64)
-    if config.counts is not None:
+    counts, _ = config.checkpointed()
+    if counts is not None:
         result = []
         for name, size in sizes.items():
-            active, frozen = config.counts[name]
+            active, frozen = counts[name]
             both = distinct_integers(size, active + frozen, generator)
             result.append((both[:active], both[active:]))
     elif config.init_mask == "magnitude":

@@ -41,6 +41,7 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
         self.fishdip_indices = nn.ModuleDict()
         self._disable_adapters = False
         self._active_adapter: str | list[str] = []
+        self.in_features, self.out_features = features(base_layer)
 
     def __getattr__(self, name: str) -> Any:
         """What the wrapped module has and this one lacks (`num_embeddings`, `eps`, children) is the wrapped one's."""
@@ -206,6 +207,21 @@ def wrapper_class(module: nn.Module) -> type[FishDipLayer]:
     if isinstance(module, (nn.Linear, Conv1D)):
         return FishDipLinear
     return FishDipEmbedding if isinstance(module, nn.Embedding) else FishDipLayer
+
+
+def features(module: nn.Module) -> tuple[int | None, int | None]:
+    """Input and output width, by the names that the module has for them; PEFT's users look for these."""
+    names = (
+        ("in_features", "out_features"),
+        ("num_embeddings", "embedding_dim"),
+        ("nx", "nf"),
+        ("in_channels", "out_channels"),
+        ("embed_dim", "embed_dim"),
+    )
+    for first, second in names:
+        if hasattr(module, first) and hasattr(module, second):
+            return getattr(module, first), getattr(module, second)
+    return None, None
 
 
 def is_plain(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 import warnings
@@ -14,7 +13,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTuner, _ExcludedModule, _maybe_include_all_linear_layers
 from torch import Tensor, nn
 
-from .adapter_io import adapter_tensors, install_checked, install_sum
+from .adapter_io import adapter_tensors, install_checked, install_sum, is_vector
 from .carry_over import carry_over, check_optimizer
 from .distributed import take_from_first
 from .examples import Collator, padding_collator
@@ -102,6 +101,7 @@ class FishDipModel(BaseTuner):
             data_collator or padding_collator(pad_token_id),
             batch_size,
             loss_fn or default_loss_fn(self.model, state.config.example_loss),
+            seed=state.config.seed + state.num_updates,
         )
         with self._effective_in_place(), scoring_mode(self.model, parameters.values()):
             scores = scoring.scores()
@@ -187,8 +187,8 @@ class FishDipModel(BaseTuner):
         change = state.remask(chosen.positions)
         if optimizer is not None:
             carry_over(optimizer, vector, change.source, hint)
-        done = state.config.num_updates
-        state.config.num_updates = done + 1
+        done = state.num_updates
+        state.num_updates = done + 1
         return MaskUpdate(
             step=done if step is None else step,
             example_ids=scores.example_ids,
@@ -266,9 +266,7 @@ class FishDipModel(BaseTuner):
         """
         if adapter_name in self._states_of(model):
             raise ValueError(f"there is an adapter {adapter_name!r} already; choose another name, or delete it first.")
-        # the tuner notes counts in the config, which the user may want to use for another model
-        config = copy.deepcopy(self.peft_config[adapter_name])
-        self.peft_config[adapter_name] = config
+        config = self.peft_config[adapter_name]
         targets, excluded = find_targets(model, _maybe_include_all_linear_layers(config, model))
         if targets:
             check_counts(config, targets)
@@ -315,18 +313,17 @@ class FishDipModel(BaseTuner):
             ValueError: there is no such adapter; or, with `safe_merge`, a merged value is not finite. Nothing has been
                 merged then.
         """
-        names = self.active_adapters if adapter_names is None else adapter_names
-        unknown = [name for name in names if name not in self.peft_config]
+        unknown = [name for name in adapter_names or [] if name not in self.peft_config]
         if unknown:
             raise ValueError(f"there is no adapter {listed(unknown)}; there are {listed(self.peft_config)}.")
-        merged = {name for layer in self._layers() for name in layer.merged_adapters}
-        if merged and merged.issuperset(names):
+        wanted = {layer: layer.active_adapters if adapter_names is None else adapter_names for layer in self._layers()}
+        if wanted and all(set(names) <= set(layer.merged_adapters) for layer, names in wanted.items()):
             warnings.warn("All adapters are already merged, nothing to do.", UserWarning, stacklevel=2)
             return
         if safe_merge:
-            for layer in self._layers():
+            for layer, names in wanted.items():
                 layer.check_finite([*layer.merged_adapters, *names])
-        super().merge_adapter(adapter_names=names)
+        super().merge_adapter(adapter_names=adapter_names)
 
     def _unload_and_optionally_merge(
         self,
@@ -367,9 +364,7 @@ class FishDipModel(BaseTuner):
         states = self._states()
         check_combination(states, adapters, weights, adapter_name, combination_type)
         first = states[adapters[0]]
-        config = copy.deepcopy(self.peft_config[adapters[0]])
-        config.counts = None
-        self.peft_config[adapter_name] = config
+        self.peft_config[adapter_name] = self.peft_config[adapters[0]]
         try:
             self.inject_adapter(self.model, adapter_name)
         except Exception:
@@ -384,6 +379,28 @@ class FishDipModel(BaseTuner):
                 values.index_add_(0, torch.searchsorted(positions, delta[name][0]), delta[name][1] * weight)
             sums[name] = (positions, values)
         install_sum(self._states()[adapter_name], sums)
+
+    def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
+        """With autocast_adapter_dtype=False the trainable values take the dtype of the base; float32 else."""
+        super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
+        state = self._states().get(adapter_name)
+        if state is not None and not autocast_adapter_dtype:
+            base_dtype = next(iter(self._base_parameters(state).values())).dtype
+            state.flat.data = state.flat.data.to(base_dtype)
+            state.forget_pieces()
+
+    @classmethod
+    def _get_adapter_state_dict(
+        cls, model: nn.Module, config: Any, adapter_name: str, *args: Any, **kwargs: Any
+    ) -> dict[str, Tensor]:
+        """The adapter's part of a state dict, without the trainable vector, whose values stand in the deltas.
+
+        The config, which PEFT saves right after this, is told the shapes, so that every loader can allocate them.
+        """
+        state = cls._states_of(model)[adapter_name]
+        config.note(state.counts, state.num_updates)
+        selected = super()._get_adapter_state_dict(model, config, adapter_name, *args, **kwargs)
+        return {key: tensor for key, tensor in selected.items() if not is_vector(key)}
 
     @classmethod
     def _remap_adapter_state_dict_for_load(

@@ -58,6 +58,8 @@ class Scoring:
     collator: Collator
     batch_size: int
     loss_fn: LossFn
+    seed: int
+    """Of the choice of random examples."""
 
     def scores(self) -> Scores:
         """The mean importance of each parameter over the chosen examples.
@@ -116,7 +118,7 @@ class Scoring:
         rank, processes = world()
         random = self.config.sample_selection == "random"
         # one sequence of random numbers for each process's examples, whatever batches they come in
-        generator = torch.Generator().manual_seed(self.config.seed + self.config.num_updates * processes + rank)
+        generator = torch.Generator().manual_seed(self.seed * processes + rank)
 
         def priority() -> float:
             return float(torch.rand((), generator=generator, dtype=torch.float64)) if random else 0.0

@@ -111,6 +111,8 @@ class AdapterState:
         self.adapter_name = adapter_name
         self.config = config
         self.deltas: list[SparseDelta] = []
+        # of the checkpoint that is about to be loaded, if any
+        self.expected_counts, self.num_updates = config.checkpointed()
         self.carrier: nn.Module | None = None
         self.untouched = True  # no update, no training, nothing loaded: the mask is the data-free one
         self.warned = False
@@ -126,6 +128,11 @@ class AdapterState:
     @property
     def sizes(self) -> list[int]:
         return [delta.active.numel() for delta in self.deltas]
+
+    @property
+    def counts(self) -> dict[str, list[int]]:
+        """Per base parameter its active and its frozen entries."""
+        return {delta.name: [delta.active.numel(), delta.frozen.numel()] for delta in self.deltas}
 
     @property
     def union_size(self) -> int:
@@ -166,11 +173,11 @@ class AdapterState:
         for delta, (active, frozen) in zip(self.deltas, positions, strict=True):
             delta.set_positions(active, frozen, torch.zeros(frozen.numel(), device=frozen.device))
         carrier.flat = nn.Parameter(flat)  # type: ignore[assignment]
-        self.note_counts()
+        self.forget_pieces()
 
     def warn_if_never_scored(self) -> None:
         """Called from backward passes: a data-free mask can be trained, but hardly on purpose."""
-        if self.untouched and not self.warned and self.config.num_updates == 0:
+        if self.untouched and not self.warned and self.num_updates == 0:
             self.warned = True
             warnings.warn(
                 f"Adapter {self.adapter_name!r} is being trained on its data-free {self.config.init_mask} mask: no "
@@ -179,11 +186,6 @@ class AdapterState:
                 UserWarning,
                 stacklevel=2,
             )
-
-    def note_counts(self) -> None:
-        """Write the shapes of the checkpoint's tensors into the config, so that every loader can allocate them."""
-        self.config.counts = {delta.name: [delta.active.numel(), delta.frozen.numel()] for delta in self.deltas}
-        self.forget_pieces()
 
     def forget_pieces(self) -> None:
         self._pieces = None
@@ -223,7 +225,7 @@ class AdapterState:
         if flat.grad is not None:
             flat.grad.copy_(gathered(flat.grad, source))
         self.untouched = False
-        self.note_counts()
+        self.forget_pieces()
         return Remask(source, int((source >= 0).sum()))
 
 

@@ -44,9 +44,8 @@ def find_targets(model: nn.Module, config: FishDipConfig) -> tuple[list[Target],
     """
     modules = dict(visible_modules(model))
     owned = {name: dict(owned_parameters(module)) for name, module in modules.items()}
-    out_proj = {
-        f"{name}.out_proj": name for name, module in modules.items() if isinstance(base(module), nn.MultiheadAttention)
-    }
+    attentions = [base(module) for module in modules.values() if isinstance(base(module), nn.MultiheadAttention)]
+    read_from_outside = {id(attention.out_proj) for attention in attentions}
 
     selected: set[int] = set()
     excluded: set[str] = set()
@@ -68,8 +67,8 @@ def find_targets(model: nn.Module, config: FishDipConfig) -> tuple[list[Target],
     uses: dict[int, list[Use]] = {}
     tensors: dict[int, tuple[str, nn.Parameter]] = {}
     for name, parameters in owned.items():
-        if name in out_proj:
-            continue
+        if id(base(modules[name])) in read_from_outside:
+            continue  # the attention stands for it
         for leaf, tensor in parameters.items():
             if id(tensor) in selected:
                 tensors.setdefault(id(tensor), (f"{plain_name(name)}.{leaf}", tensor))
