@@ -7,6 +7,7 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils import register_peft_method
 
 from ._register import PEFT_TYPE
+from .callback import FishDipCallback
 from .config import FishDipConfig
 from .layer import FishDipLayer
 from .mask_update import MaskUpdate
@@ -15,4 +16,4 @@ from .model import FishDipModel
 if PEFT_TYPE not in PEFT_TYPE_TO_CONFIG_MAPPING:
     register_peft_method(name="fishdip", config_cls=FishDipConfig, model_cls=FishDipModel)
 
-__all__ = ["FishDipConfig", "FishDipLayer", "FishDipModel", "MaskUpdate"]
+__all__ = ["FishDipCallback", "FishDipConfig", "FishDipLayer", "FishDipModel", "MaskUpdate"]

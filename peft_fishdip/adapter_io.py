@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -95,9 +94,8 @@ class Stored(nn.Module):
             entry = self.state.incoming.setdefault(delta.name, Incoming())
             self.store(entry, state_dict[prefix + key].detach())
             entry.num_active = local_metadata.get("num_active", {}).get(key, entry.num_active)
-        for key in state_dict:
-            if strict and key.startswith(prefix) and key[len(prefix) :] not in {*self.owned, *self._parameters}:
-                unexpected_keys.append(key)
+        known = {prefix + key for key in (*self.owned, *self._parameters)}
+        unexpected_keys.extend(key for key in state_dict if strict and key.startswith(prefix) and key not in known)
         try:
             install_if_complete(self.state)
         except ValueError as error:
@@ -113,7 +111,7 @@ class Values(Stored):
         flat = self.state.flat
         if flat.is_meta:
             return torch.empty(len(delta), device="meta")
-        return delta.values(flat.detach().split(self.state.sizes)[delta.index])
+        return delta.values(flat.detach().split(self.state.sizes)[delta.index]).clone()
 
     def store(self, entry: Incoming, tensor: Tensor) -> None:
         entry.values = tensor
@@ -210,6 +208,7 @@ def active_counts(state: AdapterState, entries: Sequence[Incoming]) -> list[int]
         ValueError: no split adds up to K active entries.
     """
     k = state.flat.numel()
+    state.guessed = False
     sizes = [entry.tensors()[0].numel() for entry in entries]
     expected = [(state.expected_counts or {}).get(delta.name, [0, 0]) for delta in state.deltas]
     said = [entry.num_active for entry in entries if entry.num_active is not None]
@@ -229,25 +228,16 @@ def active_counts(state: AdapterState, entries: Sequence[Incoming]) -> list[int]
 
 
 def guessed_counts(state: AdapterState, positions: Sequence[Tensor]) -> list[int]:
-    """Active counts from the order of the positions and their total K alone; warns where that leaves a choice."""
+    """Active counts from the order of the positions and their total K alone; notes where that leaves a choice."""
     descents = [(vector[1:] < vector[:-1]).nonzero().flatten() for vector in positions]
     known = [int(descent[0]) + 1 if descent.numel() else None for descent in descents]
     k = state.flat.numel()
-    present = [
-        size if count is None else count for size, count in zip(state.sizes, known, strict=True)
-    ]
+    present = [size if count is None else count for size, count in zip(state.sizes, known, strict=True)]
     if [len(delta) for delta in state.deltas] == [vector.numel() for vector in positions] and sum(present) == k:
         return present  # the shapes are those of the adapter that was there: so are, then, its counts
     left = k - sum(count for count in known if count is not None)
     undecided = sum(vector.numel() for vector, count in zip(positions, known, strict=True) if count is None)
-    if 0 < left < undecided:
-        warnings.warn(
-            f"Adapter {state.adapter_name!r} was loaded over one of the same name. Its deltas are exact, but its "
-            "tensors alone do not tell all active from frozen entries; until the next mask update the mask is a "
-            "guess. Load it under a new name to keep its mask.",
-            UserWarning,
-            stacklevel=2,
-        )
+    state.guessed = 0 < left < undecided
     counts = []
     for vector, count in zip(positions, known, strict=True):
         if count is None:
@@ -275,7 +265,7 @@ def adapter_tensors(model: nn.Module, state: AdapterState, state_dict: Mapping[s
     strangers = [key for key in state_dict if ".fishdip_" in key and key not in known]
     if strangers:
         raise ValueError(
-            f"the adapter has the tensor {strangers[0]!r} ({len(strangers)} such), which this model has no place for: it "
+            f"the adapter has the tensor {strangers[0]!r} ({len(strangers)} such), unknown to this model: it "
             "was made for another model, or with other target_modules."
         )
     for delta in state.deltas:
@@ -287,7 +277,7 @@ def adapter_tensors(model: nn.Module, state: AdapterState, state_dict: Mapping[s
                 if tensor is None
             ]
             raise ValueError(
-                f"the adapter has no {' and no '.join(lacking)} for {delta.name!r}: the file is incomplete, or was made "
+                f"the adapter has no {' and no '.join(lacking)} for {delta.name!r}: the file is incomplete or was made "
                 "for another model."
             )
     return [found[delta.name] for delta in state.deltas]
@@ -304,9 +294,7 @@ def install_sum(state: AdapterState, sums: Mapping[str, tuple[Tensor, Tensor]]) 
         positions, values = sums[delta.name]
         active = torch.zeros(positions.numel(), dtype=torch.bool)
         active[chosen[delta.name]] = True
-        loaded.append(
-            Loaded(positions[active], positions[~active], torch.cat([values[active], values[~active]]))
-        )
+        loaded.append(Loaded(positions[active], positions[~active], torch.cat([values[active], values[~active]])))
     install(state, loaded)
 
 
@@ -323,7 +311,7 @@ def install(state: AdapterState, loaded: Sequence[Loaded]) -> None:
     flat = state.flat
     if flat.is_meta:
         device = next((delta.active.device for delta in state.deltas), torch.device("cpu"))
-        state.carrier.flat = nn.Parameter(  # type: ignore[union-attr, assignment]
+        state.carrier.flat = nn.Parameter(  # type: ignore[union-attr]
             torch.cat([value.to(device) for value in values]), requires_grad=flat.requires_grad
         )
     else:

@@ -40,16 +40,15 @@ def check_optimizer(optimizer: Any, vector: nn.Parameter) -> Optimizer:
             "optimizer that was made from this model's parameters, after the adapter was added."
         )
     for name, value in optimizer.state.get(vector, {}).items():
-        if isinstance(value, (list, tuple)) and any(isinstance(item, Tensor) for item in value):
-            break
-        if isinstance(value, Tensor) and value.shape == vector.shape and not value.is_floating_point():
-            break
-    else:
-        return optimizer
-    raise ValueError(
-        f"{type(optimizer).__name__} keeps its state {name!r} in a form that cannot follow a new mask (quantised, or "
-        "a history); use an optimizer with one float per entry, such as AdamW, or update_interval=None."
-    )
+        history = isinstance(value, (list, tuple)) and any(isinstance(item, Tensor) for item in value)
+        quantised = isinstance(value, Tensor) and value.shape == vector.shape and not value.is_floating_point()
+        if history or quantised:
+            raise ValueError(
+                f"{type(optimizer).__name__} keeps its state {name!r} in a form that cannot follow a new mask "
+                f"({'a history' if history else value.dtype}); use an optimizer with one float per entry, such as "
+                "AdamW, or update_interval=None."
+            )
+    return optimizer
 
 
 @torch.no_grad()

@@ -54,7 +54,8 @@ class FishDipConfig(PeftConfig):
         default=None, metadata={"help": "Modules that are trained and saved whole, such as a new classifier."}
     )
     density: float = field(
-        default=0.01, metadata={"help": "Share of the targeted parameters that is trainable at any time, in (0, 1]."}
+        default=0.01,
+        metadata={"help": "Share of the targeted parameters that is trainable at any time, in (0, 1]."},
     )
     update_interval: int | None = field(
         default=100,
@@ -84,7 +85,8 @@ class FishDipConfig(PeftConfig):
         metadata={"help": "What leaves the mask: 'freeze' keeps its delta, 'reset' puts it back to the base value."},
     )
     init_mask: str = field(
-        default="random", metadata={"help": "Mask before the first update: 'random', or 'magnitude' of the base."}
+        default="random",
+        metadata={"help": "Mask before the first update: 'random', or 'magnitude' of the base."},
     )
     delta_scale: str = field(
         default="none",
@@ -139,7 +141,7 @@ class FishDipConfig(PeftConfig):
         if self.layers_to_transform is not None and isinstance(self.target_modules, str):
             raise ValueError(
                 f"layers_to_transform={self.layers_to_transform!r} cannot be combined with the regex "
-                f"target_modules={self.target_modules!r}; give target_modules as a list, or put the layers in the regex."
+                f"target_modules={self.target_modules!r}; name the modules in a list, or put the layers in the regex."
             )
         if self.layers_pattern and self.layers_to_transform is None:
             raise ValueError(

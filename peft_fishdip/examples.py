@@ -68,14 +68,16 @@ def length(feature: Any) -> int:
     """How long an example is: the entries of its input and its labels."""
     if not isinstance(feature, Mapping):
         return 0
-    return sum(len(value) for key in ("input_ids", "labels") if hasattr(value := feature.get(key), "__len__"))
+    return sum(len(feature[key]) for key in ("input_ids", "labels") if hasattr(feature.get(key), "__len__"))
 
 
 def row(batch: Batch, index: int) -> dict[str, Any]:
     """The batch of just one of a batch's examples."""
     count = batch_size(batch)
     return {
-        key: value[index : index + 1].clone() if isinstance(value, Tensor) and value.dim() and len(value) == count else value
+        key: value[index : index + 1].clone()
+        if isinstance(value, Tensor) and value.dim() and len(value) == count
+        else value
         for key, value in batch.items()
     }
 
@@ -104,9 +106,7 @@ def padding_collator(pad_token_id: int | None) -> Collator:
             if rows[0].dim() == 0:
                 batch[key] = torch.stack(rows)
             else:
-                batch[key] = torch.nn.utils.rnn.pad_sequence(
-                    rows, batch_first=True, padding_value=fill.get(key, 0)
-                )
+                batch[key] = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=fill.get(key, 0))
         if "input_ids" in batch and "attention_mask" not in batch:
             ones = [torch.ones(len(feature["input_ids"]), dtype=torch.int64) for feature in features]
             batch["attention_mask"] = torch.nn.utils.rnn.pad_sequence(ones, batch_first=True)

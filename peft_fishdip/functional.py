@@ -134,9 +134,7 @@ class EffectiveWeight(torch.autograd.Function):
     """A new tensor of effective values: for every module that is neither Linear nor Embedding."""
 
     @staticmethod
-    def forward(
-        ctx: Any, weight: Tensor, parameter: TunedParameter, deltas: Deltas, *pieces: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, parameter: TunedParameter, deltas: Deltas, *pieces: Tensor) -> Tensor:
         ctx.deltas = deltas
         ctx.save_for_backward(*pieces)
         return parameter.effective(weight, deltas, pieces)
@@ -151,9 +149,7 @@ class EffectiveWeight(torch.autograd.Function):
             None,
             *(
                 piece_gradient(delta, flat.index_select(0, delta.active), piece) if needed else None
-                for delta, piece, needed in zip(
-                    ctx.deltas, ctx.saved_tensors, ctx.needs_input_grad[3:], strict=True
-                )
+                for delta, piece, needed in zip(ctx.deltas, ctx.saved_tensors, ctx.needs_input_grad[3:], strict=True)
             ),
         )
 
@@ -173,7 +169,7 @@ def effective_weight(weight: Tensor, parameter: TunedParameter, deltas: Deltas) 
 
 def piece_gradient(delta: SparseDelta, gradient: Tensor, piece: Tensor) -> Tensor:
     """From the gradient of the active deltas to that of the trainable values."""
-    delta.state.warn_if_never_scored()
+    delta.state.warn_of_odd_mask()
     gradient = gradient.float()
     return (gradient * delta.scale if delta.scale != 1.0 else gradient).to(piece.dtype)
 

@@ -24,7 +24,12 @@ class Injection:
     """One adapter on its way into a model."""
 
     def __init__(
-        self, model: nn.Module, adapter_name: str, config: FishDipConfig, targets: list[Target], excluded: set[str]
+        self,
+        model: nn.Module,
+        adapter_name: str,
+        config: FishDipConfig,
+        targets: list[Target],
+        excluded: set[str],
     ) -> None:
         self.model = model
         self.adapter_name = adapter_name
@@ -141,14 +146,14 @@ def check_counts(config: FishDipConfig, targets: Sequence[Target]) -> None:
     if strangers:
         where = "model" if strangers[0] in names else "adapter"
         raise ValueError(
-            f"the adapter was made for another model: only the {where} has {strangers[0]!r} ({len(strangers)} parameters "
-            "differ). Load it onto the model that its config names as base_model_name_or_path."
+            f"the adapter was made for another model: only the {where} has {strangers[0]!r} ({len(strangers)} "
+            "parameters differ). Load it onto the model that its config names as base_model_name_or_path."
         )
     for name, (active, frozen) in counts.items():
         if active + frozen > names[name]:
             raise ValueError(
-                f"the adapter was made for another model, or its config is damaged: {active} active and {frozen} frozen "
-                f"entries of {name!r}, which has {names[name]}."
+                f"the adapter was made for another model, or its config is damaged: {active} active and {frozen} "
+                f"frozen entries of {name!r}, which has {names[name]}."
             )
     if sum(active for active, _ in counts.values()) != k:
         raise ValueError(
@@ -181,14 +186,10 @@ def first_positions(config: FishDipConfig, targets: Sequence[Target]) -> list[tu
         chosen = random_positions(sizes, k, generator)
         result = [(chosen[target.name], none) for target in targets]
     devices = [torch.device("cpu") if target.tensor.is_meta else target.tensor.device for target in targets]
-    return [
-        (active.to(device), frozen.to(device)) for (active, frozen), device in zip(result, devices, strict=True)
-    ]
+    return [(active.to(device), frozen.to(device)) for (active, frozen), device in zip(result, devices, strict=True)]
 
 
-def first_values(
-    state: AdapterState, targets: Sequence[Target], positions: Sequence[tuple[Tensor, Tensor]]
-) -> Tensor:
+def first_values(state: AdapterState, targets: Sequence[Target], positions: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     """The trainable vector: zeros, or with `init_weights=False` random deltas on the scale of each base tensor."""
     device = positions[0][0].device
     if state.config.init_weights:

@@ -86,9 +86,7 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
             deltas = parameter.of(adapters)
             if not deltas:
                 continue
-            positions, _, values = parameter.entries(
-                self.base_parameter(name).data, deltas, active_pieces(deltas)
-            )
+            positions, _, values = parameter.entries(self.base_parameter(name).data, deltas, active_pieces(deltas))
             if not values.isfinite().all():
                 bad = int(positions[~values.isfinite()][0])
                 raise ValueError(
@@ -129,7 +127,7 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
 
     @contextmanager
     def undisturbed(self) -> Iterator[None]:
-        """Within, nobody borrows a parameter of this layer."""
+        """Within, this thread alone uses the parameters of this layer."""
         with ExitStack() as stack:
             if not torch.compiler.is_compiling():
                 for parameter in sorted(self.tuned.values(), key=id):  # one order for all threads
@@ -151,6 +149,7 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
     def tuned_forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the wrapped module with effective tensors in place of its parameters."""
         with ExitStack() as stack:
+            stack.enter_context(self.undisturbed())  # another thread would put its own tensors in the same place
             rebuild: dict[int, Callable[[], Tensor]] = {}
             for name, parameter in self.tuned.items():
                 deltas = self.deltas(name)
@@ -224,18 +223,15 @@ def features(module: nn.Module) -> tuple[int | None, int | None]:
     return None, None
 
 
-def is_plain(module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> bool:
+def is_plain(module: Any, kinds: tuple[type[nn.Module], ...]) -> bool:
     """Whether calling `module` means just its class's own product of input and weight."""
-    hooked = (
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    )
+    hooked = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     return (
         not torch.compiler.is_compiling()
         and not hooked
         and "forward" not in module.__dict__
         and any(isinstance(module, kind) and type(module).forward is kind.forward for kind in kinds)
         and module.weight.is_contiguous()
-        and (not isinstance(module, nn.Embedding) or module.max_norm is None)
     )
 
 
@@ -248,6 +244,7 @@ def owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
 @contextmanager
 def standing_in(module: nn.Module, name: str, tensor: Tensor) -> Iterator[None]:
     """Within, `tensor` is what `module` finds under the name of its parameter."""
+    holder: Any
     holder, leaf = owner(module, name)
     holder.__dict__[leaf] = tensor
     weights = holder._flat_weights if isinstance(holder, nn.RNNBase) else []  # past attribute access

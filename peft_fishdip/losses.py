@@ -83,8 +83,8 @@ def require_labels(batch: Batch) -> Tensor:
     labels = batch.get("labels")
     if not isinstance(labels, Tensor):
         raise ValueError(
-            f"a batch has no tensor 'labels', only {', '.join(sorted(batch)) or 'nothing'}; the data_collator must make "
-            "one, or pass a loss_fn that needs none."
+            f"a batch has no tensor 'labels', only {', '.join(sorted(batch)) or 'nothing'}; the data_collator must "
+            "make one, or pass a loss_fn that needs none."
         )
     return labels
 

@@ -239,7 +239,7 @@ class FishDipModel(BaseTuner):
         if adapter_name is None:
             if len(self.active_adapters) != 1:
                 raise ValueError(
-                    f"the active adapters are {listed(self.active_adapters)}; name the one that is meant with adapter_name."
+                    f"the active adapters are {listed(self.active_adapters)}; name the one you mean by adapter_name."
                 )
             adapter_name = self.active_adapters[0]
         if adapter_name not in states:
@@ -266,8 +266,8 @@ class FishDipModel(BaseTuner):
         """
         if adapter_name in self._states_of(model):
             raise ValueError(f"there is an adapter {adapter_name!r} already; choose another name, or delete it first.")
-        config = self.peft_config[adapter_name]
-        targets, excluded = find_targets(model, _maybe_include_all_linear_layers(config, model))
+        config: Any = _maybe_include_all_linear_layers(self.peft_config[adapter_name], model)
+        targets, excluded = find_targets(model, config)
         if targets:
             check_counts(config, targets)
         self._injection = Injection(model, adapter_name, config, targets, excluded)
@@ -331,14 +331,15 @@ class FishDipModel(BaseTuner):
         progressbar: bool = False,
         safe_merge: bool = False,
         adapter_names: list[str] | None = None,
-    ) -> nn.Module:
+    ) -> Any:
         if merge:
             self.merge_adapter(adapter_names, safe_merge)
         else:
             self.unmerge_adapter()
         unwrap(self.model)
         # what is left are the modules that PEFT trains whole
-        return super()._unload_and_optionally_merge(merge, progressbar, safe_merge, adapter_names)
+        unload: Any = super()._unload_and_optionally_merge
+        return unload(merge, progressbar, safe_merge, adapter_names)
 
     @torch.no_grad()
     def add_weighted_adapter(
@@ -454,6 +455,6 @@ def check_combination(
     for adapter, targets in zip(adapters, names, strict=True):
         if targets != names[0]:
             raise ValueError(
-                f"adapter {adapter!r} targets other parameters than {adapters[0]!r}; only adapters with the same targets "
-                "can be summed into one. To use both at once, activate both: set_adapter([...])."
+                f"adapter {adapter!r} targets other parameters than {adapters[0]!r}; only adapters with the same "
+                "targets can be summed into one. To use both at once, activate both: set_adapter([...])."
             )

@@ -73,7 +73,11 @@ class Scoring:
         mine, count = self.choose()
         losses: dict[int, float] = {}
         sums = accumulate_importance(
-            self.model, self.parameters, self.chosen_batches(mine), self.recorded_loss(mine, losses), self.config.importance
+            self.model,
+            self.parameters,
+            self.chosen_batches(mine),
+            self.recorded_loss(mine, losses),
+            self.config.importance,
         )
         sum_in_place(sums.values())
         for tensor in sums.values():
@@ -190,6 +194,6 @@ def refuse_infinite(numbers: list[int], losses: Tensor) -> None:
     if not bool(losses.isfinite().all()):
         bad = int((~losses.isfinite()).nonzero()[0])
         raise ValueError(
-            f"the loss of example {numbers[bad]} is {float(losses[bad])}; losses must be finite: check that example and "
-            "the model's dtype (float16 overflows), or leave it out."
+            f"the loss of example {numbers[bad]} is {float(losses[bad])}; losses must be finite: check that example "
+            "and the model's dtype (float16 overflows), or leave it out."
         )

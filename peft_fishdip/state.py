@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -74,13 +74,15 @@ class SparseDelta:
         if self.csr is None:
             columns = self.shape[-1]
             rows = torch.arange(self.shape[0] + 1, device=self.active.device) * columns
-            self.csr = torch.sparse_csr_tensor(
-                torch.searchsorted(self.active, rows),
-                self.active % columns,
-                torch.zeros(self.active.numel(), device=self.active.device),
-                size=tuple(self.shape),
-                check_invariants=False,
-            )
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+                self.csr = torch.sparse_csr_tensor(
+                    torch.searchsorted(self.active, rows),
+                    self.active % columns,
+                    torch.zeros(self.active.numel(), device=self.active.device),
+                    size=tuple(self.shape),
+                    check_invariants=False,
+                )
         return self.csr
 
 
@@ -115,6 +117,7 @@ class AdapterState:
         self.expected_counts, self.num_updates = config.checkpointed()
         self.carrier: nn.Module | None = None
         self.untouched = True  # no update, no training, nothing loaded: the mask is the data-free one
+        self.guessed = False  # loaded by a path that does not tell active from frozen entries
         self.warned = False
         self.incoming: dict[str, Incoming] = {}
         self._pieces: tuple[tuple[object, ...], tuple[Tensor, ...]] | None = None
@@ -123,7 +126,7 @@ class AdapterState:
     def flat(self) -> nn.Parameter:
         """The trainable vector: float32 (K,)."""
         assert self.carrier is not None
-        return self.carrier.flat  # type: ignore[return-value]
+        return cast(nn.Parameter, self.carrier.flat)
 
     @property
     def sizes(self) -> list[int]:
@@ -172,23 +175,54 @@ class AdapterState:
         self.carrier = carrier
         for delta, (active, frozen) in zip(self.deltas, positions, strict=True):
             delta.set_positions(active, frozen, torch.zeros(frozen.numel(), device=frozen.device))
-        carrier.flat = nn.Parameter(flat)  # type: ignore[assignment]
+        carrier.flat = nn.Parameter(flat)
         self.forget_pieces()
 
-    def warn_if_never_scored(self) -> None:
-        """Called from backward passes: a data-free mask can be trained, but hardly on purpose."""
-        if self.untouched and not self.warned and self.num_updates == 0:
-            self.warned = True
-            warnings.warn(
-                f"Adapter {self.adapter_name!r} is being trained on its data-free {self.config.init_mask} mask: no "
-                "example has scored the parameters yet. Add FishDipCallback() to the Trainer, or call "
-                "model.base_model.update_mask(examples, optimizer=optimizer) before the first step.",
-                UserWarning,
-                stacklevel=2,
+    def warn_of_odd_mask(self) -> None:
+        """Called from backward passes: some masks can be trained, but hardly on purpose."""
+        if self.warned:
+            return
+        if self.untouched and self.num_updates == 0:
+            reason = (
+                f"is being trained on its data-free {self.config.init_mask} mask: no example has scored the parameters "
+                "yet. Add FishDipCallback() to the Trainer, or call "
+                "model.base_model.update_mask(examples, optimizer=optimizer) before the first step."
             )
+        elif self.guessed:
+            reason = (
+                "was loaded over one of the same name, and is being trained. Its deltas are exact, but its tensors "
+                "alone do not tell all active from frozen entries, so until the next update its mask is a guess. Load it "
+                "under a new name to keep its mask."
+            )
+        else:
+            return
+        self.warned = True
+        warnings.warn(f"Adapter {self.adapter_name!r} {reason}", UserWarning, stacklevel=2)
 
     def forget_pieces(self) -> None:
         self._pieces = None
+
+    @torch.no_grad()
+    def split_again(self, counts: Mapping[str, list[int]], num_updates: int) -> None:
+        """Correct which of the positions are active; deltas stay what they are.
+
+        Raises:
+            ValueError: the counts are not those of this adapter.
+        """
+        sizes = {delta.name: len(delta) for delta in self.deltas}
+        k = self.flat.numel()
+        if {name: sum(count) for name, count in counts.items()} != sizes or sum(a for a, _ in counts.values()) != k:
+            raise ValueError("the counts of active and frozen entries do not fit the adapter that was loaded.")
+        pieces = []
+        for delta, piece in zip(self.deltas, self.flat.detach().split(self.sizes), strict=True):
+            count = counts[delta.name][0]
+            positions, values = delta.union, delta.values(piece).clone()
+            delta.set_positions(positions[:count], positions[count:], values[count:])
+            pieces.append((values[:count] / delta.scale).to(self.flat))
+        self.flat.copy_(torch.cat(pieces))
+        self.num_updates = num_updates
+        self.guessed = False
+        self.forget_pieces()
 
     @torch.no_grad()
     def remask(self, positions: Mapping[str, Tensor]) -> Remask:
@@ -224,7 +258,7 @@ class AdapterState:
         flat.copy_(torch.cat(values))
         if flat.grad is not None:
             flat.grad.copy_(gathered(flat.grad, source))
-        self.untouched = False
+        self.untouched = self.guessed = False
         self.forget_pieces()
         return Remask(source, int((source >= 0).sum()))
 
@@ -274,7 +308,11 @@ class TunedParameter:
             return deltas[0].union, deltas[0].values(pieces[0])
         unions = [delta.union for delta in deltas]
         joint = self._joint
-        if joint is None or len(joint[0]) != len(unions) or any(a is not b for a, b in zip(joint[0], unions)):
+        if (
+            joint is None
+            or len(joint[0]) != len(unions)
+            or any(a is not b for a, b in zip(joint[0], unions, strict=False))
+        ):
             positions = torch.cat(unions).unique()
             joint = (unions, positions, [torch.searchsorted(positions, union) for union in unions])
             self._joint = joint

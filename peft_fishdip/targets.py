@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer, _ExcludedModule, check_target_module_exists
+from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 
 from .config import FishDipConfig
@@ -102,8 +103,10 @@ def visible_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         seen.add(id(module))
         if name:
             yield name, module
-        inner, prefix = (module.base_layer, f"{name}.base_layer") if isinstance(module, FishDipLayer) else (module, name)
-        if isinstance(inner, BaseTunerLayer) or hasattr(inner, "modules_to_save") and hasattr(inner, "original_module"):
+        inner, prefix = (
+            (module.base_layer, f"{name}.base_layer") if isinstance(module, FishDipLayer) else (module, name)
+        )
+        if isinstance(inner, (BaseTunerLayer, AuxiliaryTrainingWrapper)):
             return
         for leaf, child in inner.named_children():
             yield from walk(f"{prefix}.{leaf}" if prefix else leaf, child, seen)
@@ -141,8 +144,8 @@ def refuse_unsupported(target: Target, modules: Mapping[str, nn.Module]) -> None
     plain = type(tensor.data) is torch.Tensor and type(tensor) is nn.Parameter
     if tensor.dtype not in FLOATS or not plain:
         raise ValueError(
-            f"{target.name!r} is a {type(tensor).__name__} of dtype {tensor.dtype}: Fish-Dip tunes float32, float16 and "
-            "bfloat16 weights, not quantised or sharded ones. Load the base model without quantisation, or leave the "
+            f"{target.name!r} is a {type(tensor).__name__} of dtype {tensor.dtype}: Fish-Dip tunes float32, float16 "
+            "and bfloat16 weights, not quantised or sharded ones. Load the base model without quantisation, or leave the "
             "module out with exclude_modules."
         )
     if tensor.numel() == 0:
@@ -151,7 +154,7 @@ def refuse_unsupported(target: Target, modules: Mapping[str, nn.Module]) -> None
         module = base(modules[use.module])
         if isinstance(module, nn.Embedding) and module.max_norm is not None:
             raise ValueError(
-                f"the embedding {use.module!r} has max_norm={module.max_norm} and so rewrites its own weight; exclude it."
+                f"the embedding {use.module!r} has max_norm={module.max_norm} and rewrites its own weight; exclude it."
             )
 
 
@@ -168,8 +171,8 @@ def warn_of_the_unreachable(model: nn.Module, reached: Iterable[nn.Parameter]) -
     }
     if left:
         warnings.warn(
-            f"the parameters {', '.join(sorted(left))} sit on the model itself or in a list, not in a module that could "
-            "be wrapped, and stay frozen.",
+            f"the parameters {', '.join(sorted(left))} sit on the model itself or in a list, not in a module that "
+            "could be wrapped, and stay frozen.",
             UserWarning,
             stacklevel=2,
         )

@@ -1,0 +1,132 @@
+"""Mask updates in a transformers.Trainer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
+
+from .config import checked_counts
+from .examples import Collator
+from .losses import LossFn
+from .mask_update import MaskUpdate
+from .model import FishDipModel
+
+
+class FishDipCallback(TrainerCallback, ExportableState):
+    """Updates the mask before the first step and then every `update_interval` optimizer steps.
+
+    Figures of each update stand in `trainer.state.log_history` under `mask_...`, and appear with the next log.
+
+    Args:
+        dataset: the examples to choose from; the Trainer's training set if not given.
+        data_collator: from a list of features to a batch; the Trainer's if not given.
+        loss_fn: see `FishDipModel.update_mask`; not needed for the usual transformers models.
+
+    Attributes:
+        updates: the records of all updates of this process, oldest first.
+    """
+
+    def __init__(
+        self, dataset: Any = None, data_collator: Collator | None = None, loss_fn: LossFn | None = None
+    ) -> None:
+        self.dataset = dataset
+        self.data_collator = data_collator
+        self.loss_fn = loss_fn
+        self.updates: list[MaskUpdate] = []
+        self._figures: dict[str, float] = {}
+        self._tuner: FishDipModel | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Find the tuner; after a resume, restore which entries of the loaded adapter are active."""
+        self._tuner = find_tuner(kwargs["model"])
+        saved: Any = state.stateful_callbacks
+        loaded = saved.get(type(self).__name__) if isinstance(saved, dict) else None
+        if state.global_step > 0 and isinstance(loaded, dict) and "attributes" in loaded:
+            self._restore(loaded["attributes"])
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        tuner = self._tuner or find_tuner(kwargs["model"])
+        if not due(state.global_step, tuner._state(None).config.update_interval):
+            return
+        loader = kwargs["train_dataloader"]
+        dataset = self.dataset if self.dataset is not None else loader.dataset
+        if not hasattr(dataset, "__len__"):
+            raise ValueError(
+                "the Trainer's training set has no length; give FishDipCallback(dataset=...) the examples "
+                "to choose from."
+            )
+        update = tuner.update_mask(
+            dataset,
+            data_collator=self.data_collator or loader.collate_fn,
+            optimizer=kwargs["optimizer"],
+            batch_size=args.per_device_eval_batch_size,
+            loss_fn=self.loss_fn,
+            step=state.global_step,
+        )
+        self.updates.append(update)
+        self._figures = update.figures()
+        state.log_history.append({**self._figures, "epoch": state.epoch, "step": state.global_step})
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if logs is not None and "loss" in logs:
+            logs.update(self._figures)
+            self._figures = {}
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """After `load_best_model_at_end`, restore which entries of the best adapter are active."""
+        if args.load_best_model_at_end and state.best_model_checkpoint:
+            path = Path(state.best_model_checkpoint) / "adapter_config.json"
+            if path.is_file():
+                config = json.loads(path.read_text(encoding="utf-8"))
+                self._restore({"counts": config.get("counts"), "num_updates": config.get("num_updates", 0)})
+        self._tuner = None
+
+    def state(self) -> dict[str, Any]:
+        """What the Trainer writes into its own checkpoint: PEFT loads an adapter over one of the same name without its
+        config, and so without the counts that split active from frozen entries."""
+        if self._tuner is None:
+            return {"args": {}, "attributes": {}}
+        adapter = self._tuner._state(None)
+        return {"args": {}, "attributes": {"counts": adapter.counts, "num_updates": adapter.num_updates}}
+
+    def _restore(self, attributes: dict[str, Any]) -> None:
+        if self._tuner is None or not attributes.get("counts"):
+            return
+        self._tuner._state(None).split_again(checked_counts(attributes["counts"]), int(attributes["num_updates"]))
+
+
+def due(step: int, update_interval: int | None) -> bool:
+    return step == 0 if update_interval is None else step % update_interval == 0
+
+
+def find_tuner(model: nn.Module) -> FishDipModel:
+    """The tuner inside of the model that a Trainer holds.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for module in model.modules():
+        if isinstance(module, FishDipModel):
+            return module
+    raise ValueError(
+        f"FishDipCallback found no Fish-Dip adapter in {type(model).__name__}; train "
+        "get_peft_model(model, FishDipConfig(...))."
+    )
