@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 E = TypeVar("E")
 
@@ -56,18 +56,43 @@ class Task(ABC, Generic[E]):
     def from_text(self, text: str) -> E:
         """An unlabelled record from a raw text."""
 
+    def from_tokens(self, tokens: Sequence[str]) -> E:
+        """An unlabelled record from a tokenised sentence, for the tasks where that is enough."""
+        raise TypeError(
+            f"the task {self.name!r} needs a {self.example_type.__name__} or a raw text, "
+            f"got {type(tokens).__name__}"
+        )
+
+    def as_example(self, item: E | str | Sequence[str]) -> E:
+        """A record of this task from a record, a raw text or tokens."""
+        if isinstance(item, self.example_type):
+            return cast(E, item)
+        if isinstance(item, str):
+            return self.from_text(item)
+        return self.from_tokens(cast("Sequence[str]", item))
+
     @abstractmethod
-    def encode(self, example: E) -> Encoded:
-        """Source and target text of an example, and the problems met.
+    def source(self, example: E) -> str:
+        """What the model reads; labels of the example, if any, are not looked at."""
+
+    @abstractmethod
+    def target(self, example: E) -> tuple[str, list[Problem]]:
+        """What the model is to write, and what of the example that text cannot carry.
 
         Raises ValueError for a label the task does not know.
         """
 
+    def encode(self, example: E) -> Encoded:
+        """Source and target text of an example, and the problems met. Raises as `target` does."""
+        target, problems = self.target(example)
+        return Encoded(self.source(example), target, tuple(problems))
+
     @abstractmethod
-    def decode(self, example: Any, text: str) -> Decoded[E]:
+    def decode(self, example: E | str | Sequence[str], text: str) -> Decoded[E]:
         """Typed prediction in a generated text. Never raises for what a model may generate.
 
-        `example` is a record (its labels are ignored); tasks about a bare sentence also take its tokens.
+        `example` is what the text was generated for: a record (its labels are ignored), a raw text, or
+        tokens where the task is about nothing but a sentence.
         """
 
     @abstractmethod

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
-from .base import Decoded, Encoded, Scores, Task
+from .base import Decoded, Problem, Scores, Task
 from .brackets import read_brackets, write_brackets
 from .labels import Labels
 from .metrics import micro_f1
 from .records import NerExample
-from .text import escape, tokenize
+from .text import sentence, tokenize
 
 
 class NerTask(Task[NerExample]):
@@ -28,14 +28,18 @@ class NerTask(Task[NerExample]):
     def from_text(self, text: str) -> NerExample:
         return NerExample(tokenize(text))
 
-    def encode(self, example: NerExample) -> Encoded:
-        tagged = [(span, [self.labels.name(span.label)]) for span in example.spans]
-        target, problems = write_brackets(example.tokens, tagged)
-        return Encoded(sentence(example.tokens), target, tuple(problems))
+    def from_tokens(self, tokens: Sequence[str]) -> NerExample:
+        return NerExample(tuple(tokens))
 
-    def decode(self, example: NerExample | Sequence[str], text: str) -> Decoded[NerExample]:
-        if not isinstance(example, NerExample):
-            example = NerExample(tuple(example))
+    def source(self, example: NerExample) -> str:
+        return sentence(example.tokens)
+
+    def target(self, example: NerExample) -> tuple[str, list[Problem]]:
+        tagged = [(span, [self.labels.name(span.label)]) for span in example.spans]
+        return write_brackets(example.tokens, tagged)
+
+    def decode(self, example: NerExample | str | Sequence[str], text: str) -> Decoded[NerExample]:
+        example = self.as_example(example)
         found, problems = read_brackets(example.tokens, text, self.labels)
         prediction = NerExample(example.tokens, tuple(bracket.span for bracket in found), example.id)
         return Decoded(prediction, tuple(problems), text)
@@ -44,9 +48,4 @@ class NerTask(Task[NerExample]):
         self, gold: Sequence[NerExample], predicted: Sequence[Decoded[NerExample]], *, reference: bool = False
     ) -> Scores:
         score = micro_f1([set(x.spans) for x in gold], [set(x.prediction.spans) for x in predicted])
-        return {"precision": score.precision, "recall": score.recall, "f1": score.f1}
-
-
-def sentence(tokens: Sequence[str]) -> str:
-    """The tokens as the model reads them: escaped, one space between words."""
-    return " ".join(" ".join(map(escape, tokens)).split())
+        return score.as_dict()

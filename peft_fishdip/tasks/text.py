@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 SPECIAL = "[]|="
 _ENTITIES = {"[": "lsqb", "]": "rsqb", "|": "vert", "=": "equals", ",": "comma"}
@@ -38,6 +39,11 @@ def unescape(text: str) -> str:
         return "&" + shields[len("amp;") :] + name + ";" if shields else _CHARACTERS[name]
 
     return _ESCAPED.sub(replace, text)
+
+
+def sentence(tokens: Iterable[str]) -> str:
+    """Tokens as the model reads and writes them: escaped, with one space between words."""
+    return " ".join(" ".join(map(escape, tokens)).split())
 
 
 def tokenize(text: str) -> tuple[str, ...]:

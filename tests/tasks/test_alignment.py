@@ -60,5 +60,5 @@ def test_hand_worked_alignments(tokens, output, expected):
 
 def test_long_sequences():
     tokens = [f"w{i % 97}" for i in range(700)]
-    output = tokens[:100] + ["new"] + tokens[120:400] + tokens[380:]
+    output = [*tokens[:100], "new", *tokens[120:400], *tokens[380:]]
     assert align(tokens, output) == plain_align(tokens, output)
