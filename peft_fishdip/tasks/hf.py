@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Iterable, Sequence
-from functools import cache
-from typing import Any, TypeVar
-
-from datasets import Dataset, Features, Value
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .records import NerExample
 from .tagging import TagError, tags_to_spans
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 E = TypeVar("E")
 
@@ -22,6 +22,8 @@ def to_dataset(examples: Sequence[Any]) -> Dataset:
 
     All records must be of one type. `from_dataset` is the inverse.
     """
+    from datasets import Dataset, Features  # here, because importing it takes longer than all the rest
+
     if not examples:
         raise ValueError("no examples: the columns follow from the type of the first one")
     kind = type(examples[0])
@@ -35,7 +37,7 @@ def to_dataset(examples: Sequence[Any]) -> Dataset:
 
 def from_dataset(dataset: Iterable[dict[str, Any]], kind: type[E]) -> list[E]:
     """Records of type `kind` from the rows of `to_dataset`; further columns are ignored."""
-    return [_record(kind, row) for row in dataset]
+    return [*map(_constructor(kind), dataset)]
 
 
 def from_tagged_dataset(
@@ -49,8 +51,7 @@ def from_tagged_dataset(
         if column not in dataset.column_names:
             raise ValueError(f"no column {column!r}; the data set has {', '.join(dataset.column_names)}")
     feature = dataset.features[tags]
-    feature = feature[0] if isinstance(feature, list) else getattr(feature, "feature", feature)
-    names = getattr(feature, "names", None)
+    names = getattr(getattr(feature, "feature", feature), "names", None)
     examples = []
     for number, row in enumerate(dataset):
         values = [names[tag] if names else tag for tag in row[tags]]
@@ -64,7 +65,6 @@ def from_tagged_dataset(
     return examples
 
 
-@cache
 def _fields(kind: Any) -> dict[str, Any]:
     """Type of each field of a dataclass."""
     hints = typing.get_type_hints(kind)
@@ -72,24 +72,24 @@ def _fields(kind: Any) -> dict[str, Any]:
 
 
 def _feature(kind: Any) -> Any:
+    from datasets import Value
+
     if dataclasses.is_dataclass(kind):
         return {name: _feature(hint) for name, hint in _fields(kind).items()}
     if typing.get_origin(kind) is tuple:
         return [_feature(typing.get_args(kind)[0])]
-    return Value({str: "string", int: "int64", float: "float64", bool: "bool"}[_plain(kind)])
+    if isinstance(kind, types.UnionType):  # X | None: any column may hold null
+        kind = next(arm for arm in typing.get_args(kind) if arm is not types.NoneType)
+    return Value({str: "string", int: "int64", float: "float64", bool: "bool"}[kind])
 
 
-def _record(kind: Any, value: Any) -> Any:
+def _constructor(kind: Any) -> Callable[[Any], Any]:
+    """Function from a row, a struct or a list to what `kind` says."""
     if dataclasses.is_dataclass(kind):
-        fields = _fields(kind).items()
-        return kind(**{name: _record(hint, value[name]) for name, hint in fields})  # type: ignore[operator]
+        parts = {name: _constructor(hint) for name, hint in _fields(kind).items()}
+        make: Callable[..., Any] = typing.cast(Any, kind)
+        return lambda row: make(**{name: part(row[name]) for name, part in parts.items()})
     if typing.get_origin(kind) is tuple:
-        return tuple(_record(typing.get_args(kind)[0], item) for item in value)
-    return value
-
-
-def _plain(kind: Any) -> Any:
-    """X of `X | None`."""
-    if isinstance(kind, types.UnionType):
-        return next(arm for arm in typing.get_args(kind) if arm is not type(None))
-    return kind
+        item = _constructor(typing.get_args(kind)[0])
+        return lambda values: tuple(map(item, values))
+    return lambda value: value

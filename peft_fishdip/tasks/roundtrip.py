@@ -35,22 +35,26 @@ class RoundTrip:
     num_equal: int
     reasons: dict[str, int]
     """Examples that change, by the kinds of problem `encode` reported; "unexplained" would be a defect."""
+    problems: dict[str, int]
+    """Problems `encode` reported, whether or not they change the example."""
 
 
 def round_trip(task: Task[Any], examples: Iterable[Any]) -> RoundTrip:
     """Encode and decode every example."""
     total, equal = 0, 0
     reasons: Counter[str] = Counter()
+    problems: Counter[str] = Counter()
     for example in examples:
         encoded = task.encode(example)
         decoded = task.decode(example, encoded.target)
+        problems.update(problem.kind for problem in encoded.problems)
         total += 1
         if decoded.prediction == example:
             equal += 1
         else:
             kinds = sorted({problem.kind for problem in encoded.problems})
             reasons[" + ".join(kinds) or "unexplained"] += 1
-    return RoundTrip(total, equal, dict(reasons))
+    return RoundTrip(total, equal, dict(reasons), dict(problems))
 
 
 Loader = Callable[[Path], tuple[Task[Any], Sequence[Any]]]
@@ -109,15 +113,20 @@ def table(folder: Path) -> Iterator[tuple[str, str, RoundTrip]]:
             yield name, str(path.relative_to(folder)), round_trip(*load(path))
 
 
+def _list(counts: dict[str, int]) -> str:
+    return ", ".join(f"{kind} {count}" for kind, count in sorted(counts.items())) or "-"
+
+
 def main(arguments: Sequence[str]) -> int:
     if len(arguments) != 1 or not Path(arguments[0]).is_dir():
         print("usage: python -m peft_fishdip.tasks.roundtrip <folder with the data sets>", file=sys.stderr)
         return 2
     unexplained = 0
-    print("| data set | file | examples | equal | changed, by reason |\n|---|---|--:|--:|---|")
+    print("| data set | file | examples | equal | changed, by reason | problems reported |")
+    print("|---|---|--:|--:|---|---|")
     for name, file, result in table(Path(arguments[0])):
-        reasons = ", ".join(f"{kind} {count}" for kind, count in sorted(result.reasons.items())) or "-"
-        print(f"| {name} | {file} | {result.num_examples} | {result.num_equal} | {reasons} |", flush=True)
+        counts = f"{result.num_examples} | {result.num_equal}"
+        print(f"| {name} | {file} | {counts} | {_list(result.reasons)} | {_list(result.problems)} |")
         unexplained += result.reasons.get("unexplained", 0)
     return 1 if unexplained else 0
 
