@@ -1,0 +1,121 @@
+"""Sequence labelling tasks as text to text: formats, parser, metrics, readers, protocols, generation.
+
+Nothing here knows of the tuner; any sequence-to-sequence model of transformers will do.
+"""
+
+from .alignment import align
+from .base import Decoded, Encoded, Problem, Task
+from .dst import DstTask
+from .generation import evaluate, generate, predict
+from .hf import from_dataset, from_tagged_dataset, to_dataset
+from .joint import JointTask
+from .likelihood import candidate_losses, choose, likelihood_accuracy
+from .metrics import F1Score, joint_accuracy, mean_std, micro_f1, reference_joint_accuracy, srl_f1
+from .names import (
+    ACE05_ENTITIES,
+    ACE05_RELATIONS,
+    CONLL03_ENTITIES,
+    CONLL04_ENTITIES,
+    CONLL04_RELATIONS,
+    MASAKHANER_ENTITIES,
+    MULTIWOZ_SLOTS,
+    ONTONOTES_ENTITIES,
+    WNUT17_ENTITIES,
+    WOZ_SLOTS,
+)
+from .ner import NerTask
+from .protocols import Episode, fraction_indices, meta_split, sample_episode, select_ids, write_ids
+from .readers.ace05 import read_ace05
+from .readers.common import DataFormatError
+from .readers.conll import read_conll
+from .readers.conll04 import read_conll04
+from .readers.dialogue import read_multiwoz, read_woz
+from .readers.fewrel import read_fewrel, read_relation_names
+from .readers.ontonotes import read_ontonotes
+from .readers.srl import read_conll2005, read_srl_columns, read_srl_lines
+from .records import (
+    DstExample,
+    JointExample,
+    NerExample,
+    Relation,
+    RelationExample,
+    SlotValue,
+    Span,
+    SrlExample,
+    Turn,
+)
+from .relation import RelationTask
+from .srl import SrlTask
+from .tagging import TagError, spans_to_tags, tags_to_spans
+from .text import escape, tokenize, unescape
+
+__all__ = [
+    "ACE05_ENTITIES",
+    "ACE05_RELATIONS",
+    "CONLL03_ENTITIES",
+    "CONLL04_ENTITIES",
+    "CONLL04_RELATIONS",
+    "MASAKHANER_ENTITIES",
+    "MULTIWOZ_SLOTS",
+    "ONTONOTES_ENTITIES",
+    "WNUT17_ENTITIES",
+    "WOZ_SLOTS",
+    "DataFormatError",
+    "Decoded",
+    "DstExample",
+    "DstTask",
+    "Encoded",
+    "Episode",
+    "F1Score",
+    "JointExample",
+    "JointTask",
+    "NerExample",
+    "NerTask",
+    "Problem",
+    "Relation",
+    "RelationExample",
+    "RelationTask",
+    "SlotValue",
+    "Span",
+    "SrlExample",
+    "SrlTask",
+    "TagError",
+    "Task",
+    "Turn",
+    "align",
+    "candidate_losses",
+    "choose",
+    "escape",
+    "evaluate",
+    "fraction_indices",
+    "from_dataset",
+    "from_tagged_dataset",
+    "generate",
+    "joint_accuracy",
+    "likelihood_accuracy",
+    "mean_std",
+    "meta_split",
+    "micro_f1",
+    "predict",
+    "read_ace05",
+    "read_conll",
+    "read_conll04",
+    "read_conll2005",
+    "read_fewrel",
+    "read_multiwoz",
+    "read_ontonotes",
+    "read_relation_names",
+    "read_srl_columns",
+    "read_srl_lines",
+    "read_woz",
+    "reference_joint_accuracy",
+    "sample_episode",
+    "select_ids",
+    "spans_to_tags",
+    "srl_f1",
+    "tags_to_spans",
+    "to_dataset",
+    "tokenize",
+    "unescape",
+    "write_ids",
+]

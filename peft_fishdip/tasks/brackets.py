@@ -1,0 +1,163 @@
+"""The bracket language: `[ John Smith | person | works for = Acme ] works for [ Acme | organization ]`.
+
+Format and parser follow TANL (Paolini et al., 2021), which Fish-Dip uses unchanged; the sentence's own
+`[ ] | =` are escaped (see `text.escape`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from .alignment import align
+from .base import Problem
+from .labels import Labels
+from .records import Span
+from .text import SPECIAL, escape
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """One parsed bracket: its words, its `|`-separated tags (each split at ` = `), its place in the text."""
+
+    name: str
+    tags: tuple[tuple[str, ...], ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """Sentence tokens of a bracketed text, and its brackets in the order in which they close."""
+
+    tokens: tuple[str, ...]
+    brackets: tuple[Bracket, ...]
+
+
+@dataclass
+class _Open:
+    start: int
+    name: list[str] = field(default_factory=list)
+    tags: list[str] | None = None  # None until the first |
+
+
+def parse(text: str) -> Parsed:
+    """Parse any text; unmatched `]` and `|` are words, an unclosed `[` yields nothing."""
+    for special in SPECIAL:
+        text = text.replace(special, f" {special} ")
+    tokens: list[str] = []
+    brackets: list[Bracket] = []
+    stack: list[_Open] = []
+    for token in text.split():
+        if token == "[":
+            stack.append(_Open(len(tokens)))
+        elif token == "]" and stack:
+            top = stack.pop()
+            groups = groupby(top.tags or (), key=lambda word: word == "|")
+            tags = tuple(tuple(" ".join(words).split(" = ")) for is_bar, words in groups if not is_bar)
+            brackets.append(Bracket(" ".join(top.name), tags, top.start, len(tokens)))
+        elif token == "|" and stack:
+            if stack[-1].tags is None:
+                stack[-1].tags = []
+            else:
+                stack[-1].tags.append(token)
+        else:
+            # A word belongs to every bracket around it, up to one that already holds tags: from there on
+            # it is part of that tag and not of the sentence.
+            for bracket in reversed(stack):
+                if bracket.tags is not None:
+                    bracket.tags.append(token)
+                    break
+                bracket.name.append(token)
+            else:
+                tokens.append(token)
+    return Parsed(tuple(tokens), tuple(brackets))
+
+
+@dataclass(frozen=True)
+class LabelledBracket:
+    """A bracket found in the sentence: its span there, its words as generated, its tags after the label."""
+
+    span: Span
+    name: str
+    tags: tuple[tuple[str, ...], ...]
+
+
+def read_brackets(
+    tokens: Sequence[str], text: str, labels: Labels
+) -> tuple[list[LabelledBracket], list[Problem]]:
+    """Brackets of a generated text on the sentence's tokens, and the errors met.
+
+    A span reaches from its first to its last aligned token; a bracket without one is dropped, as is one
+    without a known label.
+    """
+    problems: list[Problem] = []
+    if text.count("[") != text.count("]"):
+        problems.append(
+            Problem("format_error", f"{text.count('[')} times '[' but {text.count(']')} times ']'")
+        )
+    parsed = parse(text)
+    # A token of white space only has no word, one with white space inside has several.
+    words = [(word, position) for position, token in enumerate(tokens) for word in escape(token).split()]
+    if "".join(parsed.tokens) != "".join(word for word, _ in words):
+        problems.append(Problem("wrong_reconstruction", "the text does not repeat the sentence"))
+    matching = align([word for word, _ in words], parsed.tokens)
+    found = []
+    for bracket in parsed.brackets:
+        aligned = [words[i][1] for i in matching[bracket.start : bracket.end] if i is not None]
+        if not aligned:
+            continue
+        if not bracket.tags or len(bracket.tags[0]) > 1:
+            problems.append(Problem("format_error", f"the bracket around {bracket.name!r} has no label"))
+            continue
+        label = labels.label(bracket.tags[0][0])
+        if label is None:
+            problems.append(
+                Problem(
+                    "label_error", f"{bracket.name!r} has the unknown {labels.what} {bracket.tags[0][0]!r}"
+                )
+            )
+            continue
+        span = Span(aligned[0], aligned[-1] + 1, label)
+        found.append(LabelledBracket(span, bracket.name, bracket.tags[1:]))
+    return found, problems
+
+
+def write_brackets(
+    tokens: Sequence[str], tagged: Iterable[tuple[Span, Sequence[str]]]
+) -> tuple[str, list[Problem]]:
+    """Bracketed sentence with the tags (already escaped) of each span, and the spans it cannot hold.
+
+    Brackets nest; of two spans that cross, the one that starts later is left out. Tokens of white space
+    leave no trace in text, so a span that begins or ends with one is reported too.
+    """
+    order = sorted(tagged, key=lambda item: (item[0].start, -item[0].end))
+    words = [escape(token) for token in tokens]
+    problems: list[Problem] = []
+    opening: dict[int, int] = {}
+    closing: dict[int, list[str]] = {}
+    enclosing: list[Span] = []
+    kept: list[tuple[Span, Sequence[str]]] = []
+    for span, tags in order:
+        while enclosing and enclosing[-1].end <= span.start:
+            enclosing.pop()
+        blank = [not token.strip() for token in tokens[span.start : span.end]]
+        if blank[0] or blank[-1]:
+            problems.append(Problem("blank_boundary", f"{span} begins or ends with a token of white space"))
+        if all(blank):
+            continue
+        if enclosing and enclosing[-1].end < span.end:
+            problems.append(Problem("crossing_span", f"{span} crosses {enclosing[-1]} and is left out"))
+        else:
+            enclosing.append(span)
+            kept.append((span, tags))
+    for span, tags in reversed(kept):  # inner brackets close first
+        opening[span.start] = opening.get(span.start, 0) + 1
+        closing.setdefault(span.end, []).append(" | ".join(["", *tags])[1:] + " ]")
+    parts: list[str] = []
+    for position in range(len(words) + 1):
+        parts += closing.get(position, ())
+        parts += ["["] * opening.get(position, 0)
+        parts += words[position : position + 1]
+    return " ".join(" ".join(parts).split()), problems

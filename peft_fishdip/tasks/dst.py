@@ -1,0 +1,119 @@
+"""Dialogue state tracking: `[belief] hotel area north , hotel book day not given [belief]`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar
+
+from .base import Decoded, Problem, Scores, Task
+from .metrics import joint_accuracy, micro_f1, reference_joint_accuracy
+from .records import DstExample, SlotValue, Turn
+from .text import SPECIAL, escape, unescape
+
+_MARKER = "[belief]"
+_ABSENT = "not given"
+_SPEAKERS = {"user": "[User]:", "agent": "[Agent]:"}
+
+
+class DstTask(Task[DstExample]):
+    """Belief state after a user turn, from the whole dialogue so far.
+
+    `ontology` gives the slots of each domain. For every domain of the state the target lists all slots,
+    sorted, absent ones as "not given". Commas in values are escaped. A source that is too long loses its
+    beginning. `encode` reports "reserved_value" (a value that reads as absent), "ambiguous_slot" (slot and
+    value together begin with a longer slot name) and "value_spacing".
+    """
+
+    name: ClassVar[str] = "dst"
+    example_type: ClassVar[type] = DstExample
+    truncation_side: ClassVar[str] = "left"
+
+    def __init__(self, ontology: Mapping[str, Iterable[str]]) -> None:
+        self.ontology = {domain: tuple(sorted(slots)) for domain, slots in ontology.items()}
+        self._slots: dict[str, tuple[str, str]] = {}
+        for domain, slots in self.ontology.items():
+            for slot in slots:
+                name = f"{domain} {slot}"
+                if any(c in SPECIAL + "," for c in name) or name != " ".join(name.split()):
+                    raise ValueError(f"slot {name!r}: names are words without any of {' '.join(SPECIAL)} ,")
+                if name in self._slots:
+                    raise ValueError(f"the slot {name!r} is in the ontology twice")
+                self._slots[name] = (domain, slot)
+
+    def from_text(self, text: str) -> DstExample:
+        return DstExample((Turn("user", text),))
+
+    def source(self, example: DstExample) -> str:
+        source = " ".join(f"{_SPEAKERS[turn.speaker]} {turn.text} ;" for turn in example.turns)
+        return " ".join(source.split())
+
+    def target(self, example: DstExample) -> tuple[str, list[Problem]]:
+        problems = []
+        values: dict[str, dict[str, str]] = {}
+        for entry in example.state:
+            if f"{entry.domain} {entry.slot}" not in self._slots:
+                raise ValueError(
+                    f"example {example.id!r}: unknown slot {entry.slot!r} of domain {entry.domain!r}; "
+                    f"this task knows {self.ontology}"
+                )
+            value = " ".join(entry.value.split())
+            if value in ("", _ABSENT):
+                problems.append(Problem("reserved_value", f"{entry} reads as a slot without a value"))
+                value = _ABSENT
+            elif value != entry.value:
+                problems.append(Problem("value_spacing", f"white space in {entry} becomes single spaces"))
+            written = escape(value, SPECIAL + ",")
+            read = self._entry(f"{entry.domain} {entry.slot} {written}".split(), [])
+            if read != SlotValue(entry.domain, entry.slot, value):
+                problems.append(Problem("ambiguous_slot", f"{entry} reads as {read}"))
+            values.setdefault(entry.domain, {})[entry.slot] = written
+        parts = [
+            f"{domain} {slot} {values[domain].get(slot, _ABSENT)}"
+            for domain in sorted(values)
+            for slot in self.ontology[domain]
+        ]
+        target = " ".join(f"{_MARKER} {' , '.join(parts)} {_MARKER}".split())
+        return target, problems
+
+    def decode(self, example: DstExample | str | Sequence[str], text: str) -> Decoded[DstExample]:
+        """Also reads a text whose end is missing. Of two values for one slot the first counts."""
+        example = self.as_example(example)
+        problems: list[Problem] = []
+        parts = text.split(_MARKER)
+        if len(parts) != 3:
+            problems.append(Problem("format_error", f"{len(parts) - 1} times {_MARKER}, expected 2"))
+        state: dict[tuple[str, str], str] = {}
+        for part in (parts[1] if len(parts) > 1 else text).split(","):
+            words = part.split()
+            if not words:
+                continue
+            entry = self._entry(words, problems)
+            if entry is None or entry.value == _ABSENT:
+                continue
+            first = state.setdefault((entry.domain, entry.slot), entry.value)
+            if first != entry.value:
+                problems.append(Problem("format_error", f"two values for {entry.domain} {entry.slot}"))
+        found = tuple(SlotValue(domain, slot, value) for (domain, slot), value in state.items())
+        return Decoded(DstExample(example.turns, found, example.id), tuple(problems), text)
+
+    def _entry(self, words: list[str], problems: list[Problem]) -> SlotValue | None:
+        for length in range(len(words), 0, -1):  # the longest slot name that fits
+            slot = self._slots.get(" ".join(words[:length]))
+            if slot is not None and length < len(words):
+                return SlotValue(*slot, unescape(" ".join(words[length:])))
+            if slot is not None:
+                problems.append(Problem("format_error", f"{' '.join(words)!r} has no value"))
+                return None
+        problems.append(Problem("label_error", f"{' '.join(words)!r} begins with no known slot"))
+        return None
+
+    def score(
+        self, gold: Sequence[DstExample], predicted: Sequence[Decoded[DstExample]], *, reference: bool = False
+    ) -> Scores:
+        """Joint accuracy, and micro precision, recall and F1 over slot values."""
+        truth, found = [set(x.state) for x in gold], [set(x.prediction.state) for x in predicted]
+        if reference:
+            accuracy = reference_joint_accuracy(gold, [x.text for x in predicted])
+        else:
+            accuracy = joint_accuracy(truth, found)
+        return {"joint_accuracy": accuracy} | micro_f1(truth, found).as_dict("slot_")

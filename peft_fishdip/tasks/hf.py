@@ -1,0 +1,95 @@
+"""Records to and from `datasets.Dataset`."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .records import NerExample
+from .tagging import TagError, tags_to_spans
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+E = TypeVar("E")
+
+
+def to_dataset(examples: Sequence[Any]) -> Dataset:
+    """One row per record, one column per field; spans and the like become structs.
+
+    All records must be of one type. `from_dataset` is the inverse.
+    """
+    from datasets import Dataset, Features  # here, because importing it takes longer than all the rest
+
+    if not examples:
+        raise ValueError("no examples: the columns follow from the type of the first one")
+    kind = type(examples[0])
+    for example in examples:
+        if type(example) is not kind:
+            raise TypeError(f"records of one type expected, got {kind.__name__} and {type(example).__name__}")
+    rows = [dataclasses.asdict(example) for example in examples]
+    columns = {name: [row[name] for row in rows] for name in _fields(kind)}
+    return Dataset.from_dict(columns, features=Features(_feature(kind)))
+
+
+def from_dataset(dataset: Iterable[dict[str, Any]], kind: type[E]) -> list[E]:
+    """Records of type `kind` from the rows of `to_dataset`; further columns are ignored."""
+    return [*map(_constructor(kind), dataset)]
+
+
+def from_tagged_dataset(
+    dataset: Dataset, *, tokens: str = "tokens", tags: str = "ner_tags", scheme: str = "conll"
+) -> list[NerExample]:
+    """NER examples from columns of tokens and BIO tags, the usual layout on the Hugging Face Hub.
+
+    Tags are texts or class labels. Raises ValueError with the row for tags that do not fit.
+    """
+    for column in (tokens, tags):
+        if column not in dataset.column_names:
+            raise ValueError(f"no column {column!r}; the data set has {', '.join(dataset.column_names)}")
+    feature = dataset.features[tags]
+    names = getattr(getattr(feature, "feature", feature), "names", None)
+    examples = []
+    for number, row in enumerate(dataset):
+        values = [names[tag] if names else tag for tag in row[tags]]
+        if len(values) != len(row[tokens]):
+            raise ValueError(f"row {number}: {len(row[tokens])} tokens but {len(values)} tags")
+        try:
+            spans = tags_to_spans(values, scheme)
+        except TagError as error:
+            raise ValueError(f"row {number}: {error}") from None
+        examples.append(NerExample(tuple(row[tokens]), tuple(spans), str(row.get("id", number))))
+    return examples
+
+
+def _fields(kind: Any) -> dict[str, Any]:
+    """Type of each field of a dataclass."""
+    hints = typing.get_type_hints(kind)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+
+
+def _feature(kind: Any) -> Any:
+    from datasets import Value
+
+    if dataclasses.is_dataclass(kind):
+        return {name: _feature(hint) for name, hint in _fields(kind).items()}
+    if typing.get_origin(kind) is tuple:
+        return [_feature(typing.get_args(kind)[0])]
+    if isinstance(kind, types.UnionType):  # X | None: any column may hold null
+        kind = next(arm for arm in typing.get_args(kind) if arm is not types.NoneType)
+    return Value({str: "string", int: "int64", float: "float64", bool: "bool"}[kind])
+
+
+def _constructor(kind: Any) -> Callable[[Any], Any]:
+    """Function from a row, a struct or a list to what `kind` says."""
+    if dataclasses.is_dataclass(kind):
+        parts = {name: _constructor(hint) for name, hint in _fields(kind).items()}
+        make: Callable[..., Any] = typing.cast(Any, kind)
+        return lambda row: make(**{name: part(row[name]) for name, part in parts.items()})
+    if typing.get_origin(kind) is tuple:
+        item = _constructor(typing.get_args(kind)[0])
+        return lambda values: tuple(map(item, values))
+    return lambda value: value

@@ -1,0 +1,109 @@
+"""Joint entity and relation extraction: `[ John Smith | person | works for = Acme ] works for ...`
+
+A relation stands on its head and names its tail by the words of the tail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar
+
+from .base import Decoded, Problem, Scores, Task
+from .brackets import LabelledBracket, read_brackets, write_brackets
+from .labels import Labels
+from .metrics import micro_f1
+from .records import JointExample, Relation, Span
+from .text import sentence, tokenize
+
+
+class JointTask(Task[JointExample]):
+    """Entities of a sentence and the relations between them.
+
+    `encode` reports "crossing_span", "blank_boundary", "relation_of_lost_span" (its head or tail could not
+    be written) and "ambiguous_tail" (the tail's words also name a nearer entity, so that reading the target
+    gives another relation).
+    """
+
+    name: ClassVar[str] = "joint"
+    example_type: ClassVar[type] = JointExample
+
+    def __init__(
+        self,
+        entity_labels: Mapping[str, str] | Iterable[str],
+        relation_labels: Mapping[str, str] | Iterable[str],
+    ) -> None:
+        self.entity_labels = Labels(entity_labels, "entity type")
+        self.relation_labels = Labels(relation_labels, "relation")
+
+    def from_text(self, text: str) -> JointExample:
+        return JointExample(tokenize(text))
+
+    def from_tokens(self, tokens: Sequence[str]) -> JointExample:
+        return JointExample(tuple(tokens))
+
+    def source(self, example: JointExample) -> str:
+        return sentence(example.tokens)
+
+    def target(self, example: JointExample) -> tuple[str, list[Problem]]:
+        tags = {span: [self.entity_labels.name(span.label)] for span in example.spans}
+        for relation in example.relations:
+            tail = sentence(example.tokens[relation.tail.start : relation.tail.end])
+            tags[relation.head].append(f"{self.relation_labels.name(relation.label)} = {tail}")
+        target, problems = write_brackets(example.tokens, list(tags.items()))
+        if example.relations:
+            kept = self.decode(example, target).prediction
+            for relation in example.relations:
+                if relation.head not in kept.spans or relation.tail not in kept.spans:
+                    problems.append(Problem("relation_of_lost_span", f"{relation} has lost an entity"))
+                elif relation not in kept.relations:
+                    problems.append(Problem("ambiguous_tail", f"{relation} reads as one with another tail"))
+        return target, problems
+
+    def decode(self, example: JointExample | str | Sequence[str], text: str) -> Decoded[JointExample]:
+        example = self.as_example(example)
+        found, problems = read_brackets(example.tokens, text, self.entity_labels)
+        relations = self._relations(found, problems)
+        prediction = JointExample(example.tokens, tuple(b.span for b in found), tuple(relations), example.id)
+        return Decoded(prediction, tuple(problems), text)
+
+    def _relations(self, found: list[LabelledBracket], problems: list[Problem]) -> set[Relation]:
+        by_name: dict[str, list[Span]] = {}
+        for bracket in found:
+            by_name.setdefault(bracket.name, []).append(bracket.span)
+        relations: set[Relation] = set()
+        for bracket in found:
+            for tag in bracket.tags:
+                if len(tag) != 2:
+                    problems.append(Problem("format_error", f"{' = '.join(tag)!r} is not 'relation = tail'"))
+                    continue
+                label = self.relation_labels.label(tag[0])
+                if label is None:
+                    problems.append(Problem("label_error", f"unknown relation {tag[0]!r}"))
+                    continue
+                if tag[1] not in by_name:
+                    problems.append(
+                        Problem("entity_error", f"the tail {tag[1]!r} of {tag[0]!r} is no entity")
+                    )
+                    continue
+                head = bracket.span
+                # The nearest entity of that name; the next one if that relation is there already.
+                for tail in sorted(
+                    by_name[tag[1]], key=lambda t: min(abs(t.start - head.end), abs(head.start - t.end))
+                ):
+                    relation = Relation(head, tail, label)
+                    if relation not in relations:
+                        relations.add(relation)
+                        break
+        return relations
+
+    def score(
+        self,
+        gold: Sequence[JointExample],
+        predicted: Sequence[Decoded[JointExample]],
+        *,
+        reference: bool = False,
+    ) -> Scores:
+        found = [x.prediction for x in predicted]
+        entities = micro_f1([set(x.spans) for x in gold], [set(x.spans) for x in found])
+        relations = micro_f1([set(x.relations) for x in gold], [set(x.relations) for x in found])
+        return entities.as_dict("entity_") | relations.as_dict("relation_")

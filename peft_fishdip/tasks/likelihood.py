@@ -1,0 +1,86 @@
+"""Classification by likelihood: the candidate relation whose target text is most likely."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from .base import check_lengths
+from .generation import check_model, encode_sources, evaluating
+from .records import RelationExample
+from .relation import RelationTask
+
+
+def choose(losses: Sequence[Sequence[float]], labels: Sequence[str]) -> list[str]:
+    """Label of the lowest loss in each row (the first of equal ones); one column per label."""
+    chosen = []
+    for row in losses:
+        if len(row) != len(labels):
+            raise ValueError(f"a row has {len(row)} losses for {len(labels)} labels")
+        if any(loss != loss for loss in row):
+            raise ValueError(f"a loss is not a number in {list(row)}")
+        chosen.append(labels[min(range(len(row)), key=row.__getitem__)])
+    return chosen
+
+
+def likelihood_accuracy(
+    losses: Sequence[Sequence[float]], labels: Sequence[str], gold: Sequence[str | None]
+) -> float:
+    """Share of examples whose own label has the lowest loss among the candidates."""
+    check_lengths(gold, losses)
+    return sum(g == c for g, c in zip(gold, choose(losses, labels), strict=True)) / len(gold) if gold else 0.0
+
+
+@torch.inference_mode()
+def candidate_losses(
+    model: Any,
+    tokenizer: Any,
+    task: RelationTask,
+    examples: Sequence[RelationExample],
+    labels: Sequence[str],
+    *,
+    batch_size: int = 32,
+    max_length: int = 256,
+    reference: bool = False,
+    progress: bool = True,
+) -> list[list[float]]:
+    """-log p(target of the label | source) for every example and candidate label, shape (examples, labels).
+
+    Summed over the target's tokens. `reference=True` gives the loss of the reference: targets are padded to
+    `max_length`, padding counts as if it were to be generated, and the mean is taken over all positions.
+    """
+    check_model(model)
+    encoded = encode_sources(tokenizer, [task.source(x) for x in examples], max_length, "right")
+    pairs = []
+    for row, example in enumerate(examples):
+        targets = tokenizer(
+            text_target=[task.candidate(example, label) for label in labels],
+            truncation=True,
+            max_length=max_length,
+        )["input_ids"]
+        pairs += [(row, column, encoded[row], target) for column, target in enumerate(targets)]
+    pairs.sort(key=lambda pair: (-len(pair[2]), -len(pair[3])))
+    losses = [[0.0] * len(labels) for _ in examples]
+    device = next(model.parameters()).device
+    with evaluating(model), tqdm(total=len(pairs), desc="Scoring", delay=2, disable=not progress) as bar:
+        for first in range(0, len(pairs), batch_size):
+            chosen = pairs[first : first + batch_size]
+            batch = tokenizer.pad({"input_ids": [pair[2] for pair in chosen]}, return_tensors="pt").to(device)
+            width = max_length if reference else max(len(pair[3]) for pair in chosen)
+            padding = tokenizer.pad_token_id if reference else -100
+            targets = [pair[3] + [padding] * (width - len(pair[3])) for pair in chosen]
+            target_ids = torch.tensor(targets, device=device)
+            logits = model(
+                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=target_ids
+            ).logits
+            token_losses = torch.nn.functional.cross_entropy(
+                logits.float().transpose(1, 2), target_ids, reduction="none", ignore_index=-100
+            )
+            sums = (token_losses.mean(1) if reference else token_losses.sum(1)).tolist()
+            for (row, column, _, _), loss in zip(chosen, sums, strict=True):
+                losses[row][column] = loss
+            bar.update(len(chosen))
+    return losses

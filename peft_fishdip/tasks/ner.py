@@ -1,0 +1,51 @@
+"""Named entity recognition: `[ John Smith | person ] works for [ Acme | organization ] .`"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar
+
+from .base import Decoded, Problem, Scores, Task
+from .brackets import read_brackets, write_brackets
+from .labels import Labels
+from .metrics import micro_f1
+from .records import NerExample
+from .text import sentence, tokenize
+
+
+class NerTask(Task[NerExample]):
+    """Entities of a sentence. `labels` maps the data set's labels to their natural names.
+
+    `encode` reports "crossing_span" and "blank_boundary".
+    """
+
+    name: ClassVar[str] = "ner"
+    example_type: ClassVar[type] = NerExample
+
+    def __init__(self, labels: Mapping[str, str] | Iterable[str]) -> None:
+        self.labels = Labels(labels, "entity type")
+
+    def from_text(self, text: str) -> NerExample:
+        return NerExample(tokenize(text))
+
+    def from_tokens(self, tokens: Sequence[str]) -> NerExample:
+        return NerExample(tuple(tokens))
+
+    def source(self, example: NerExample) -> str:
+        return sentence(example.tokens)
+
+    def target(self, example: NerExample) -> tuple[str, list[Problem]]:
+        tagged = [(span, [self.labels.name(span.label)]) for span in example.spans]
+        return write_brackets(example.tokens, tagged)
+
+    def decode(self, example: NerExample | str | Sequence[str], text: str) -> Decoded[NerExample]:
+        example = self.as_example(example)
+        found, problems = read_brackets(example.tokens, text, self.labels)
+        prediction = NerExample(example.tokens, tuple(bracket.span for bracket in found), example.id)
+        return Decoded(prediction, tuple(problems), text)
+
+    def score(
+        self, gold: Sequence[NerExample], predicted: Sequence[Decoded[NerExample]], *, reference: bool = False
+    ) -> Scores:
+        score = micro_f1([set(x.spans) for x in gold], [set(x.prediction.spans) for x in predicted])
+        return score.as_dict()

@@ -1,0 +1,52 @@
+"""CoNLL04 (Roth and Yih, 2004): entities and relations, in the two JSON versions in use."""
+
+from __future__ import annotations
+
+from ..records import JointExample, Relation, Span
+from ..tagging import TagError, tags_to_spans
+from .common import DataFormatError, StrPath, get, read_json
+
+
+def read_conll04(path: StrPath) -> list[JointExample]:
+    """Read SpERT's JSON (`entities` with type, start, end) or the one with BILOU `tags`.
+
+    Relations name head and tail by position in the list of entities, in both.
+    """
+    data = read_json(path)
+    if not isinstance(data, list):
+        raise DataFormatError(path, "top level", "a list of sentences", type(data).__name__)
+    return [_example(item, path, f"item {number}") for number, item in enumerate(data)]
+
+
+def _example(item: object, path: StrPath, where: str) -> JointExample:
+    tokens = get(item, "tokens", list, path, where)
+    assert isinstance(item, dict)
+    spans = _spans(item, len(tokens), path, where)
+    relations = []
+    for relation in get(item, "relations", list, path, where):
+        label = get(relation, "type", str, path, where)
+        ends = [get(relation, end, int, path, where) for end in ("head", "tail")]
+        if not all(0 <= end < len(spans) for end in ends):
+            raise DataFormatError(
+                path, where, f"head and tail below the number of entities, {len(spans)}", relation
+            )
+        relations.append(Relation(spans[ends[0]], spans[ends[1]], label))
+    return JointExample(tuple(tokens), tuple(spans), tuple(relations), str(item.get("orig_id", "")))
+
+
+def _spans(item: dict[str, object], length: int, path: StrPath, where: str) -> list[Span]:
+    if "entities" in item:
+        spans = []
+        for entity in get(item, "entities", list, path, where):
+            start, end = (get(entity, key, int, path, where) for key in ("start", "end"))
+            if not 0 <= start < end <= length:
+                raise DataFormatError(path, where, f"0 <= start < end <= {length}", entity)
+            spans.append(Span(start, end, get(entity, "type", str, path, where)))
+        return spans
+    tags = get(item, "tags", list, path, where)
+    if len(tags) != length:
+        raise DataFormatError(path, where, f"{length} tags, one per token", len(tags))
+    try:
+        return tags_to_spans(tags, "bilou")
+    except TagError as error:
+        raise DataFormatError(path, f"{where}, token {error.position}", error.expected, error.found) from None

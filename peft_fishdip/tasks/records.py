@@ -1,0 +1,179 @@
+"""Typed records of the tasks: what readers give, what `encode` takes and what `decode` returns.
+
+Spans count tokens, half-open. Collections of spans, relations, arguments and slot values are sets in
+nature, so each record keeps them sorted and without duplicates: two records are equal when they say the
+same thing. `id` names the example and takes no part in equality.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Span:
+    """Tokens `start` to `end` (exclusive) under a label; unlabelled spans have the label ""."""
+
+    start: int
+    end: int
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.end:
+            raise ValueError(
+                f"Span(start={self.start}, end={self.end}): needs 0 <= start < end; end is exclusive, "
+                "so one token at position i is Span(i, i + 1)"
+            )
+
+    def text(self, tokens: tuple[str, ...]) -> str:
+        """The span's tokens joined by spaces."""
+        return " ".join(tokens[self.start : self.end])
+
+
+@dataclass(frozen=True)
+class Relation:
+    """A directed relation between two labelled spans of one sentence."""
+
+    head: Span
+    tail: Span
+    label: str
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One utterance of a dialogue; `speaker` is "user" or "agent"."""
+
+    speaker: str
+    text: str
+
+    def __post_init__(self) -> None:
+        if self.speaker not in ("user", "agent"):
+            raise ValueError(f"Turn(speaker={self.speaker!r}): the speaker is 'user' or 'agent'")
+
+
+@dataclass(frozen=True, order=True)
+class SlotValue:
+    """One entry of a dialogue state, e.g. SlotValue("hotel", "price range", "cheap")."""
+
+    domain: str
+    slot: str
+    value: str
+
+
+def _span_key(span: Span) -> tuple[int, int, str]:
+    return (span.start, -span.end, span.label)
+
+
+def _check_inside(spans: tuple[Span, ...], tokens: tuple[str, ...], what: str) -> None:
+    for span in spans:
+        if span.end > len(tokens):
+            raise ValueError(f"{what} {span} ends after the last of the {len(tokens)} tokens")
+
+
+class Record(Protocol):
+    """What every record has in common."""
+
+    @property
+    def id(self) -> str:
+        """Name of the example, unique in its data set where the format has one."""
+
+
+class TokenRecord(Record, Protocol):
+    """A record about one tokenised sentence."""
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """The sentence."""
+
+
+@dataclass(frozen=True)
+class NerExample:
+    """A sentence and its entities; entities may nest."""
+
+    tokens: tuple[str, ...]
+    spans: tuple[Span, ...] = ()
+    id: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tokens", tuple(self.tokens))
+        object.__setattr__(self, "spans", tuple(sorted(set(self.spans), key=_span_key)))
+        _check_inside(self.spans, self.tokens, "entity")
+
+
+@dataclass(frozen=True)
+class JointExample:
+    """A sentence, its entities, and the relations between them."""
+
+    tokens: tuple[str, ...]
+    spans: tuple[Span, ...] = ()
+    relations: tuple[Relation, ...] = ()
+    id: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tokens", tuple(self.tokens))
+        object.__setattr__(self, "spans", tuple(sorted(set(self.spans), key=_span_key)))
+        relations = sorted(
+            set(self.relations), key=lambda r: (*_span_key(r.head), *_span_key(r.tail), r.label)
+        )
+        object.__setattr__(self, "relations", tuple(relations))
+        _check_inside(self.spans, self.tokens, "entity")
+        known = set(self.spans)
+        for relation in self.relations:
+            for span in (relation.head, relation.tail):
+                if span not in known:
+                    raise ValueError(
+                        f"relation {relation.label!r} uses {span}, which is not among the entities"
+                    )
+
+
+@dataclass(frozen=True)
+class RelationExample:
+    """A sentence, a head and a tail entity, and the relation that holds; label None = not known."""
+
+    tokens: tuple[str, ...]
+    head: Span
+    tail: Span
+    label: str | None = None
+    id: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tokens", tuple(self.tokens))
+        _check_inside((self.head, self.tail), self.tokens, "entity")
+
+
+@dataclass(frozen=True)
+class SrlExample:
+    """A sentence, one predicate of it, and that predicate's arguments (ARG0, R-ARG1, C-ARG1, ...)."""
+
+    tokens: tuple[str, ...]
+    predicate: Span
+    arguments: tuple[Span, ...] = ()
+    id: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tokens", tuple(self.tokens))
+        object.__setattr__(self, "arguments", tuple(sorted(set(self.arguments), key=_span_key)))
+        _check_inside((self.predicate,), self.tokens, "predicate")
+        _check_inside(self.arguments, self.tokens, "argument")
+
+
+@dataclass(frozen=True)
+class DstExample:
+    """A dialogue up to a user turn, and the belief state after it (cumulative)."""
+
+    turns: tuple[Turn, ...]
+    state: tuple[SlotValue, ...] = ()
+    id: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "turns", tuple(self.turns))
+        object.__setattr__(self, "state", tuple(sorted(set(self.state))))
+        seen: dict[tuple[str, str], str] = {}
+        for entry in self.state:
+            if (entry.domain, entry.slot) in seen:
+                raise ValueError(
+                    f"the slot {entry.domain} {entry.slot} has two values, "
+                    f"{seen[entry.domain, entry.slot]!r} and {entry.value!r}; a state holds one per slot"
+                )
+            seen[entry.domain, entry.slot] = entry.value

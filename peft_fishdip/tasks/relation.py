@@ -1,0 +1,83 @@
+"""Relation classification (FewRel): which relation holds between two marked entities?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar
+
+from .base import Decoded, Problem, Scores, Task, check_lengths
+from .brackets import write_brackets
+from .labels import Labels
+from .records import RelationExample, Span
+from .srl import split_marked
+from .text import sentence
+
+
+class RelationTask(Task[RelationExample]):
+    """One relation between the head and the tail of a sentence.
+
+    Source: `[ Born Bright ] is a [ Dido ] film . The relationship between [ Born Bright ] and [ Dido ] is`;
+    target: `relationship between [ Born Bright ] and [ Dido ] = director`. Raw texts mark the head first and
+    the tail second. Head and tail may nest, other than in the reference; where they cross, only the question
+    names the second, and `encode` reports "crossing_span".
+    """
+
+    name: ClassVar[str] = "relation"
+    example_type: ClassVar[type] = RelationExample
+
+    def __init__(self, labels: Mapping[str, str] | Iterable[str]) -> None:
+        self.labels = Labels(labels, "relation")
+
+    def from_text(self, text: str) -> RelationExample:
+        tokens, (head, tail) = split_marked(text, 2, "head and tail, as in '[ Ann ] lives in [ Oslo ]'")
+        return RelationExample(tokens, head, tail)
+
+    def source(self, example: RelationExample) -> str:
+        marked, _ = _marked(example)
+        return f"{marked} The relationship between {_pair(example)} is"
+
+    def target(self, example: RelationExample) -> tuple[str, list[Problem]]:
+        if example.label is None:
+            raise ValueError(f"example {example.id!r} has no label, so there is no target to write")
+        _, problems = _marked(example)
+        return self.candidate(example, example.label), problems
+
+    def candidate(self, example: RelationExample, label: str) -> str:
+        """The target for any label, right or not."""
+        return f"relationship between {_pair(example)} = {self.labels.name(label)}"
+
+    def decode(self, example: RelationExample | str | Sequence[str], text: str) -> Decoded[RelationExample]:
+        example = self.as_example(example)
+        _, equals, name = text.rpartition("=")
+        name = " ".join(name.split())
+        label = self.labels.label(name)
+        problems = []
+        if not equals:
+            problems.append(Problem("format_error", "there is no '=' before the relation"))
+        if label is None:
+            problems.append(Problem("label_error", f"unknown relation {name!r}"))
+        prediction = RelationExample(example.tokens, example.head, example.tail, label, example.id)
+        return Decoded(prediction, tuple(problems), text)
+
+    def score(
+        self,
+        gold: Sequence[RelationExample],
+        predicted: Sequence[Decoded[RelationExample]],
+        *,
+        reference: bool = False,
+    ) -> Scores:
+        """Accuracy of the generated relation. With one relation per example, P = R = F1 = accuracy."""
+        check_lengths(gold, predicted)
+        right = sum(g.label == p.prediction.label for g, p in zip(gold, predicted, strict=True))
+        return {"accuracy": right / len(gold) if gold else 0.0}
+
+
+def _marked(example: RelationExample) -> tuple[str, list[Problem]]:
+    return write_brackets(example.tokens, [(example.head, []), (example.tail, [])])
+
+
+def _pair(example: RelationExample) -> str:
+    def words(span: Span) -> str:
+        return sentence(example.tokens[span.start : span.end])
+
+    return f"[ {words(example.head)} ] and [ {words(example.tail)} ]"

@@ -1,0 +1,135 @@
+"""Does `decode(encode(x)) == x` hold? The table per data set, with the reasons where it does not.
+
+`python -m peft_fishdip.tasks.roundtrip <folder>` prints it for the public data sets found in the folder.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import names
+from .base import Task
+from .dst import DstTask
+from .joint import JointTask
+from .ner import NerTask
+from .readers.conll import read_conll
+from .readers.conll04 import read_conll04
+from .readers.dialogue import read_multiwoz, read_woz
+from .readers.fewrel import read_fewrel, read_relation_names
+from .readers.srl import read_srl_columns
+from .records import NerExample
+from .relation import RelationTask
+from .srl import SrlTask
+
+
+@dataclass(frozen=True)
+class RoundTrip:
+    """Result over one data set: how many examples come back equal, and why the others do not."""
+
+    num_examples: int
+    num_equal: int
+    reasons: dict[str, int]
+    """Examples that change, by the kinds of problem `encode` reported; "unexplained" would be a defect."""
+    problems: dict[str, int]
+    """Problems `encode` reported, whether or not they change the example."""
+
+
+def round_trip(task: Task[Any], examples: Iterable[Any]) -> RoundTrip:
+    """Encode and decode every example."""
+    total, equal = 0, 0
+    reasons: Counter[str] = Counter()
+    problems: Counter[str] = Counter()
+    for example in examples:
+        encoded = task.encode(example)
+        decoded = task.decode(example, encoded.target)
+        problems.update(problem.kind for problem in encoded.problems)
+        total += 1
+        if decoded.prediction == example:
+            equal += 1
+        else:
+            kinds = sorted({problem.kind for problem in encoded.problems})
+            reasons[" + ".join(kinds) or "unexplained"] += 1
+    return RoundTrip(total, equal, dict(reasons), dict(problems))
+
+
+Loader = Callable[[Path], tuple[Task[Any], Sequence[Any]]]
+
+
+def _joint(path: Path) -> tuple[Task[Any], Sequence[Any]]:
+    return JointTask(names.CONLL04_ENTITIES, names.CONLL04_RELATIONS), read_conll04(path)
+
+
+def _conll04_ner(path: Path) -> tuple[Task[Any], Sequence[Any]]:
+    return NerTask(names.CONLL04_ENTITIES), [NerExample(x.tokens, x.spans, x.id) for x in read_conll04(path)]
+
+
+def _ner(labels: dict[str, str]) -> Loader:
+    return lambda path: (NerTask(labels), read_conll(path))
+
+
+def _srl(path: Path) -> tuple[Task[Any], Sequence[Any]]:
+    examples = read_srl_columns(path)
+    return SrlTask(sorted({span.label for x in examples for span in x.arguments})), examples
+
+
+def _fewrel(path: Path) -> tuple[Task[Any], Sequence[Any]]:
+    examples = read_fewrel(path)
+    known = read_relation_names(path.parent / "pid2name.json")
+    return RelationTask({x.label: known.get(x.label, x.label) for x in examples if x.label}), examples
+
+
+def _multiwoz(path: Path) -> tuple[Task[Any], Sequence[Any]]:
+    return DstTask(names.MULTIWOZ_SLOTS), read_multiwoz(path)
+
+
+def _woz(path: Path) -> tuple[Task[Any], Sequence[Any]]:
+    return DstTask(names.WOZ_SLOTS), read_woz(path)
+
+
+DATA_SETS: tuple[tuple[str, str, Loader], ...] = (
+    ("CoNLL04 joint", "conll04/*_t[er][sa]*.json", _joint),
+    ("CoNLL04 joint", "conll04/*_dev.json", _joint),
+    ("CoNLL04 NER", "conll04/*_t[er][sa]*.json", _conll04_ner),
+    ("CoNLL04 NER", "conll04/*_dev.json", _conll04_ner),
+    ("WNUT-17 NER", "wnut17/*", _ner(names.WNUT17_ENTITIES)),
+    ("MasakhaNER", "masakhaner/*/*.txt", _ner(names.MASAKHANER_ENTITIES)),
+    ("EWT SRL", "ewt_srl/*.conll", _srl),
+    ("FewRel", "fewrel/[tv]*.json", _fewrel),
+    ("MultiWOZ 2.1 DST", "multiwoz21/*.json.zip", _multiwoz),
+    ("WOZ 2.0 DST", "woz2/woz_*.json", _woz),
+)
+"""Name, files below the data folder, and how to load one."""
+
+
+def table(folder: Path) -> Iterator[tuple[str, str, RoundTrip]]:
+    """Data set, file and result for each public data set below `folder`."""
+    for name, pattern, load in DATA_SETS:
+        for path in sorted(folder.glob(pattern)):
+            yield name, str(path.relative_to(folder)), round_trip(*load(path))
+
+
+def _list(counts: dict[str, int]) -> str:
+    return ", ".join(f"{kind} {count}" for kind, count in sorted(counts.items())) or "-"
+
+
+def main(arguments: Sequence[str]) -> int:
+    if len(arguments) != 1 or not Path(arguments[0]).is_dir():
+        print("usage: python -m peft_fishdip.tasks.roundtrip <folder with the data sets>", file=sys.stderr)
+        return 2
+    unexplained = 0
+    print("| data set | file | examples | equal | changed, by reason | problems reported |")
+    print("|---|---|--:|--:|---|---|")
+    for name, file, result in table(Path(arguments[0])):
+        counts = f"{result.num_examples} | {result.num_equal}"
+        print(f"| {name} | {file} | {counts} | {_list(result.reasons)} | {_list(result.problems)} |")
+        unexplained += result.reasons.get("unexplained", 0)
+    return 1 if unexplained else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,70 @@
+"""Semantic role labelling, one predicate at a time: `[ The maker | ARG0 ] sold [ 1,214 cars | ARG1 ]`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar
+
+from .base import Decoded, Problem, Scores, Task
+from .brackets import read_brackets, write_brackets
+from .labels import Labels
+from .metrics import srl_f1
+from .records import Span, SrlExample
+from .text import sentence, tokenize
+
+
+class SrlTask(Task[SrlExample]):
+    """Arguments of one predicate, which the source marks: `The maker [ sold ] 1,214 cars`.
+
+    Raw texts mark the predicate in the same way. `encode` reports "crossing_span" and "blank_boundary".
+    """
+
+    name: ClassVar[str] = "srl"
+    example_type: ClassVar[type] = SrlExample
+
+    def __init__(self, labels: Mapping[str, str] | Iterable[str]) -> None:
+        self.labels = Labels(labels, "role")
+
+    def from_text(self, text: str) -> SrlExample:
+        tokens, marked = split_marked(text, 1, "the predicate, as in 'She [ sold ] the car'")
+        return SrlExample(tokens, marked[0])
+
+    def source(self, example: SrlExample) -> str:
+        words = example.tokens
+        start, end = example.predicate.start, example.predicate.end
+        marked = f"{sentence(words[:start])} [ {sentence(words[start:end])} ] {sentence(words[end:])}"
+        return " ".join(marked.split())
+
+    def target(self, example: SrlExample) -> tuple[str, list[Problem]]:
+        tagged = [(span, [self.labels.name(span.label)]) for span in example.arguments]
+        return write_brackets(example.tokens, tagged)
+
+    def decode(self, example: SrlExample | str | Sequence[str], text: str) -> Decoded[SrlExample]:
+        example = self.as_example(example)
+        found, problems = read_brackets(example.tokens, text, self.labels)
+        arguments = tuple(bracket.span for bracket in found)
+        prediction = SrlExample(example.tokens, example.predicate, arguments, example.id)
+        return Decoded(prediction, tuple(problems), text)
+
+    def score(
+        self, gold: Sequence[SrlExample], predicted: Sequence[Decoded[SrlExample]], *, reference: bool = False
+    ) -> Scores:
+        """Argument precision, recall and F1 of CoNLL-2005; see `metrics.srl_f1`."""
+        found = [x.prediction.arguments for x in predicted]
+        return srl_f1([x.arguments for x in gold], found, reference=reference).as_dict()
+
+
+def split_marked(text: str, count: int, what: str) -> tuple[tuple[str, ...], list[Span]]:
+    """Tokens of a raw text, and the spans of its `count` bracketed parts; ValueError otherwise."""
+    parts = re.split(r"\[([^\[\]]+)\]", text)
+    if len(parts) != 2 * count + 1 or any(c in part for part in parts for c in "[]"):
+        raise ValueError(f"{text!r}: put brackets around {what}")
+    tokens: list[str] = []
+    marked = []
+    for number, part in enumerate(parts):
+        words = tokenize(part)
+        if number % 2:
+            marked.append(Span(len(tokens), len(tokens) + len(words)))
+        tokens += words
+    return tuple(tokens), marked

@@ -1,0 +1,72 @@
+"""Records to `datasets.Dataset` and back."""
+
+from __future__ import annotations
+
+import datasets
+import pytest
+
+from peft_fishdip.tasks import (
+    DstExample,
+    JointExample,
+    NerExample,
+    Relation,
+    RelationExample,
+    SlotValue,
+    Span,
+    SrlExample,
+    Turn,
+    from_dataset,
+    from_tagged_dataset,
+    to_dataset,
+)
+
+ANN, OSLO = Span(0, 1, "P"), Span(2, 3, "L")
+TOKENS = ("Ann", "in", "Oslo")
+
+
+@pytest.mark.parametrize(
+    "examples",
+    [
+        [NerExample(TOKENS, (ANN, OSLO), "1"), NerExample(("x",), (), "2")],
+        [NerExample(TOKENS)],
+        [JointExample(TOKENS, (ANN, OSLO), (Relation(ANN, OSLO, "in"),), "1"), JointExample(("x",))],
+        [RelationExample(TOKENS, Span(0, 1), Span(2, 3), "P1", "1"), RelationExample(TOKENS, OSLO, ANN)],
+        [SrlExample(TOKENS, Span(1, 2, "V"), (ANN,), "1"), SrlExample(TOKENS, Span(1, 2, "V"))],
+        [DstExample((Turn("user", "hi"),), (SlotValue("d", "s", "v"),), "1"), DstExample(())],
+    ],
+    ids=lambda examples: type(examples[0]).__name__,
+)
+def test_there_and_back(examples, tmp_path):
+    dataset = to_dataset(examples)
+    assert len(dataset) == len(examples)
+    dataset.to_parquet(tmp_path / "data.parquet")
+    again = datasets.Dataset.from_parquet(str(tmp_path / "data.parquet"), cache_dir=str(tmp_path))
+    for back in (from_dataset(dataset, type(examples[0])), from_dataset(again, type(examples[0]))):
+        assert back == examples
+        assert [x.id for x in back] == [x.id for x in examples]
+
+
+def test_only_records_of_one_type():
+    with pytest.raises(TypeError, match="got NerExample and SrlExample"):
+        to_dataset([NerExample(TOKENS), SrlExample(TOKENS, Span(1, 2))])
+    with pytest.raises(ValueError, match="no examples"):
+        to_dataset([])
+
+
+def tagged(tags, feature):
+    features = datasets.Features({"tokens": [datasets.Value("string")], "ner_tags": [feature]})
+    return datasets.Dataset.from_dict({"tokens": [TOKENS], "ner_tags": [tags]}, features=features)
+
+
+def test_tagged_columns():
+    expected = [NerExample(TOKENS, (ANN, OSLO))]
+    names = datasets.ClassLabel(names=["O", "B-P", "I-P", "B-L"])
+    assert from_tagged_dataset(tagged([1, 0, 3], names)) == expected
+    texts = tagged(["B-P", "O", "B-L"], datasets.Value("string"))
+    assert from_tagged_dataset(texts, scheme="bio") == expected
+    with pytest.raises(ValueError, match="no column 'labels'; the data set has tokens, ner_tags"):
+        from_tagged_dataset(texts, tags="labels")
+    with pytest.raises(ValueError, match="row 0: tag 0: expected a span of 'P' to be open"):
+        from_tagged_dataset(tagged([2, 0, 3], names), scheme="bio")
+    with pytest.raises(ValueError, match="row 0: 3 tokens but 1 tags"):
+        from_tagged_dataset(tagged([1], names))

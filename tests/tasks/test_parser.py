@@ -1,0 +1,168 @@
+"""The parser's behaviour table: what the reference does with well and badly formed text."""
+
+from __future__ import annotations
+
+import pytest
+
+from peft_fishdip.tasks import JointTask, NerTask, Relation, RelationExample, RelationTask, Span
+from peft_fishdip.tasks.brackets import Bracket, parse
+
+TOKENS = ["John", "Smith", "works", "for", "Acme", "in", "Paris", "."]
+TASK = JointTask(["person", "organization", "location"], ["works for", "lives in"])
+JOHN, ACME, PARIS = Span(0, 2, "person"), Span(4, 5, "organization"), Span(6, 7, "location")
+REST = "works for [ Acme | organization ] in [ Paris | location ] ."
+
+
+@pytest.mark.parametrize(
+    ("text", "spans", "relations", "errors"),
+    [
+        pytest.param(f"[ John Smith | person ] {REST}", {JOHN, ACME, PARIS}, set(), set(), id="well formed"),
+        pytest.param(
+            "[ John Smith | person works for Acme in [ Paris | location ] .",
+            set(),
+            set(),
+            {"format_error", "wrong_reconstruction"},
+            id="unclosed bracket swallows the rest",
+        ),
+        pytest.param(
+            "John Smith ] works for [ Acme | organization ] in Paris .",
+            {ACME},
+            set(),
+            {"format_error", "wrong_reconstruction"},
+            id="closing bracket without opening is a word",
+        ),
+        pytest.param(
+            f"[ John Smith | persn ] {REST}", {ACME, PARIS}, set(), {"label_error"}, id="unknown label"
+        ),
+        pytest.param(
+            f"[ John Smith | person | works for = Acme Corp ] {REST}",
+            {JOHN, ACME, PARIS},
+            set(),
+            {"entity_error"},
+            id="tail that is no entity",
+        ),
+        pytest.param(
+            f"[ John Smith | person | employed by = Acme ] {REST}",
+            {JOHN, ACME, PARIS},
+            set(),
+            {"label_error"},
+            id="unknown relation",
+        ),
+        pytest.param(
+            f"[ Jon Smith | person ] {REST}",
+            {JOHN, ACME, PARIS},
+            set(),
+            {"wrong_reconstruction"},
+            id="misspelt words are aligned",
+        ),
+        pytest.param(
+            "[John Smith|person] works for [Acme|organization] in Paris.",
+            {JOHN, ACME},
+            set(),
+            set(),
+            id="spacing does not matter",
+        ),
+        pytest.param(
+            f"[ John Smith | person | organization ] {REST}",
+            {JOHN, ACME, PARIS},
+            set(),
+            {"format_error"},
+            id="second label without relation",
+        ),
+        pytest.param(
+            f"[ John Smith | person | works for = Acme | lives in = Paris ] {REST}",
+            {JOHN, ACME, PARIS},
+            {Relation(JOHN, ACME, "works for"), Relation(JOHN, PARIS, "lives in")},
+            set(),
+            id="relations",
+        ),
+        pytest.param(f"[ John Smith ] {REST}", {ACME, PARIS}, set(), {"format_error"}, id="no label"),
+        pytest.param(
+            f"[ John Smith | works for = Acme ] {REST}",
+            {ACME, PARIS},
+            set(),
+            {"format_error"},
+            id="relation where the label belongs",
+        ),
+        pytest.param(
+            f"[ John Smith | person | works for = Acme = Paris ] {REST}",
+            {JOHN, ACME, PARIS},
+            set(),
+            {"format_error"},
+            id="two equals signs",
+        ),
+        pytest.param("", set(), set(), {"wrong_reconstruction"}, id="empty"),
+        pytest.param("[ ] | = [ | ]", set(), set(), {"wrong_reconstruction"}, id="nothing but structure"),
+        pytest.param(
+            "[ [ John | person ] Smith | person ] works",
+            {JOHN, Span(0, 1, "person")},
+            set(),
+            {"wrong_reconstruction"},
+            id="nested",
+        ),
+    ],
+)
+def test_behaviour_table(text, spans, relations, errors):
+    decoded = TASK.decode(TOKENS, text)
+    assert set(decoded.prediction.spans) == spans
+    assert set(decoded.prediction.relations) == relations
+    assert {problem.kind for problem in decoded.problems} == errors
+    assert decoded.text == text
+
+
+def test_every_problem_says_what_it_is_about():
+    text = "[ John Smith | persn ] works for [ Acme | organization | ceo = x | works for = Initech | y ]"
+    messages = [problem.message for problem in TASK.decode(TOKENS, text).problems]
+    assert any("'persn'" in m for m in messages)
+    assert any("'ceo'" in m for m in messages)
+    assert any("'Initech'" in m for m in messages)
+    assert any("'y'" in m for m in messages)
+
+
+def test_parse_keeps_words_in_tags_out_of_the_sentence():
+    parsed = parse("a [ b [ c | X ] d | Y | r = [ e | Z ] f ] g | h")
+    assert parsed.tokens == ("a", "b", "c", "d", "g", "|", "h")
+    assert parsed.brackets == (
+        Bracket("c", (("X",),), 2, 3),
+        Bracket("e", (("Z",),), 4, 4),
+        Bracket("b c d", (("Y",), ("r", "e f")), 1, 4),
+    )
+
+
+def test_empty_tags_collapse():
+    assert parse("[ a | | X | ]").brackets == (Bracket("a", (("X",),), 0, 1),)
+
+
+def test_nearest_tail_and_then_the_next():
+    tokens = ["Bo", "met", "Al", "and", "Al", "."]
+    task = JointTask(["P"], ["knows"])
+    bo, al, other = Span(0, 1, "P"), Span(2, 3, "P"), Span(4, 5, "P")
+    one = task.decode(tokens, "[ Bo | P | knows = Al ] met [ Al | P ] and [ Al | P ] .").prediction
+    assert one.relations == (Relation(bo, al, "knows"),)
+    two = task.decode(
+        tokens, "[ Bo | P | knows = Al | knows = Al ] met [ Al | P ] and [ Al | P ] ."
+    ).prediction
+    assert set(two.relations) == {Relation(bo, al, "knows"), Relation(bo, other, "knows")}
+
+
+def test_ner_ignores_relations_but_reports_them():
+    decoded = NerTask(["person"]).decode(TOKENS, "[ John Smith | person | works for = Acme ] works")
+    assert decoded.prediction.spans == (JOHN,)
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "errors"),
+    [
+        ("relationship between [ a ] and [ b ] = director", "P57", set()),
+        ("a = b = director", "P57", set()),
+        ("director", "P57", {"format_error"}),
+        ("garbage", None, {"format_error", "label_error"}),
+        ("relationship between [ a ] and [ b ] = directr", None, {"label_error"}),
+        ("", None, {"format_error", "label_error"}),
+    ],
+)
+def test_relation_is_the_text_after_the_last_equals_sign(text, label, errors):
+    example = RelationExample(("a", "b"), Span(0, 1), Span(1, 2))
+    decoded = RelationTask({"P57": "director", "P1": "x"}).decode(example, text)
+    assert decoded.prediction.label == label
+    assert {problem.kind for problem in decoded.problems} == errors

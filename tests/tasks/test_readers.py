@@ -1,0 +1,391 @@
+"""Every format, on small files in exactly that format, and what a malformed line says."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zipfile
+
+import pytest
+
+from peft_fishdip.tasks import (
+    DataFormatError,
+    JointExample,
+    NerExample,
+    Relation,
+    RelationExample,
+    SlotValue,
+    Span,
+    SrlExample,
+    Turn,
+    read_ace05,
+    read_conll,
+    read_conll04,
+    read_conll2005,
+    read_fewrel,
+    read_multiwoz,
+    read_ontonotes,
+    read_relation_names,
+    read_srl_columns,
+    read_srl_lines,
+    read_woz,
+)
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(content, name="data.txt"):
+        path = tmp_path / name
+        text = content if isinstance(content, str) else json.dumps(content)
+        path.write_text(text, encoding="utf-8", newline="")
+        return path
+
+    return write
+
+
+def refused(reader, path, *parts, **options):
+    with pytest.raises(DataFormatError) as error:
+        reader(path, **options)
+    for part in (str(path), "expected", *parts):
+        assert part in str(error.value)
+
+
+ANNA = NerExample(("Anna", "Lee", "left", "Oslo"), (Span(0, 2, "PER"), Span(3, 4, "LOC")))
+
+
+def test_conll_2003_four_columns(write):
+    path = write(
+        "-DOCSTART- -X- -X- O\n\nAnna NNP B-NP I-PER\nLee NNP I-NP I-PER\nleft VBD B-VP O\n"
+        "Oslo NNP B-NP I-LOC\n\n-DOCSTART- -X- -X- O\n\nHi UH O O\n"
+    )
+    assert read_conll(path) == [ANNA, NerExample(("Hi",))]
+    assert [example.id for example in read_conll(path)] == ["data.txt:0", "data.txt:1"]
+    assert read_conll(path, scheme="iob1") == [ANNA, NerExample(("Hi",))]
+    refused(read_conll, path, "line 3", "a span of 'PER' to be open", "'I-PER'", scheme="bio")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "tags"),
+    [
+        ("bio", ("B-PER", "I-PER", "O", "B-LOC")),
+        ("iob1", ("I-PER", "I-PER", "O", "I-LOC")),
+        ("iobes", ("B-PER", "E-PER", "O", "S-LOC")),
+        ("bilou", ("B-PER", "L-PER", "O", "U-LOC")),
+    ],
+)
+@pytest.mark.parametrize(("separator", "end"), [(" ", "\n"), ("\t", "\n"), ("\t", "\r\n")])
+def test_two_columns(write, scheme, tags, separator, end):
+    lines = [word + separator + tag for word, tag in zip(ANNA.tokens, tags, strict=True)]
+    path = write(end.join([*lines, "", *lines, "\t", ""]))
+    assert read_conll(path, scheme=scheme) == [ANNA, ANNA]
+    assert read_conll(path) == [ANNA, ANNA]
+
+
+def test_columns_can_be_chosen(write):
+    path = write("B-PER\tx\tAnna\n")
+    assert read_conll(path, token=2, tag=0) == [NerExample(("Anna",), (Span(0, 1, "PER"),))]
+
+
+def test_tokens_keep_unusual_characters(write):
+    path = write("#\tO\na\xa0b\tO\n\u2028\tO\n")
+    assert read_conll(path)[0].tokens == ("#", "a\xa0b", "\u2028")
+
+
+def test_malformed_columns(write):
+    refused(read_conll, write("Anna B-PER\nLee\n"), "line 2", "2 columns as in the lines before", "'Lee'")
+    refused(read_conll, write("Anna\n"), "line 1", "at least 2 columns")
+    refused(read_conll, write("Anna\t\tO\n"), "line 1", "no empty column")
+    refused(read_conll, write("a O\n\nb PER\n"), "line 3", "O or one of B-", "'PER'")
+    refused(read_conll, write("a B-X\n\nb O\n"), "line 1", "the span of 'X' to go on", scheme="iobes")
+
+
+def test_wrong_encoding(tmp_path):
+    path = tmp_path / "latin.txt"
+    path.write_bytes("é O\n".encode("latin-1"))
+    refused(read_conll, path, "text in UTF-8")
+
+
+CONLL04 = JointExample(
+    ANNA.tokens,
+    (Span(0, 2, "Peop"), Span(3, 4, "Loc")),
+    (Relation(Span(0, 2, "Peop"), Span(3, 4, "Loc"), "Live_In"),),
+)
+BILOU = {
+    "tokens": list(ANNA.tokens),
+    "tags": ["B-Peop", "L-Peop", "O", "U-Loc"],
+    "relations": [{"head": 0, "tail": 1, "type": "Live_In"}],
+    "orig_id": 7,
+}
+SPERT = {
+    "tokens": list(ANNA.tokens),
+    "entities": [{"type": "Loc", "start": 3, "end": 4}, {"type": "Peop", "start": 0, "end": 2}],
+    "relations": [{"head": 1, "tail": 0, "type": "Live_In"}],
+    "orig_id": 7,
+}
+
+
+@pytest.mark.parametrize("item", [BILOU, SPERT])
+def test_conll04(write, item):
+    (example,) = read_conll04(write([item]))
+    assert example == CONLL04
+    assert example.id == "7"
+
+
+def test_malformed_conll04(write):
+    refused(read_conll04, write([BILOU | {"tags": ["O"]}]), "item 0", "4 tags")
+    refused(read_conll04, write([BILOU | {"tags": ["I-X", "O", "O", "O"]}]), "item 0, token 0", "'I-X'")
+    refused(
+        read_conll04,
+        write([BILOU | {"relations": [{"head": 0, "tail": 2, "type": "X"}]}]),
+        "number of entities, 2",
+    )
+    refused(read_conll04, write([BILOU, {"tokens": []}]), "item 1", "a list under 'tags'")
+    refused(read_conll04, write([SPERT | {"entities": [{"type": "X", "start": 3, "end": 5}]}]), "end <= 4")
+    refused(read_conll04, write({}), "a list of sentences")
+    refused(read_conll04, write('[{"tokens": [],\n "tags": ]'), "line 2", "JSON")
+
+
+def test_fewrel(write):
+    item = {
+        "tokens": ["the", "River", "Thame", "in", "Oxford"],
+        "h": ["river thame", "Q1", [[1, 2], [4]]],
+        "t": ["oxford", "Q2", [[4]]],
+    }
+    path = write({"P1": [item], "P2": []})
+    assert read_fewrel(path) == [RelationExample(tuple(item["tokens"]), Span(1, 3), Span(4, 5), "P1")]
+    assert read_fewrel(path)[0].id == "P1:0"
+    refused(
+        read_fewrel, write({"P1": [item | {"h": ["x", "Q1", [[1, 3]]]}]}), "P1:0", "consecutive positions"
+    )
+    refused(read_fewrel, write({"P1": [item | {"t": ["x", "Q1", [[5]]]}]}), "below 5 under 't'")
+    refused(read_fewrel, write({"P1": [item | {"t": ["x", "Q1", []]}]}), "under 't'")
+    refused(read_fewrel, write([]), "an object from relation to instances")
+    assert read_relation_names(write({"P1": ["in basin", "a longer text"]})) == {"P1": "in basin"}
+    refused(read_relation_names, write({"P1": []}), "P1", "[name, description]")
+
+
+def ace(**changes):
+    document = {
+        "doc_key": "NEWS_1",
+        "sentences": [["Anna", "Lee", "left"], ["So", "?"], ["Oslo", "'s", "mayor"]],
+        "ner": [[[0, 1, "PER"]], [], [[5, 5, "GPE"], [5, 7, "PER"]]],
+        "relations": [[], [], [[5, 7, 5, 5, "ORG-AFF"]]],
+    }
+    return json.dumps(document | changes) + "\n"
+
+
+def test_ace05(write):
+    oslo, mayor = Span(0, 1, "GPE"), Span(0, 3, "PER")
+    first = JointExample(("Anna", "Lee", "left"), (Span(0, 2, "PER"),))
+    last = JointExample(("Oslo", "'s", "mayor"), (oslo, mayor), (Relation(mayor, oslo, "ORG-AFF"),))
+    path = write(ace() + "\n" + ace(doc_key="NEWS_2"))
+    assert read_ace05(path) == [first, JointExample(("So", "?")), last] * 2
+    assert [x.id for x in read_ace05(path)][2:4] == ["NEWS_1:2", "NEWS_2:0"]
+    assert read_ace05(path, reference=True) == [first, last] * 2
+    assert read_ace05(write(ace(ner=[[], [], []], relations=[[], [], []])))[2] == JointExample(last.tokens)
+
+
+def test_ace05_ambiguous_argument(write):
+    path = write(ace(ner=[[], [], [[5, 5, "GPE"], [5, 5, "LOC"], [5, 7, "PER"]]]))
+    (relation,) = read_ace05(path)[2].relations
+    assert relation.tail == Span(0, 1, "GPE")
+    assert read_ace05(path, reference=True) == []
+
+
+def test_malformed_ace05(write):
+    refused(read_ace05, write(ace() + "{"), "line 2", "JSON")
+    refused(read_ace05, write(ace(ner=[[]])), "line 1", "3 lists under 'ner'")
+    refused(read_ace05, write(ace(ner=[[[0, 3, "PER"]], [], []])), "sentence 0", "between 0 and 2")
+    refused(read_ace05, write(ace(ner=[[[0, "PER"]], [], []])), "[start, end, label]")
+    refused(read_ace05, write(ace(ner=[[], [], []])), "sentence 2", "both arguments among the entities")
+
+
+ONTONOTES = """\
+#begin document (nw/x/00/x_0001); part 000
+nw/x/00/x_0001 0 0 Anna NNP (TOP(S(NP* - - - Speaker#1 (PERSON* (ARG0* (5
+nw/x/00/x_0001 0 1 Lee NNP *) - - - Speaker#1 *) *) 5)
+nw/x/00/x_0001 0 2 left VBD (VP* leave 01 1 Speaker#1 * (V*) -
+nw/x/00/x_0001 0 3 Oslo NNP (NP*)) - - - Speaker#1 (GPE) (ARG1*) -
+
+nw/x/00/x_0001 0 0 Hi UH (TOP*) - - - Speaker#1 * -
+
+#end document
+#begin document (nw/x/00/x_0001); part 001
+nw/x/00/x_0001 1 0 No UH (TOP*) - - - - * -
+
+#end document
+"""
+
+
+def test_ontonotes(write):
+    path = write(ONTONOTES)
+    first = NerExample(ANNA.tokens, (Span(0, 2, "PERSON"), Span(3, 4, "GPE")))
+    assert read_ontonotes(path) == [first, NerExample(("Hi",)), NerExample(("No",))]
+    ids = ["nw/x/00/x_0001:0:0", "nw/x/00/x_0001:0:1", "nw/x/00/x_0001:1:0"]
+    assert [example.id for example in read_ontonotes(path)] == ids
+    refused(read_ontonotes, write(ONTONOTES.replace(" *) *) 5)", " * *) 5)")), "line 2", "closed later")
+    refused(read_ontonotes, write(ONTONOTES.replace("(GPE)", "GPE")), "line 5", "brackets", "'GPE'")
+    refused(read_ontonotes, write(ONTONOTES.replace(" 5)", "")), "line 3", "13 columns")
+
+
+# "She has sold, they say, the car", two predicates, the second inside the pieces of an argument.
+WORDS = ["She", "has", "sold", ",", "they", "say", ",", "the", "car", "up"]
+PROPS = """\
+- (A0*) (A1*
+- (AM-MOD*) *
+sell (V*) *)
+- * *
+- (AM-ADV* (A0*)
+say *) (V*)
+- * *
+- (A1* (C-A1*
+- *) *
+- (C-V*) *)
+"""
+SOLD = SrlExample(
+    tuple(WORDS),
+    Span(2, 3, "V"),
+    (
+        Span(0, 1, "A0"),
+        Span(1, 2, "AM-MOD"),
+        Span(4, 6, "AM-ADV"),
+        Span(7, 9, "A1"),
+        Span(9, 10, "C-V"),
+    ),
+)
+SAY = SrlExample(tuple(WORDS), Span(5, 6, "V"), (Span(0, 3, "A1"), Span(4, 5, "A0"), Span(7, 10, "C-A1")))
+
+
+def test_conll2005(tmp_path, write):
+    words, props = write("\n".join(WORDS) + "\n\nHi\n", "words"), tmp_path / "props.gz"
+    with gzip.open(props, "wt", encoding="utf-8") as file:
+        file.write(PROPS + "\n-\n")
+    assert read_conll2005(words, props) == [SOLD, SAY]
+    assert [x.id for x in read_conll2005(words, props)] == ["props.gz:0:0", "props.gz:0:1"]
+
+
+def test_malformed_conll2005(write):
+    words = write("\n".join(WORDS) + "\n", "words")
+
+    def refused_props(props, *parts):
+        path = write(props, "props")
+        with pytest.raises(DataFormatError) as error:
+            read_conll2005(words, path)
+        assert all(part in str(error.value) for part in parts)
+
+    refused_props(PROPS + "\n- \n", "props, line 12", "as many lines")
+    refused_props(PROPS[: PROPS.rindex("- (C-V")], "words, line 1", "as many lines")
+    refused_props(PROPS.replace("say", "-"), "line 1", "one bracket column for each of the 1 predicates")
+    refused_props(PROPS.replace("(V*) *)", "(V*) *"), "line 1", "a bracket that is closed later")
+    refused_props(PROPS.replace("(A0*) (A1*", "*) (A1*"), "line 1", "an open bracket to close", "'*)'")
+    refused_props(PROPS.replace("(AM-MOD*)", "AM-MOD"), "line 2", "brackets such as")
+
+
+def test_srl_columns(write):
+    rows = [line.split(" ") for line in PROPS.splitlines()]
+    lines = [
+        "\t".join([word, "POS", row[0], "-" if row[0] == "-" else f"{row[0]}.01", *row[1:]])
+        for word, row in zip(WORDS, rows, strict=True)
+    ]
+    path = write("# a comment\n" + "\n".join(lines) + "\n\n#\tNN\t-\t-\n")
+    assert read_srl_columns(path) == [SOLD, SAY]
+    combined = [f"{word} NN {row[0]} {' '.join(row[1:])}" for word, row in zip(WORDS, rows, strict=True)]
+    assert read_srl_columns(write("\n".join(combined)), arguments=3) == [SOLD, SAY]
+
+
+def test_srl_columns_with_the_verb_elsewhere(write):
+    path = write("two\tCD\t-\t-\t(V*)\n-\tHYPH\t-\t-\t*\ntiming\tNN\ttwotime\t01\t(C-V*)\n")
+    (example,) = read_srl_columns(path)
+    assert (example.predicate, example.arguments) == (Span(0, 1, "V"), (Span(2, 3, "C-V"),))
+    path = write("sings\tVB\tsing\t01\t*\n")
+    assert read_srl_columns(path)[0].predicate == Span(0, 1, "V")
+
+
+def test_srl_lines(write):
+    good = "2 She has sold cars ||| B-A0 B-AM-MOD B-V B-A1"
+    expected = SrlExample(
+        ("She", "has", "sold", "cars"),
+        Span(2, 3, "V"),
+        (Span(0, 1, "A0"), Span(1, 2, "AM-MOD"), Span(3, 4, "A1")),
+    )
+    path = write(f"{good} |||\n\n{good}\n")
+    assert read_srl_lines(path) == [expected, expected]
+    assert [x.id for x in read_srl_lines(path)] == ["data.txt:1", "data.txt:3"]
+    refused(read_srl_lines, write(f"{good}\nShe sold\n"), "line 2", "|||")
+    refused(read_srl_lines, write("2 She has sold ||| B-A0 B-V |||"), "line 1", "3 tags")
+    refused(read_srl_lines, write("3 She has sold ||| B-A0 O B-V |||"), "a predicate index below 3", "'3'")
+    refused(read_srl_lines, write("2 She has sold ||| A0 O B-V |||"), "as tag 0", "'A0'")
+
+
+def multiwoz():
+    def semi(**slots):
+        return {"semi": slots, "book": {"booked": [], "day": "friday", "people": ""}}
+
+    first = {
+        "hotel": semi(pricerange="cheap", area="not mentioned", name="none"),
+        "police": {"book": {"booked": []}, "semi": {"name": "x"}},
+        "taxi": {"book": {"booked": []}, "semi": {"leaveAt": "", "arriveBy": "17:15"}},
+    }
+    texts = ["a cheap hotel", "which area ?", "no", "bye"]
+    log = [{"text": text, "metadata": {}} for text in texts]
+    log[1]["metadata"] = first
+    log[3]["metadata"] = {}
+    return {"D1": {"log": log}}
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_multiwoz(write, tmp_path, zipped):
+    path = write(multiwoz())
+    if zipped:
+        text = path.read_text(encoding="utf-8")
+        path = tmp_path / "dialogues.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("val.json", text)
+    one, two = read_multiwoz(path)
+    assert one.state == (
+        SlotValue("hotel", "book day", "friday"),
+        SlotValue("hotel", "price range", "cheap"),
+        SlotValue("taxi", "arrive by", "17:15"),
+    )
+    assert one.turns == (Turn("user", "a cheap hotel"),)
+    assert two.turns == (*one.turns, Turn("agent", "which area ?"), Turn("user", "no"))
+    assert two.state == ()
+    assert (one.id, two.id) == ("D1:0", "D1:1")
+    (police, _) = read_multiwoz(path, domains=["police"])
+    assert police.state == (SlotValue("police", "name", "x"),)
+
+
+def test_malformed_multiwoz(write, tmp_path):
+    data = multiwoz()
+    data["D1"]["log"].pop()
+    refused(read_multiwoz, write(data), "D1", "an even number of turns", "3")
+    data = multiwoz()
+    del data["D1"]["log"][3]["metadata"]
+    refused(read_multiwoz, write(data), "D1, turn 3", "a dict under 'metadata'")
+    data = multiwoz()
+    data["D1"]["log"][1]["metadata"]["taxi"]["semi"]["arriveBy"] = 17
+    refused(read_multiwoz, write(data), "D1, turn 1", "a text as value of taxi arriveBy", "17")
+    refused(read_multiwoz, write([]), "an object from dialogue id")
+    path = tmp_path / "empty.zip"
+    zipfile.ZipFile(path, "w").close()
+    refused(read_multiwoz, path, "exactly one .json file")
+
+
+def woz(*acts):
+    turn = {"system_transcript": "", "transcript": "cheap food", "belief_state": list(acts)}
+    again = {"system_transcript": "any area ?", "transcript": "no", "belief_state": []}
+    return [{"dialogue_idx": 4, "dialogue": [turn, again]}]
+
+
+def test_woz(write):
+    cheap = {"act": "inform", "slots": [["price range", "cheap"]]}
+    phone = {"act": "request", "slots": [["slot", "phone"]]}
+    one, two = read_woz(write(woz(cheap, phone, cheap)))
+    assert one.state == (SlotValue("restaurant", "price range", "cheap"),)
+    assert one.turns == (Turn("user", "cheap food"),)
+    assert two.turns == (Turn("user", "cheap food"), Turn("agent", "any area ?"), Turn("user", "no"))
+    assert (one.id, two.id, two.state) == ("4:0", "4:1", ())
+    dear = {"act": "inform", "slots": [["price range", "expensive"]]}
+    refused(read_woz, write(woz(cheap, dear)), "dialogue 0, turn 0", "one value per slot", "'expensive'")
+    refused(read_woz, write(woz({"act": "inform", "slots": ["x"]})), "[slot, value] under 'slots'")
+    refused(read_woz, write({}), "a list of dialogues")
