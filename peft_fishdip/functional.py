@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .state import SparseDelta, TunedParameter, active_pieces, write
+from .state import SparseDelta, TunedParameter, active_pieces, at_least_float, write
 
 Deltas = Sequence[SparseDelta]
 
@@ -164,7 +164,7 @@ def effective_weight(weight: Tensor, parameter: TunedParameter, deltas: Deltas) 
     for delta, piece in zip(deltas, pieces, strict=True):
         total = total.index_add(0, delta.active, piece.float() * delta.scale)
         total = total.index_add(0, delta.frozen, delta.frozen_values.float())
-    return (flat.float() + total).to(flat.dtype).view(weight.shape)
+    return (at_least_float(flat) + total).to(flat.dtype).view(weight.shape)
 
 
 def piece_gradient(delta: SparseDelta, gradient: Tensor, piece: Tensor) -> Tensor:

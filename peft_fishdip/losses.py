@@ -36,7 +36,7 @@ def default_loss_fn(model: nn.Module, example_loss: str) -> LossFn:
         "ForQuestionAnswering",
     ):
         return token_loss_fn(example_loss, shifted=False)
-    if kind == "ForCausalLM":
+    if kind in ("ForCausalLM", "ForConditionalGeneration") or type(model).__name__.endswith("LMHeadModel"):
         return token_loss_fn(example_loss, shifted=True)
     if kind in ("ForMaskedLM", "ForTokenClassification"):
         return token_loss_fn(example_loss, shifted=False)

@@ -296,11 +296,12 @@ class TunedParameter:
         """The entries of `weight` that `deltas` change.
 
         Returns:
-            Positions (int64), the base values there and the effective ones, `(base.float() + delta).to(base.dtype)`.
+            Positions (int64), the base values there and the effective ones, `(base.float() + delta).to(base.dtype)`;
+            of a float64 base the sum in float64.
         """
         positions, delta = self.joint(deltas, pieces)
         base = read(weight, positions)
-        return positions, base, (base.float() + delta).to(base.dtype)
+        return positions, base, (at_least_float(base) + delta).to(base.dtype)
 
     def joint(self, deltas: Sequence[SparseDelta], pieces: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Positions and values of the sum of `deltas`, added in the order given."""
@@ -338,16 +339,17 @@ class TunedParameter:
             deltas = self.of(merged)
             if deltas:
                 positions, base, values = self.entries(weight.data, deltas, active_pieces(deltas))
-                write(weight.data, positions, values)
                 self._backup = (positions, base)
+                write(weight.data, positions, values)
             self.merged_adapters = [name for name in merged if name in self.deltas]
 
     @torch.no_grad()
     def unmerge(self, weight: Tensor) -> None:
-        """Restore the base tensor bitwise."""
+        """Restore the base tensor bitwise, or as a cast made since then would have left it."""
         with self.lock:
             if self._backup is not None:
-                write(weight.data, self._backup[0].to(weight.device), self._backup[1].to(weight.device))
+                positions, base = self._backup
+                write(weight.data, positions.to(weight.device), base.to(weight))
             self._backup = None
             self.merged_adapters = []
 
@@ -355,6 +357,11 @@ class TunedParameter:
 def active_pieces(deltas: Sequence[SparseDelta]) -> list[Tensor]:
     """The trainable values of each delta, from its adapter's vector."""
     return [delta.state.pieces()[delta.index].to(delta.active.device) for delta in deltas]
+
+
+def at_least_float(tensor: Tensor) -> Tensor:
+    """The tensor in float32, or float64 if that is what it is."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def read(tensor: Tensor, positions: Tensor) -> Tensor:
