@@ -23,6 +23,8 @@ from peft_fishdip.tasks import (
 )
 from peft_fishdip.tasks.roundtrip import main, round_trip
 
+from .tiny import tiny_tokenizer
+
 # Few words, so that they repeat, among them the format's own characters and their escapes.
 WORD = st.sampled_from(
     ["a", "b", "[", "]", "|", "=", "x=y", "[belief]", "&lsqb;", "&amp;", "not", "given", ","]
@@ -139,6 +141,18 @@ def test_table_counts_and_names_reasons():
     crossing = NerExample(("a", "b", "c"), (Span(0, 2, "A"), Span(1, 3, "A")))
     result = round_trip(NerTask(LABELS), [crossing, NerExample(("a",))])
     assert (result.num_examples, result.num_equal, result.reasons) == (2, 1, {"crossing_span": 1})
+
+
+def test_through_a_tokenizer():
+    example = NerExample(("a", "unheard", "b"), (Span(1, 2, "A"),))
+    target = NerTask(LABELS).encode(example).target
+    knows, lacks = tiny_tokenizer([target]), tiny_tokenizer([target.replace("unheard", "")])
+    assert lacks.unk_token_id in lacks(target)["input_ids"]
+    for tokenizer in (knows, lacks):  # <unk> is aligned to the word it stands for
+        assert round_trip(NerTask(LABELS), [example], tokenizer).num_equal == 1
+    without_label = tiny_tokenizer([target.replace("kind", "")])
+    result = round_trip(NerTask(LABELS), [example], without_label)
+    assert result.reasons == {"unexplained": 1}
 
 
 def test_table_command(tmp_path, capsys):
