@@ -162,3 +162,22 @@ def test_table_command(tmp_path, capsys):
     assert main([str(tmp_path)]) == 0
     assert "| WNUT-17 NER | wnut17/tiny.conll | 1 | 1 | - | - |" in capsys.readouterr().out
     assert main([]) == 2
+
+
+PIECES = ["[", "]", "|", "=", "a", "b", "kind a", "kind b", "rel r", "[belief]", ",", "hotel area", "not given"]
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.one_of(st.text(), st.lists(st.sampled_from(PIECES), max_size=30).map(" ".join)))
+def test_whatever_a_model_writes_can_be_decoded(text):
+    tokens = ("a", "b", "a")
+    decodings = [
+        NerTask(LABELS).decode(tokens, text),
+        JointTask(LABELS, {"R": "rel r"}).decode(tokens, text),
+        SrlTask(LABELS).decode(SrlExample(tokens, Span(0, 1)), text),
+        RelationTask(LABELS).decode(RelationExample(tokens, Span(0, 1), Span(1, 2)), text),
+        DstTask({"hotel": ("area", "name")}).decode("hi", text),
+    ]
+    assert all(decoded.text == text for decoded in decodings)
+    for decoded in decodings[:4]:
+        assert decoded.prediction.tokens == tokens
