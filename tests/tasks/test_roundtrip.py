@@ -164,7 +164,7 @@ def test_table_command(tmp_path, capsys):
     assert main([]) == 2
 
 
-PIECES = ["[", "]", "|", "=", "a", "b", "kind a", "kind b", "rel r", "[belief]", ",", "hotel area", "not given"]
+PIECES = ["[", "]", "|", "=", "a", "b", "kind a", "kind b", "rel r", "[belief]", ",", "hotel area"]
 
 
 @settings(max_examples=500, deadline=None)
