@@ -6,6 +6,7 @@ Nothing here knows of the tuner; any sequence-to-sequence model of transformers 
 from .alignment import align
 from .base import Decoded, Encoded, Problem, Task
 from .dst import DstTask
+from .features import to_features
 from .generation import evaluate, generate, predict
 from .hf import from_dataset, from_tagged_dataset, to_dataset
 from .joint import JointTask
@@ -115,6 +116,7 @@ __all__ = [
     "srl_f1",
     "tags_to_spans",
     "to_dataset",
+    "to_features",
     "tokenize",
     "unescape",
     "write_ids",

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
 from .base import Decoded, Problem, Scores, Task
-from .metrics import joint_accuracy, micro_f1, reference_joint_accuracy
+from .metrics import MARKER_PATTERN, joint_accuracy, micro_f1, reference_joint_accuracy
 from .records import DstExample, SlotValue, Turn
 from .text import SPECIAL, escape, unescape
 
@@ -79,7 +79,7 @@ class DstTask(Task[DstExample]):
         """Also reads a text whose end is missing. Of two values for one slot the first counts."""
         example = self.as_example(example)
         problems: list[Problem] = []
-        parts = text.split(_MARKER)
+        parts = MARKER_PATTERN.split(text)
         if len(parts) != 3:
             problems.append(Problem("format_error", f"{len(parts) - 1} times {_MARKER}, expected 2"))
         state: dict[tuple[str, str], str] = {}

@@ -53,11 +53,8 @@ def generate(
                 num_beams=num_beams,
                 max_new_tokens=max_new_tokens,
             )
-            decoded = tokenizer.batch_decode(
-                output, skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
-            for i, text in zip(chosen, decoded, strict=True):
-                texts[i] = text
+            for i, ids in zip(chosen, output.tolist(), strict=True):
+                texts[i] = text_of(tokenizer, ids)
             bar.update(len(chosen))
     return texts
 
@@ -95,6 +92,17 @@ def evaluate(
 ) -> Scores:
     """Generate for every example and score the predictions with the task's metrics."""
     return task.score(examples, predict(model, tokenizer, task, examples, **options), reference=reference)
+
+
+def text_of(tokenizer: Any, ids: Sequence[int]) -> str:
+    """Text of generated token ids, without padding, end mark and sentinels but with `<unk>`.
+
+    A word the vocabulary lacks stays a word that way, and is aligned to the one it stands for.
+    """
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    special.discard(tokenizer.unk_token_id)
+    kept = [i for i in ids if i not in special]
+    return str(tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
 def encode_sources(

@@ -5,6 +5,7 @@ F1 scores are micro-averages over exact matches, as in the reference.
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Hashable, Iterable, Sequence, Set
 from dataclasses import dataclass
@@ -90,6 +91,10 @@ def srl_f1(
     return micro_f1([joined_arguments(g) for g in gold], [joined_arguments(p) for p in predicted])
 
 
+MARKER_PATTERN = re.compile(r"\[\s*belief\s*\]")
+"""The mark around a state; tokenizers that know brackets as pieces of their own put spaces into it."""
+
+
 def joint_accuracy(gold: Sequence[Set[Hashable]], predicted: Sequence[Set[Hashable]]) -> float:
     """Share of turns whose whole belief state is right, empty states included."""
     check_lengths(gold, predicted)
@@ -105,6 +110,7 @@ def reference_joint_accuracy(gold: Sequence[DstExample], texts: Sequence[str]) -
     """
     check_lengths(gold, texts)
     marker = "[belief]"
+    texts = [MARKER_PATTERN.sub(marker, text) for text in texts]
     right = 0
     for example, text in zip(gold, texts, strict=True):
         body = text[text.find(marker) + len(marker) : text.rfind(marker)]

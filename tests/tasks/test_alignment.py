@@ -13,7 +13,7 @@ from .plain_alignment import plain_align
 TOKENS = st.lists(st.sampled_from("abc"), max_size=14)
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(TOKENS, TOKENS)
 def test_equals_plain_programme_on_unrelated_sequences(tokens, output):
     assert align(tokens, output) == plain_align(tokens, output)
@@ -30,7 +30,7 @@ def edited(draw):
     return tokens, output
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(edited())
 def test_equals_plain_programme_on_edited_copies(pair):
     assert align(*pair) == plain_align(*pair)

@@ -114,6 +114,7 @@ def test_dst_empty_state():
             [("hotel", "area", "north")],
             ["format_error", "label_error"],
         ),
+        ("[ belief] hotel area north[ belief ]", [("hotel", "area", "north")], []),
         ("hotel area north", [("hotel", "area", "north")], ["format_error"]),
         ("[belief] hotel area [belief]", [], ["format_error"]),
         ("[belief] hotel pool yes [belief]", [], ["label_error"]),

@@ -96,8 +96,13 @@ def test_long_sources_lose_the_right_end():
     assert generate(Recorder(), tokenizer, texts, max_source_length=3, truncation_side="left") == ["d e"]
     assert tokenizer.truncation_side == "right"
     # a dialogue loses its beginning
-    (result,) = predict(Recorder(), tokenizer, DstTask({"d": ("s",)}), ["x a b c"], max_source_length=4)
-    assert result.text == "b c"
+    (result,) = predict(Recorder(), tokenizer, DstTask({"d": ("s",)}), ["x a b c d"], max_source_length=4)
+    assert result.text == "c d <unk>"  # the ";" after the turn
+
+
+def test_unknown_words_stay_words():
+    texts = ["a", "a zz"]
+    assert generate(Recorder(), tiny_tokenizer(["a"]), texts) == ["a", "a <unk>"]
 
 
 def test_nothing_to_do():

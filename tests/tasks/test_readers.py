@@ -281,6 +281,13 @@ def test_malformed_conll2005(write):
     refused_props(PROPS.replace("(AM-MOD*)", "AM-MOD"), "line 2", "brackets such as")
 
 
+def test_closing_brackets_may_name_their_role(write):
+    """As in CoNLL-2004."""
+    path = write("She\tPRP\t-\t-\t(A0*A0)\nsold\tVB\tsell\t01\t(V*V)\n")
+    assert read_srl_columns(path)[0].arguments == (Span(0, 1, "A0"),)
+    refused(read_srl_columns, write("She\tPRP\tx\t-\t(A0*A1)\n"), "line 1", "the bracket of 'A0' to close")
+
+
 def test_srl_columns(write):
     rows = [line.split(" ") for line in PROPS.splitlines()]
     lines = [

@@ -23,6 +23,8 @@ from peft_fishdip.tasks import (
 )
 from peft_fishdip.tasks.roundtrip import main, round_trip
 
+from .tiny import tiny_tokenizer
+
 # Few words, so that they repeat, among them the format's own characters and their escapes.
 WORD = st.sampled_from(
     ["a", "b", "[", "]", "|", "=", "x=y", "[belief]", "&lsqb;", "&amp;", "not", "given", ","]
@@ -141,6 +143,18 @@ def test_table_counts_and_names_reasons():
     assert (result.num_examples, result.num_equal, result.reasons) == (2, 1, {"crossing_span": 1})
 
 
+def test_through_a_tokenizer():
+    example = NerExample(("a", "unheard", "b"), (Span(1, 2, "A"),))
+    target = NerTask(LABELS).encode(example).target
+    knows, lacks = tiny_tokenizer([target]), tiny_tokenizer([target.replace("unheard", "")])
+    assert lacks.unk_token_id in lacks(target)["input_ids"]
+    for tokenizer in (knows, lacks):  # <unk> is aligned to the word it stands for
+        assert round_trip(NerTask(LABELS), [example], tokenizer).num_equal == 1
+    without_label = tiny_tokenizer([target.replace("kind", "")])
+    result = round_trip(NerTask(LABELS), [example], without_label)
+    assert result.reasons == {"unexplained": 1}
+
+
 def test_table_command(tmp_path, capsys):
     folder = tmp_path / "wnut17"
     folder.mkdir()
@@ -148,3 +162,22 @@ def test_table_command(tmp_path, capsys):
     assert main([str(tmp_path)]) == 0
     assert "| WNUT-17 NER | wnut17/tiny.conll | 1 | 1 | - | - |" in capsys.readouterr().out
     assert main([]) == 2
+
+
+PIECES = ["[", "]", "|", "=", "a", "b", "kind a", "kind b", "rel r", "[belief]", ",", "hotel area"]
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.one_of(st.text(), st.lists(st.sampled_from(PIECES), max_size=30).map(" ".join)))
+def test_whatever_a_model_writes_can_be_decoded(text):
+    tokens = ("a", "b", "a")
+    decodings = [
+        NerTask(LABELS).decode(tokens, text),
+        JointTask(LABELS, {"R": "rel r"}).decode(tokens, text),
+        SrlTask(LABELS).decode(SrlExample(tokens, Span(0, 1)), text),
+        RelationTask(LABELS).decode(RelationExample(tokens, Span(0, 1), Span(1, 2)), text),
+        DstTask({"hotel": ("area", "name")}).decode("hi", text),
+    ]
+    assert all(decoded.text == text for decoded in decodings)
+    for decoded in decodings[:4]:
+        assert decoded.prediction.tokens == tokens
