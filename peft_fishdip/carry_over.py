@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from .state import gathered
 
 # State tensors that hold a running mean (or sum, in Adagrad) of squared gradients.
-SECOND_MOMENTS = ("exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum", "variance")
+SECOND_MOMENTS = ("exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum", "variance", "state2")
 
 
 def unwrapped(optimizer: Any) -> Optimizer:
@@ -40,15 +40,27 @@ def check_optimizer(optimizer: Any, vector: nn.Parameter) -> Optimizer:
             "optimizer that was made from this model's parameters, after the adapter was added."
         )
     for name, value in optimizer.state.get(vector, {}).items():
-        history = isinstance(value, (list, tuple)) and any(isinstance(item, Tensor) for item in value)
-        quantised = isinstance(value, Tensor) and value.shape == vector.shape and not value.is_floating_point()
-        if history or quantised:
+        if not follows(value, vector):
+            form = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else "a collection"
             raise ValueError(
-                f"{type(optimizer).__name__} keeps its state {name!r} in a form that cannot follow a new mask "
-                f"({'a history' if history else value.dtype}); use an optimizer with one float per entry, such as "
-                "AdamW, or update_interval=None."
+                f"{type(optimizer).__name__} keeps its state {name!r} in a form that cannot follow a new mask: {form}; "
+                "use an optimizer with one float per entry, such as AdamW, or update_interval=None."
             )
     return optimizer
+
+
+def follows(value: Any, vector: nn.Parameter) -> bool:
+    """Whether a piece of the state is one number for all entries of `vector`, or one float for each."""
+    if not isinstance(value, Tensor):
+        return not (isinstance(value, (list, tuple, dict)) and any(isinstance(item, Tensor) for item in items(value)))
+    if value.numel() == 1:
+        return True
+    plain = type(value) in (Tensor, nn.Parameter) and value.layout == torch.strided
+    return plain and value.shape == vector.shape and value.is_floating_point()
+
+
+def items(collection: Any) -> Any:
+    return collection.values() if isinstance(collection, dict) else collection
 
 
 @torch.no_grad()
@@ -58,7 +70,8 @@ def carry_over(optimizer: Optimizer, vector: nn.Parameter, source: Tensor, hint:
     Entries that stay keep their moments. New ones start with a zero first moment and a second moment on the scale of
     those that stay: under an old step count, a zero second moment would make Adam's first move 3.2 learning rates.
     One more thing keeps that move below one learning rate whatever the gradient turns out to be: just before the
-    first step, the second moment of new entries is raised to their squared gradient.
+    first step, the second moment of new entries is raised to their squared gradient (to what it would be had all
+    gradients been this one).
 
     Args:
         optimizer: checked by [`check_optimizer`].
@@ -94,25 +107,36 @@ def expected_squares(carried: Tensor, new: Tensor, hint: Tensor | None) -> Tenso
 
 def cap_first_step(optimizer: Optimizer, vector: nn.Parameter, source: Tensor) -> None:
     """Before the next step, raise the second moments of new entries to their squared gradients."""
-    waiting: dict[int, Tensor] = optimizer.__dict__.setdefault("_fishdip_new_entries", {})
+    waiting: dict[nn.Parameter, Tensor] | None = optimizer.__dict__.get("_fishdip_new_entries")
+    if waiting is None:
+        waiting = optimizer.__dict__["_fishdip_new_entries"] = {}
+        optimizer.register_step_pre_hook(raise_second_moments)  # for good: hooks must not be removed by hooks
     new = source < 0
-    if id(vector) in waiting:  # no step since the last update: its new entries still have theirs to come
-        new = new | gathered(waiting[id(vector)], source).bool()
-    waiting[id(vector)] = new
+    if vector in waiting:  # no step since the last update: its new entries still have theirs to come
+        new = new | gathered(waiting[vector], source).bool()
+    waiting[vector] = new
 
-    def raise_second_moments(stepping: Optimizer, args: Any, kwargs: Any) -> None:
-        if vector.grad is None:
-            return
-        handle.remove()
-        entries = waiting.pop(id(vector), None)
-        if entries is None:
-            return
-        scale = getattr(stepping, "grad_scale", None)  # a GradScaler leaves unscaling to fused optimizers
+
+@torch.no_grad()
+def raise_second_moments(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    """The hook of [`cap_first_step`]."""
+    # to fused optimizers, a GradScaler leaves unscaling, and not stepping at all after an overflow
+    scale, overflow = getattr(optimizer, "grad_scale", None), getattr(optimizer, "found_inf", None)
+    if overflow is not None and bool(overflow):
+        return
+    waiting = optimizer.__dict__.get("_fishdip_new_entries", {})
+    for vector in [vector for vector in waiting if vector.grad is not None]:
+        entries = waiting.pop(vector)
         gradient = vector.grad.float() if scale is None else vector.grad.float() / scale
+        squares = gradient * gradient * bias_correction(optimizer, vector)
         for name in SECOND_MOMENTS:
-            moment = stepping.state[vector].get(name)
+            moment = optimizer.state[vector].get(name)
             if isinstance(moment, Tensor) and moment.shape == vector.shape:
-                squares = (gradient * gradient).to(moment.dtype)
-                moment.copy_(torch.where(entries, torch.maximum(moment, squares), moment))
+                moment.copy_(torch.where(entries, torch.maximum(moment, squares.to(moment.dtype)), moment))
 
-    handle = optimizer.register_step_pre_hook(raise_second_moments)
+
+def bias_correction(optimizer: Optimizer, vector: nn.Parameter) -> float:
+    """What the optimizer's next step will divide its second moments by: 1 - beta2^t in the family of Adam."""
+    group = next(group for group in optimizer.param_groups if any(p is vector for p in group["params"]))
+    betas, step = group.get("betas", ()), optimizer.state[vector].get("step")
+    return 1.0 if len(betas) != 2 or step is None else 1.0 - betas[1] ** (float(step) + 1.0)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -32,8 +33,12 @@ def sum_in_place(tensors: Iterable[Tensor]) -> None:
             dist.all_reduce(tensor)
 
 
-def take_from_first(tensors: Iterable[Tensor]) -> None:
-    """Overwrite each tensor with that of rank 0."""
-    if world()[1] > 1:
-        for tensor in tensors:
-            dist.broadcast(tensor, src=0)
+def taken_from_first(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The int64 vectors of rank 0, which may have other lengths than the local ones, but as many entries in all."""
+    if world()[1] == 1:
+        return dict(tensors)
+    joined = torch.cat(list(tensors.values()))
+    lengths = torch.tensor([tensor.numel() for tensor in tensors.values()], device=joined.device)
+    dist.broadcast(lengths, src=0)
+    dist.broadcast(joined, src=0)
+    return dict(zip(tensors, joined.split(lengths.tolist()), strict=True))

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.data import IterableDataset
 
 from .losses import IGNORED, Batch, batch_size
 
@@ -25,8 +26,17 @@ class Numbered(NamedTuple):
 
 
 def is_indexed(examples: Any) -> bool:
-    """Whether `examples` can be picked by number: a Dataset or a sequence, not a stream of ready batches."""
-    return hasattr(examples, "__getitem__") and hasattr(examples, "__len__")
+    """Whether `examples` can be picked by number: a Dataset or a sequence, not a stream of ready batches.
+
+    Raises:
+        TypeError: it is a single batch.
+    """
+    if isinstance(examples, Mapping):
+        raise TypeError(
+            f"examples is a {type(examples).__name__}, a single batch; pass an iterable of batches, such as [batch]."
+        )
+    streams = isinstance(examples, IterableDataset)  # which has a __getitem__, of Dataset, that only raises
+    return hasattr(examples, "__getitem__") and hasattr(examples, "__len__") and not streams
 
 
 def pick(examples: Sequence[Any], ids: Sequence[int], collator: Collator) -> Numbered:
@@ -68,7 +78,8 @@ def length(feature: Any) -> int:
     """How long an example is: the entries of its input and its labels."""
     if not isinstance(feature, Mapping):
         return 0
-    return sum(len(feature[key]) for key in ("input_ids", "labels") if hasattr(feature.get(key), "__len__"))
+    values = (feature.get(key) for key in ("input_ids", "labels"))
+    return sum(len(value) for value in values if hasattr(value, "__len__") and getattr(value, "ndim", 1))
 
 
 def row(batch: Batch, index: int) -> dict[str, Any]:

@@ -74,16 +74,21 @@ class BorrowedLinear(torch.autograd.Function):
                     matrix = ctx.weight.to(ctx.dtype)
                     grad_x = grad.matmul(matrix.t() if ctx.transposed else matrix).to(ctx.x_dtype)
             if ctx.needs_input_grad[2]:
-                grad_bias = grad.flatten(0, -2).sum(0).to(ctx.bias_dtype)
+                grad_bias = as_rows(grad).sum(0).to(ctx.bias_dtype)
             grad_pieces: list[Tensor | None] = [None] * len(pieces)
             if operand is not None:
-                left, right = grad.flatten(0, -2), operand.flatten(0, -2)
+                left, right = as_rows(grad), as_rows(operand)
                 if ctx.transposed:
                     left, right = right, left
                 for i, delta in enumerate(ctx.deltas):
                     if ctx.needs_input_grad[6 + i]:
                         grad_pieces[i] = piece_gradient(delta, matrix_gradient(left, right, delta), pieces[i])
         return grad_x, None, grad_bias, None, None, None, *grad_pieces
+
+
+def as_rows(tensor: Tensor) -> Tensor:
+    """The tensor as a matrix of its last axis; also a vector."""
+    return tensor.reshape(-1, tensor.shape[-1])
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None, transposed: bool) -> Tensor:
@@ -120,7 +125,7 @@ class BorrowedEmbedding(torch.autograd.Function):
         ids, *pieces = ctx.saved_tensors
         rows, inverse = ids.flatten().unique(return_inverse=True)
         dense = grad_output.new_zeros(rows.numel(), grad_output.shape[-1], dtype=torch.float32)
-        dense.index_add_(0, inverse, grad_output.flatten(0, -2).float())
+        dense.index_add_(0, inverse, as_rows(grad_output).float())
         if ctx.padding_idx is not None:
             dense[rows == ctx.padding_idx] = 0
         grads: list[Tensor | None] = [None] * len(pieces)
@@ -217,6 +222,8 @@ def row_gradient(rows: Tensor, dense: Tensor, delta: SparseDelta) -> Tensor:
         dense: (r, columns): their gradients.
         delta: tells the positions.
     """
+    if not rows.numel():
+        return dense.new_zeros(delta.active.numel())
     columns = delta.shape[-1]
     active_rows = torch.div(delta.active, columns, rounding_mode="floor")
     index = torch.searchsorted(rows, active_rows).clamp_(max=rows.numel() - 1)

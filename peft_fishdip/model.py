@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .adapter_io import adapter_tensors, install_checked, install_sum, is_vector
 from .carry_over import carry_over, check_optimizer
-from .distributed import take_from_first
+from .distributed import taken_from_first
 from .examples import Collator, padding_collator
 from .importance import scoring_mode
 from .injection import Injection, check_counts, discard, unwrap
@@ -174,17 +174,16 @@ class FishDipModel(BaseTuner):
         """
         vector = state.flat
         chosen = top_k(scores.importance, vector.numel())
-        take_from_first(chosen.positions.values())
+        positions = taken_from_first(chosen.positions)
         hint = None
         if expected_power is not None:
             hint = torch.cat(
                 [
-                    scores.importance[delta.name].flatten()[chosen.positions[delta.name]].pow(expected_power)
-                    * delta.scale**2
+                    scores.importance[delta.name].flatten()[positions[delta.name]].pow(expected_power) * delta.scale**2
                     for delta in state.deltas
                 ]
             ).to(vector.device)
-        change = state.remask(chosen.positions)
+        change = state.remask(positions)
         if optimizer is not None:
             carry_over(optimizer, vector, change.source, hint)
         done = state.num_updates

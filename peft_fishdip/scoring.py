@@ -107,7 +107,8 @@ class Scoring:
         total = sum(gather_lists([seen]))
         count = number_to_pick(total if self.config.sample_selection == "all" and total else num_samples, total)
         ranked = sorted(gather_lists([rank(candidate) for candidate in kept]), reverse=True)[:count]
-        return [candidate for candidate in kept if rank(candidate) in set(ranked)], count
+        best = set(ranked)
+        return [candidate for candidate in kept if rank(candidate) in best], count
 
     def candidates(self) -> Iterator[Candidate]:
         """This process's examples with their priorities: losses, random numbers, or zeros."""
@@ -191,6 +192,7 @@ class Scoring:
 
 
 def refuse_infinite(numbers: list[int], losses: Tensor) -> None:
+    losses = losses.reshape(-1)
     if not bool(losses.isfinite().all()):
         bad = int((~losses.isfinite()).nonzero()[0])
         raise ValueError(

@@ -191,8 +191,8 @@ class AdapterState:
         elif self.guessed:
             reason = (
                 "was loaded over one of the same name, and is being trained. Its deltas are exact, but its tensors "
-                "alone do not tell all active from frozen entries, so until the next update its mask is a guess. Load it "
-                "under a new name to keep its mask."
+                "alone do not tell all active from frozen entries, so until the next update its mask is a guess. Load "
+                "it under a new name to keep its mask."
             )
         else:
             return

@@ -144,9 +144,9 @@ def refuse_unsupported(target: Target, modules: Mapping[str, nn.Module]) -> None
     plain = type(tensor.data) is torch.Tensor and type(tensor) is nn.Parameter
     if tensor.dtype not in FLOATS or not plain:
         raise ValueError(
-            f"{target.name!r} is a {type(tensor).__name__} of dtype {tensor.dtype}: Fish-Dip tunes float32, float16 "
-            "and bfloat16 weights, not quantised or sharded ones. Load the base model without quantisation, or leave the "
-            "module out with exclude_modules."
+            f"{target.name!r} is a {type(tensor).__name__} of dtype {tensor.dtype}: Fish-Dip tunes float32, float16, "
+            "bfloat16 and float64 weights, not quantised or sharded ones. Load the base model without quantisation, or "
+            "leave the module out with exclude_modules."
         )
     if tensor.numel() == 0:
         raise ValueError(f"{target.name!r} has shape {tuple(tensor.shape)}, no entry to tune; exclude its module.")

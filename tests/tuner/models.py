@@ -251,7 +251,7 @@ def scored(model: Any, examples: list[dict[str, Any]], **kwargs: Any) -> Any:
     return model.base_model.update_mask(examples, **kwargs)
 
 
-class ignoring_unscored_mask(warnings.catch_warnings):  # noqa: N801 (used as a statement)
+class ignoring_unscored_mask(warnings.catch_warnings):
     """Within, training a mask that no example has scored is fine."""
 
     def __enter__(self) -> Any:

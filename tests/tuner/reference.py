@@ -154,7 +154,8 @@ class DenseFishDip:
 
     def adamw(self, name: str, gradient: Tensor, value: Tensor, lr: float, weight_decay: float) -> Tensor:
         first, second = self.first[name], self.second[name]
-        second[self.new[name]] = torch.maximum(second, gradient.square())[self.new[name]]
+        steady = gradient.square() * (1 - 0.99**self.steps)  # had all gradients so far been this one
+        second[self.new[name]] = torch.maximum(second, steady)[self.new[name]]
         first.mul_(0.9).add_(0.1 * gradient)
         second.mul_(0.99).add_(0.01 * gradient.square())
         unbiased = first / (1 - 0.9**self.steps)

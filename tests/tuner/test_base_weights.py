@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -69,9 +70,8 @@ def test_an_exception_anywhere_in_a_forward_pass_leaves_the_base_alone(family: s
     for module in modules[:: len(modules) // 16]:
         for hooked in (module.register_forward_pre_hook, module.register_forward_hook):
             handle = hooked(raising)
-            with pytest.raises(Interrupted):
+            with contextlib.suppress(Interrupted):  # some are not called at all
                 model(**padded(examples))
-                raise Interrupted  # modules that the model does not call
             handle.remove()
             assert_base_is(model, before)
     assert torch.equal(model(**padded(examples)).logits, expected)

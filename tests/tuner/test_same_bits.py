@@ -42,7 +42,7 @@ def batch_for(model: nn.Module, dtype: torch.dtype = torch.float32) -> Any:
 
 @torch.no_grad()
 def output(model: Any, batch: dict[str, Tensor]) -> Tensor:
-    """What the model computes; without gradients, since torch chooses other attention kernels for masks that need one."""
+    """What the model computes; without gradients, since torch has other attention kernels for masks that need one."""
     out = model(**batch)
     return out if isinstance(out, Tensor) else out.logits
 
