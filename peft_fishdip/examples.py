@@ -78,8 +78,8 @@ def length(feature: Any) -> int:
     """How long an example is: the entries of its input and its labels."""
     if not isinstance(feature, Mapping):
         return 0
-    values = (feature.get(key) for key in ("input_ids", "labels"))
-    return sum(len(value) for value in values if hasattr(value, "__len__") and getattr(value, "ndim", 1))
+    values: list[Any] = [feature.get(key) for key in ("input_ids", "labels")]
+    return sum(len(value) for value in values if hasattr(value, "__len__") and getattr(value, "ndim", 1) > 0)
 
 
 def row(batch: Batch, index: int) -> dict[str, Any]:

@@ -44,6 +44,9 @@ class Injection:
         if self.done:
             return
         self.done = True
+        # what can fail comes first, while the model is as it was
+        positions = first_positions(self.config, self.targets)
+        scales = [delta_scale(self.config, target) for target in self.targets]
         state = AdapterState(self.adapter_name, self.config)
         shared = {
             id(layer.base_parameter(name)): parameter
@@ -54,9 +57,9 @@ class Injection:
         modules = {name: self.model.get_submodule(name) for name in self.found}
         layers = wrapped(self.model, modules)
         owned: dict[str, dict[str, SparseDelta]] = {name: {} for name in modules}
-        for target in self.targets:
+        for target, scale in zip(self.targets, scales, strict=True):
             tuned = shared.setdefault(id(target.tensor), TunedParameter(target.name, target.tensor.shape))
-            delta = SparseDelta(target.name, target.tensor.shape, delta_scale(self.config, target.tensor), state)
+            delta = SparseDelta(target.name, target.tensor.shape, scale, state)
             tuned.deltas[self.adapter_name] = delta
             state.deltas.append(delta)
             owned[target.uses[0].module][target.uses[0].parameter] = delta
@@ -67,7 +70,6 @@ class Injection:
         carrier = next(
             module for module in self.model.modules() if isinstance(module, Values) and module.state is state
         )
-        positions = first_positions(self.config, self.targets)
         state.allocate(positions, carrier, first_values(state, self.targets, positions))
 
 
@@ -101,7 +103,18 @@ def unwrap(model: nn.Module) -> None:
 
 
 def discard(model: nn.Module, adapter_name: str) -> None:
-    """Take an adapter out that could not be loaded, and with the last adapter the layers too."""
+    """Take an adapter out that could not be loaded, and its config; with the last adapter the layers too."""
+    left = take_out(model, adapter_name)
+    for module in [model, *model.modules()]:
+        configs = module.__dict__.get("peft_config")
+        if isinstance(configs, dict):
+            configs.pop(adapter_name, None)
+            if not configs and not left:
+                del module.__dict__["peft_config"]
+
+
+def take_out(model: nn.Module, adapter_name: str) -> bool:
+    """Take an adapter out of all layers, and with the last one the layers too; tells whether there is another."""
     layers = [module for module in model.modules() if isinstance(module, FishDipLayer)]
     for layer in layers:
         for container in (layer.fishdip_values, layer.fishdip_indices):
@@ -112,17 +125,24 @@ def discard(model: nn.Module, adapter_name: str) -> None:
     left = any(len(layer.fishdip_values) for layer in layers)
     if not left:
         unwrap(model)
-    for module in [model, *model.modules()]:
-        configs = module.__dict__.get("peft_config")
-        if isinstance(configs, dict):
-            configs.pop(adapter_name, None)
-            if not configs and not left:
-                del module.__dict__["peft_config"]
+    return left
 
 
-def delta_scale(config: FishDipConfig, tensor: Tensor) -> float:
-    """What trainable values are multiplied with to give deltas: 1, or the RMS of the base tensor as a power of two."""
-    return 1.0 if config.delta_scale == "none" else 2.0 ** round(math.log2(rms(tensor)))
+def delta_scale(config: FishDipConfig, target: Target) -> float:
+    """What trainable values are multiplied with to give deltas: 1, or the RMS of the base tensor as a power of two.
+
+    Raises:
+        ValueError: the tensor has no finite RMS.
+    """
+    if config.delta_scale == "none":
+        return 1.0
+    size = rms(target.tensor)
+    if not math.isfinite(size):
+        raise ValueError(
+            f"delta_scale={config.delta_scale!r}: the RMS of {target.name!r} is {size}; use delta_scale='none', or "
+            "leave its module out with exclude_modules."
+        )
+    return 2.0 ** round(math.log2(size))
 
 
 @torch.no_grad()

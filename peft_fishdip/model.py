@@ -18,7 +18,7 @@ from .carry_over import carry_over, check_optimizer
 from .distributed import taken_from_first
 from .examples import Collator, padding_collator
 from .importance import scoring_mode
-from .injection import Injection, check_counts, discard, unwrap
+from .injection import Injection, check_counts, discard, take_out, unwrap
 from .layer import FishDipLayer
 from .losses import LossFn, default_loss_fn
 from .mask_update import MaskUpdate
@@ -263,7 +263,10 @@ class FishDipModel(BaseTuner):
             ValueError: the adapter exists, K would be 0, a parameter cannot be tuned, or the config has counts that
                 belong to another model. The model is as it was then.
         """
-        if adapter_name in self._states_of(model):
+        before = self._states_of(model).get(adapter_name)
+        if before is not None and before.waiting:
+            take_out(model, adapter_name)  # its file could not be read; this is the next try
+        elif before is not None:
             raise ValueError(f"there is an adapter {adapter_name!r} already; choose another name, or delete it first.")
         config: Any = _maybe_include_all_linear_layers(self.peft_config[adapter_name], model)
         targets, excluded = find_targets(model, config)
@@ -414,7 +417,7 @@ class FishDipModel(BaseTuner):
         """
         remapped = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
         state = cls._states_of(model)[adapter_name]
-        waiting = state.untouched
+        waiting = state.waiting
         try:
             install_checked(state, adapter_tensors(model, state, remapped))
         except ValueError:

@@ -138,6 +138,11 @@ class AdapterState:
         return {delta.name: [delta.active.numel(), delta.frozen.numel()] for delta in self.deltas}
 
     @property
+    def waiting(self) -> bool:
+        """Whether this adapter was made for a checkpoint that has not come yet."""
+        return self.untouched and self.expected_counts is not None
+
+    @property
     def union_size(self) -> int:
         return sum(len(delta) for delta in self.deltas)
 
@@ -259,6 +264,7 @@ class AdapterState:
         if flat.grad is not None:
             flat.grad.copy_(gathered(flat.grad, source))
         self.untouched = self.guessed = False
+        self.expected_counts = None
         self.forget_pieces()
         return Remask(source, int((source >= 0).sum()))
 
