@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
+from peft import TaskType
 from peft.tuners.tuners_utils import BaseTunerLayer, _ExcludedModule, check_target_module_exists
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
@@ -15,6 +16,8 @@ from torch import nn
 from .config import FishDipConfig
 from .layer import FishDipLayer
 
+# PEFT trains these whole, but only says so in modules_to_save after the adapter is in
+HEADS = {TaskType.TOKEN_CLS: ["classifier", "score"], TaskType.QUESTION_ANS: ["qa_outputs"]}
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -83,12 +86,13 @@ def find_targets(model: nn.Module, config: FishDipConfig) -> tuple[list[Target],
 
 
 def explicit(config: FishDipConfig, names: Iterable[str]) -> FishDipConfig:
-    """The config with `target_modules=None`, all modules, spelled out as a list of names."""
-    if config.target_modules is not None:
-        return config
-    everything = copy.copy(config)
-    everything.target_modules = {plain_name(name).rpartition(".")[2] for name in names}
-    return everything
+    """The config with `target_modules=None`, all modules, and modules that PEFT trains whole spelled out."""
+    spelled_out = copy.copy(config)
+    if config.target_modules is None:
+        spelled_out.target_modules = {plain_name(name).rpartition(".")[2] for name in names}
+    if config.task_type in HEADS:
+        spelled_out.modules_to_save = [*(config.modules_to_save or []), *HEADS[config.task_type]]
+    return spelled_out
 
 
 def visible_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -1,0 +1,30 @@
+# make bench   a comparison on generated sentences: a table and a picture, in a few minutes on two cores
+# make test    lint, types and the whole test suite
+# Both set everything up in .venv first. PYTHON=python3.12 chooses the interpreter.
+
+PYTHON ?= python3
+BIN := .venv/bin
+# one thread for each of pytest's two workers; waiting threads must not spin
+export OMP_WAIT_POLICY := passive
+
+.PHONY: bench test lint clean
+
+bench: .venv/ready
+	$(BIN)/python -m benchmarks compare --output runs/bench
+
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.venv/ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench,test,dev]'
+	touch $@
+
+clean:
+	rm -rf .venv runs
