@@ -59,8 +59,7 @@ class Task(ABC, Generic[E]):
     def from_tokens(self, tokens: Sequence[str]) -> E:
         """An unlabelled record from a tokenised sentence, for the tasks where that is enough."""
         raise TypeError(
-            f"the task {self.name!r} needs a {self.example_type.__name__} or a raw text, "
-            f"got {type(tokens).__name__}"
+            f"the task {self.name!r} needs a {self.example_type.__name__} or a raw text, got {type(tokens).__name__}"
         )
 
     def as_example(self, item: E | str | Sequence[str]) -> E:

@@ -84,9 +84,7 @@ class LabelledBracket:
     tags: tuple[tuple[str, ...], ...]
 
 
-def read_brackets(
-    tokens: Sequence[str], text: str, labels: Labels
-) -> tuple[list[LabelledBracket], list[Problem]]:
+def read_brackets(tokens: Sequence[str], text: str, labels: Labels) -> tuple[list[LabelledBracket], list[Problem]]:
     """Brackets of a generated text on the sentence's tokens, and the errors met.
 
     A span reaches from its first to its last aligned token; a bracket without one is dropped, as is one
@@ -94,9 +92,7 @@ def read_brackets(
     """
     problems: list[Problem] = []
     if text.count("[") != text.count("]"):
-        problems.append(
-            Problem("format_error", f"{text.count('[')} times '[' but {text.count(']')} times ']'")
-        )
+        problems.append(Problem("format_error", f"{text.count('[')} times '[' but {text.count(']')} times ']'"))
     parsed = parse(text)
     # A token of white space only has no word, one with white space inside has several.
     words = [(word, position) for position, token in enumerate(tokens) for word in escape(token).split()]
@@ -114,9 +110,7 @@ def read_brackets(
         label = labels.label(bracket.tags[0][0])
         if label is None:
             problems.append(
-                Problem(
-                    "label_error", f"{bracket.name!r} has the unknown {labels.what} {bracket.tags[0][0]!r}"
-                )
+                Problem("label_error", f"{bracket.name!r} has the unknown {labels.what} {bracket.tags[0][0]!r}")
             )
             continue
         span = Span(aligned[0], aligned[-1] + 1, label)
@@ -124,9 +118,7 @@ def read_brackets(
     return found, problems
 
 
-def write_brackets(
-    tokens: Sequence[str], tagged: Iterable[tuple[Span, Sequence[str]]]
-) -> tuple[str, list[Problem]]:
+def write_brackets(tokens: Sequence[str], tagged: Iterable[tuple[Span, Sequence[str]]]) -> tuple[str, list[Problem]]:
     """Bracketed sentence with the tags (already escaped) of each span, and the spans it cannot hold.
 
     Brackets nest; of two spans that cross, the one that starts later is left out. Tokens of white space

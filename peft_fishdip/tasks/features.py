@@ -36,9 +36,9 @@ def to_features(
     if +lost:
         counts = ", ".join(f"{kind} {count}" for kind, count in sorted((+lost).items()))
         warnings.warn(f"{len(encoded)} examples, with {counts}; see `task.encode` for each", stacklevel=2)
-        targets = tokenizer(
-            text_target=[e.target for e in encoded], truncation=True, max_length=max_target_length
-        )["input_ids"]
+        targets = tokenizer(text_target=[e.target for e in encoded], truncation=True, max_length=max_target_length)[
+            "input_ids"
+        ]
     return [
         {"input_ids": list(source), "attention_mask": [1] * len(source), "labels": list(target)}
         for source, target in zip(sources, targets, strict=True)

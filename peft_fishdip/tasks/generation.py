@@ -43,9 +43,7 @@ def generate(
     with evaluating(model), tqdm(total=len(order), desc="Generating", delay=2, disable=not progress) as bar:
         for first in range(0, len(order), batch_size):
             chosen = order[first : first + batch_size]
-            batch = tokenizer.pad({"input_ids": [features[i] for i in chosen]}, return_tensors="pt").to(
-                device
-            )
+            batch = tokenizer.pad({"input_ids": [features[i] for i in chosen]}, return_tensors="pt").to(device)
             output = model.generate(
                 input_ids=batch["input_ids"],
                 attention_mask=batch["attention_mask"],
@@ -105,9 +103,7 @@ def text_of(tokenizer: Any, ids: Sequence[int]) -> str:
     return str(tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
-def encode_sources(
-    tokenizer: Any, sources: Sequence[str], max_length: int, truncation_side: str
-) -> list[list[int]]:
+def encode_sources(tokenizer: Any, sources: Sequence[str], max_length: int, truncation_side: str) -> list[list[int]]:
     """Token ids of each source, cut to `max_length` at the given side; special tokens are kept."""
     if not sources:
         return []

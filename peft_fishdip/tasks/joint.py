@@ -81,9 +81,7 @@ class JointTask(Task[JointExample]):
                     problems.append(Problem("label_error", f"unknown relation {tag[0]!r}"))
                     continue
                 if tag[1] not in by_name:
-                    problems.append(
-                        Problem("entity_error", f"the tail {tag[1]!r} of {tag[0]!r} is no entity")
-                    )
+                    problems.append(Problem("entity_error", f"the tail {tag[1]!r} of {tag[0]!r} is no entity"))
                     continue
                 head = bracket.span
                 # The nearest entity of that name; the next one if that relation is there already.

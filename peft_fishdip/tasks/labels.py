@@ -37,9 +37,7 @@ class Labels:
     def name(self, label: str) -> str:
         """Natural name of a label; ValueError names the known ones."""
         if label not in self.names:
-            raise ValueError(
-                f"unknown {self.what} {label!r}; this task knows {', '.join(map(repr, self.names))}"
-            )
+            raise ValueError(f"unknown {self.what} {label!r}; this task knows {', '.join(map(repr, self.names))}")
         return self.names[label]
 
     def label(self, name: str) -> str | None:

@@ -26,9 +26,7 @@ def choose(losses: Sequence[Sequence[float]], labels: Sequence[str]) -> list[str
     return chosen
 
 
-def likelihood_accuracy(
-    losses: Sequence[Sequence[float]], labels: Sequence[str], gold: Sequence[str | None]
-) -> float:
+def likelihood_accuracy(losses: Sequence[Sequence[float]], labels: Sequence[str], gold: Sequence[str | None]) -> float:
     """Share of examples whose own label has the lowest loss among the candidates."""
     check_lengths(gold, losses)
     return sum(g == c for g, c in zip(gold, choose(losses, labels), strict=True)) / len(gold) if gold else 0.0

@@ -78,9 +78,7 @@ def joined_arguments(arguments: Iterable[Span]) -> set[Argument]:
     return {(role, tuple(parts)) for role, parts in pieces if role != "V"}
 
 
-def srl_f1(
-    gold: Sequence[Iterable[Span]], predicted: Sequence[Iterable[Span]], *, reference: bool = False
-) -> F1Score:
+def srl_f1(gold: Sequence[Iterable[Span]], predicted: Sequence[Iterable[Span]], *, reference: bool = False) -> F1Score:
     """Micro F1 over the arguments of each proposition, one proposition per entry.
 
     The definition is that of CoNLL-2005 (see `joined_arguments`). The reference instead counts each C-X as

@@ -81,8 +81,7 @@ def meta_split(
     by_label = _by_label(examples)
     if not 0 < num_test_relations < len(by_label):
         raise ValueError(
-            f"num_test_relations={num_test_relations}: leave at least one of the {len(by_label)} relations "
-            "on each side"
+            f"num_test_relations={num_test_relations}: leave at least one of the {len(by_label)} relations on each side"
         )
     test = set(random.Random(seed).sample(list(by_label), num_test_relations))
     sides: tuple[list[RelationExample], list[RelationExample]] = ([], [])
@@ -114,9 +113,7 @@ def select_ids(path: str | PathLike[str], examples: Sequence[R]) -> list[R]:
     by_id = {example.id: example for example in examples}
     missing = [name for name in ids if name not in by_id]
     if missing:
-        raise ValueError(
-            f"{path}: {len(missing)} ids are not among the examples, the first is {missing[0]!r}"
-        )
+        raise ValueError(f"{path}: {len(missing)} ids are not among the examples, the first is {missing[0]!r}")
     return [by_id[name] for name in ids]
 
 
@@ -124,7 +121,5 @@ def _check_ids(ids: Sequence[str]) -> None:
     seen: set[str] = set()
     for name in ids:
         if not name or name in seen:
-            raise ValueError(
-                f"the id {name!r} is {'given twice' if name else 'empty'}; ids must name examples"
-            )
+            raise ValueError(f"the id {name!r} is {'given twice' if name else 'empty'}; ids must name examples")
         seen.add(name)

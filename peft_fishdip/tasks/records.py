@@ -113,18 +113,14 @@ class JointExample:
     def __post_init__(self) -> None:
         object.__setattr__(self, "tokens", tuple(self.tokens))
         object.__setattr__(self, "spans", tuple(sorted(set(self.spans), key=_span_key)))
-        relations = sorted(
-            set(self.relations), key=lambda r: (*_span_key(r.head), *_span_key(r.tail), r.label)
-        )
+        relations = sorted(set(self.relations), key=lambda r: (*_span_key(r.head), *_span_key(r.tail), r.label))
         object.__setattr__(self, "relations", tuple(relations))
         _check_inside(self.spans, self.tokens, "entity")
         known = set(self.spans)
         for relation in self.relations:
             for span in (relation.head, relation.tail):
                 if span not in known:
-                    raise ValueError(
-                        f"relation {relation.label!r} uses {span}, which is not among the entities"
-                    )
+                    raise ValueError(f"relation {relation.label!r} uses {span}, which is not among the entities")
 
 
 @dataclass(frozen=True)

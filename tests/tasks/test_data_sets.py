@@ -32,9 +32,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def test_conll04():
-    examples = {
-        split: read_conll04(DATA / f"conll04/conll04_{split}.json") for split in ("train", "dev", "test")
-    }
+    examples = {split: read_conll04(DATA / f"conll04/conll04_{split}.json") for split in ("train", "dev", "test")}
     assert [len(x) for x in examples.values()] == [922, 231, 288]
     assert len({x.id for split in examples.values() for x in split}) == 922 + 231 + 288
 

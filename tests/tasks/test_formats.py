@@ -54,13 +54,9 @@ def test_nesting_sorts_outer_before_inner():
 def test_srl():
     tokens = ("The", "maker", "last", "year", "sold", "1,214", "cars", "in", "the", "U.S.")
     arguments = (Span(0, 2, "A0"), Span(2, 4, "AM-TMP"), Span(5, 7, "A1"), Span(7, 10, "AM-LOC"))
-    source, target, _ = SrlTask(["A0", "A1", "AM-TMP", "AM-LOC"]).encode(
-        SrlExample(tokens, Span(4, 5, "V"), arguments)
-    )
+    source, target, _ = SrlTask(["A0", "A1", "AM-TMP", "AM-LOC"]).encode(SrlExample(tokens, Span(4, 5, "V"), arguments))
     assert source == "The maker last year [ sold ] 1,214 cars in the U.S."
-    assert target == (
-        "[ The maker | A0 ] [ last year | AM-TMP ] sold [ 1,214 cars | A1 ] [ in the U.S. | AM-LOC ]"
-    )
+    assert target == ("[ The maker | A0 ] [ last year | AM-TMP ] sold [ 1,214 cars | A1 ] [ in the U.S. | AM-LOC ]")
 
 
 def test_relation_names_the_head_first():
@@ -68,9 +64,7 @@ def test_relation_names_the_head_first():
     source, target, _ = RelationTask({"P57": "director"}).encode(
         RelationExample(tokens, head=Span(4, 5), tail=Span(0, 2), label="P57")
     )
-    assert source == (
-        "[ Born Bright ] was a [ Dido ] film . The relationship between [ Dido ] and [ Born Bright ] is"
-    )
+    assert source == ("[ Born Bright ] was a [ Dido ] film . The relationship between [ Dido ] and [ Born Bright ] is")
     assert target == "relationship between [ Dido ] and [ Born Bright ] = director"
 
 
@@ -166,9 +160,7 @@ def test_unusable_label_names_are_refused(labels, match):
 def test_raw_texts():
     assert NerTask(NAMES).as_example("Ann met Bo.").tokens == ("Ann", "met", "Bo", ".")
     assert NerTask(NAMES).as_example(["Ann", "met"]).tokens == ("Ann", "met")
-    assert SrlTask(["A0"]).as_example("She [ sold ] it.") == SrlExample(
-        ("She", "sold", "it", "."), Span(1, 2)
-    )
+    assert SrlTask(["A0"]).as_example("She [ sold ] it.") == SrlExample(("She", "sold", "it", "."), Span(1, 2))
     assert RelationTask(["in"]).as_example("[Ann Lee] lives in [Oslo].") == RelationExample(
         ("Ann", "Lee", "lives", "in", "Oslo", "."), Span(0, 2), Span(4, 5)
     )

@@ -39,11 +39,7 @@ def found(example):
 
 
 @settings(max_examples=300, deadline=None)
-@given(
-    st.lists(
-        st.tuples(st.lists(TAG, min_size=6, max_size=6), st.lists(TAG, min_size=6, max_size=6)), min_size=1
-    )
-)
+@given(st.lists(st.tuples(st.lists(TAG, min_size=6, max_size=6), st.lists(TAG, min_size=6, max_size=6)), min_size=1))
 def test_entity_f1_is_seqeval_s(pairs):
     tokens = ("w",) * 6
     gold, predicted, gold_tags, predicted_tags = [], [], [], []

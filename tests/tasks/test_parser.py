@@ -31,9 +31,7 @@ REST = "works for [ Acme | organization ] in [ Paris | location ] ."
             {"format_error", "wrong_reconstruction"},
             id="closing bracket without opening is a word",
         ),
-        pytest.param(
-            f"[ John Smith | persn ] {REST}", {ACME, PARIS}, set(), {"label_error"}, id="unknown label"
-        ),
+        pytest.param(f"[ John Smith | persn ] {REST}", {ACME, PARIS}, set(), {"label_error"}, id="unknown label"),
         pytest.param(
             f"[ John Smith | person | works for = Acme Corp ] {REST}",
             {JOHN, ACME, PARIS},
@@ -139,9 +137,7 @@ def test_nearest_tail_and_then_the_next():
     bo, al, other = Span(0, 1, "P"), Span(2, 3, "P"), Span(4, 5, "P")
     one = task.decode(tokens, "[ Bo | P | knows = Al ] met [ Al | P ] and [ Al | P ] .").prediction
     assert one.relations == (Relation(bo, al, "knows"),)
-    two = task.decode(
-        tokens, "[ Bo | P | knows = Al | knows = Al ] met [ Al | P ] and [ Al | P ] ."
-    ).prediction
+    two = task.decode(tokens, "[ Bo | P | knows = Al | knows = Al ] met [ Al | P ] and [ Al | P ] .").prediction
     assert set(two.relations) == {Relation(bo, al, "knows"), Relation(bo, other, "knows")}
 
 

@@ -46,9 +46,7 @@ def test_fractions_are_those_of_the_reference():
     assert len(fraction_indices(922, 0.05, 3)) == 46
 
 
-@pytest.mark.parametrize(
-    ("fraction", "match"), [(0.0, "above 0"), (1.5, "up to 1"), (0.001, "rounds to none")]
-)
+@pytest.mark.parametrize(("fraction", "match"), [(0.0, "above 0"), (1.5, "up to 1"), (0.001, "rounds to none")])
 def test_fractions_that_make_no_sense(fraction, match):
     with pytest.raises(ValueError, match=match):
         fraction_indices(100, fraction, 0)

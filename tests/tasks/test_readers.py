@@ -154,9 +154,7 @@ def test_fewrel(write):
     path = write({"P1": [item], "P2": []})
     assert read_fewrel(path) == [RelationExample(tuple(item["tokens"]), Span(1, 3), Span(4, 5), "P1")]
     assert read_fewrel(path)[0].id == "P1:0"
-    refused(
-        read_fewrel, write({"P1": [item | {"h": ["x", "Q1", [[1, 3]]]}]}), "P1:0", "consecutive positions"
-    )
+    refused(read_fewrel, write({"P1": [item | {"h": ["x", "Q1", [[1, 3]]]}]}), "P1:0", "consecutive positions")
     refused(read_fewrel, write({"P1": [item | {"t": ["x", "Q1", [[5]]]}]}), "below 5 under 't'")
     refused(read_fewrel, write({"P1": [item | {"t": ["x", "Q1", []]}]}), "under 't'")
     refused(read_fewrel, write([]), "an object from relation to instances")

@@ -26,9 +26,7 @@ from peft_fishdip.tasks.roundtrip import main, round_trip
 from .tiny import tiny_tokenizer
 
 # Few words, so that they repeat, among them the format's own characters and their escapes.
-WORD = st.sampled_from(
-    ["a", "b", "[", "]", "|", "=", "x=y", "[belief]", "&lsqb;", "&amp;", "not", "given", ","]
-)
+WORD = st.sampled_from(["a", "b", "[", "]", "|", "=", "x=y", "[belief]", "&lsqb;", "&amp;", "not", "given", ","])
 BLANK = st.sampled_from(["", " ", "\xa0", "\n"])
 LABELS = {"A": "kind a", "B": "kind b"}
 

@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 
 from peft_fishdip.tasks.text import SPECIAL, escape, sentence, tokenize, unescape
 
-PIECES = st.sampled_from(
-    ["[", "]", "|", "=", ",", "&", "amp;", "lsqb", "vert", "comma", ";", "&lsqb;", "a", " "]
-)
+PIECES = st.sampled_from(["[", "]", "|", "=", ",", "&", "amp;", "lsqb", "vert", "comma", ";", "&lsqb;", "a", " "])
 NASTY = st.one_of(st.text(), st.lists(PIECES).map("".join))
 
 

@@ -14,9 +14,7 @@ def tiny_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
 
 
 def tiny_model(vocabulary: int) -> T5ForConditionalGeneration:
@@ -44,7 +42,5 @@ def fit(model, tokenizer, pairs: Sequence[tuple[str, str]], steps: int) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for _ in range(steps):
         optimizer.zero_grad()
-        model(
-            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], labels=labels
-        ).loss.backward()
+        model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], labels=labels).loss.backward()
         optimizer.step()

@@ -27,9 +27,7 @@ def _example(item: object, path: StrPath, where: str) -> JointExample:
         label = get(relation, "type", str, path, where)
         ends = [get(relation, end, int, path, where) for end in ("head", "tail")]
         if not all(0 <= end < len(spans) for end in ends):
-            raise DataFormatError(
-                path, where, f"head and tail below the number of entities, {len(spans)}", relation
-            )
+            raise DataFormatError(path, where, f"head and tail below the number of entities, {len(spans)}", relation)
         relations.append(Relation(spans[ends[0]], spans[ends[1]], label))
     return JointExample(tuple(tokens), tuple(spans), tuple(relations), str(item.get("orig_id", "")))
 

@@ -35,9 +35,7 @@ def read_multiwoz(path: StrPath, *, domains: Iterable[str] = MULTIWOZ_SLOTS) -> 
     else:
         data = read_json(path)
     if not isinstance(data, dict):
-        raise DataFormatError(
-            path, "top level", "an object from dialogue id to dialogue", type(data).__name__
-        )
+        raise DataFormatError(path, "top level", "an object from dialogue id to dialogue", type(data).__name__)
     wanted = frozenset(domains)
     examples = []
     for name, dialogue in data.items():
@@ -89,11 +87,7 @@ def read_woz(path: StrPath) -> list[DstExample]:
             state = []
             for act in get(turn, "belief_state", list, path, where):
                 for slot in get(act, "slots", list, path, where):
-                    if (
-                        not isinstance(slot, list)
-                        or len(slot) != 2
-                        or not all(isinstance(x, str) for x in slot)
-                    ):
+                    if not isinstance(slot, list) or len(slot) != 2 or not all(isinstance(x, str) for x in slot):
                         raise DataFormatError(path, where, "[slot, value] under 'slots'", slot)
                     if act.get("act") == "inform":
                         state.append(SlotValue("restaurant", slot[0], slot[1]))

@@ -32,9 +32,7 @@ def _mention(item: Any, key: str, length: int, path: StrPath, where: str) -> Spa
     except (IndexError, TypeError):
         contiguous = False
     if not contiguous:
-        expected = (
-            f"[name, id, [[position, ...], ...]] with consecutive positions below {length} under {key!r}"
-        )
+        expected = f"[name, id, [[position, ...], ...]] with consecutive positions below {length} under {key!r}"
         raise DataFormatError(path, where, expected, entity)
     return Span(start, end)
 

@@ -12,9 +12,7 @@ from .common import DataFormatError, StrPath, read_lines
 from .conll import Row, column_blocks
 
 
-def read_srl_columns(
-    path: StrPath, *, word: int = 0, predicate: int = 2, arguments: int = 4
-) -> list[SrlExample]:
+def read_srl_columns(path: StrPath, *, word: int = 0, predicate: int = 2, arguments: int = 4) -> list[SrlExample]:
     """Read one file that holds words and propositions, one example per predicate.
 
     `word` and `predicate` are column numbers (the predicate column has "-" where there is none); one column
@@ -71,9 +69,7 @@ def _propositions(words: tuple[str, ...], rows: list[Row], path: StrPath, name: 
 def _verb(spans: list[Span], position: int) -> Span:
     """The V span at `position`, or one elsewhere (a C-V is at `position`), or the token itself."""
     verbs = [span for span in spans if span.label == "V"]
-    return next(
-        (v for v in verbs if v.start <= position < v.end), (*verbs, Span(position, position + 1, "V"))[0]
-    )
+    return next((v for v in verbs if v.start <= position < v.end), (*verbs, Span(position, position + 1, "V"))[0])
 
 
 def read_srl_lines(path: StrPath) -> list[SrlExample]:
@@ -99,11 +95,7 @@ def read_srl_lines(path: StrPath) -> list[SrlExample]:
         try:
             spans = tags_to_spans(tags, "conll")
         except TagError as error:
-            raise DataFormatError(
-                path, number, f"{error.expected} as tag {error.position}", error.found
-            ) from None
+            raise DataFormatError(path, number, f"{error.expected} as tag {error.position}", error.found) from None
         arguments = tuple(span for span in spans if span.label != "V")
-        examples.append(
-            SrlExample(tuple(words), _verb(spans, int(index)), arguments, f"{Path(path).name}:{number}")
-        )
+        examples.append(SrlExample(tuple(words), _verb(spans, int(index)), arguments, f"{Path(path).name}:{number}"))
     return examples
