@@ -19,6 +19,8 @@ from .targets import Target
 MIN_RMS = 1e-3
 """Scale of a tensor that starts at zero, as a bias does; Adafactor's epsilon_2."""
 
+NESTED = "_use_nested_tensor_without_fishdip"
+
 
 class Injection:
     """One adapter on its way into a model."""
@@ -87,6 +89,10 @@ def wrapped(model: nn.Module, modules: dict[str, nn.Module]) -> dict[str, FishDi
                 parent._modules[leaf] = layers[id(child)]
                 if isinstance(parent, nn.TransformerEncoderLayer):
                     layers[id(child)].register_forward_pre_hook(no_fast_path)
+    for encoder in model.modules():
+        if isinstance(encoder, nn.TransformerEncoder) and any(isinstance(m, FishDipLayer) for m in encoder.modules()):
+            encoder.__dict__.setdefault(NESTED, encoder.use_nested_tensor)
+            encoder.use_nested_tensor = False  # only the fast path can work with nested tensors
     return {name: layers[id(module)] for name, module in modules.items()}
 
 
@@ -97,6 +103,8 @@ def no_fast_path(module: nn.Module, inputs: object) -> None:
 def unwrap(model: nn.Module) -> None:
     """Put the wrapped modules back."""
     for parent in list(model.modules()):
+        if NESTED in parent.__dict__:
+            parent.use_nested_tensor = parent.__dict__.pop(NESTED)
         for leaf, child in parent._modules.items():
             if isinstance(child, FishDipLayer):
                 parent._modules[leaf] = child.base_layer

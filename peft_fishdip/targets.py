@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from peft import TaskType
@@ -17,7 +17,7 @@ from .config import FishDipConfig
 from .layer import FishDipLayer
 
 # PEFT trains these whole, but only says so in modules_to_save after the adapter is in
-HEADS = {TaskType.TOKEN_CLS: ["classifier", "score"], TaskType.QUESTION_ANS: ["qa_outputs"]}
+HEADS: dict[Any, list[str]] = {TaskType.TOKEN_CLS: ["classifier", "score"], TaskType.QUESTION_ANS: ["qa_outputs"]}
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -165,7 +165,7 @@ def refuse_unsupported(target: Target, modules: Mapping[str, nn.Module]) -> None
 def warn_of_the_unreachable(model: nn.Module, reached: Iterable[nn.Parameter]) -> None:
     """Say which parameters stay frozen although all were asked for: no module that could be wrapped reads them."""
     reached_ids = {id(tensor) for tensor in reached}
-    holders = [("", model), *((f"{name}.", module) for name, module in model.named_modules())]
+    holders = [(f"{name}." if name else "", module) for name, module in model.named_modules()]
     left = {
         prefix + leaf
         for prefix, module in holders
