@@ -9,7 +9,22 @@ from benchmarks.base_model import denoising_batch, train_tokenizer
 from benchmarks.settings import load_experiment
 from benchmarks.training import warmup_and_decay
 
-TINY = "--base-steps 2 --d-model 32 --layers 1 --vocab-size 400 --steps 4 --batch-size 2 --max-test 2".split()
+TINY = [
+    "--base-steps",
+    "2",
+    "--d-model",
+    "32",
+    "--layers",
+    "1",
+    "--vocab-size",
+    "400",
+    "--steps",
+    "4",
+    "--batch-size",
+    "2",
+    "--max-test",
+    "2",
+]
 
 
 @pytest.fixture(scope="module")
