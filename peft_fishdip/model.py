@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 import warnings
@@ -367,7 +368,7 @@ class FishDipModel(BaseTuner):
         states = self._states()
         check_combination(states, adapters, weights, adapter_name, combination_type)
         first = states[adapters[0]]
-        self.peft_config[adapter_name] = self.peft_config[adapters[0]]
+        self.peft_config[adapter_name] = copy.deepcopy(self.peft_config[adapters[0]])
         try:
             self.inject_adapter(self.model, adapter_name)
         except Exception:

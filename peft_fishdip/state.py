@@ -51,6 +51,9 @@ class SparseDelta:
         self.union = torch.cat([active, frozen]) if frozen.numel() else active
         self.csr: Tensor | None = None
 
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"csr": None}  # sparse tensors cannot be copied
+
     def __len__(self) -> int:
         return self.union.numel()
 
