@@ -11,7 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_callback import ExportableState
 
 from .config import checked_counts
-from .examples import Collator
+from .examples import Collator, is_indexed
 from .losses import LossFn
 from .mask_update import MaskUpdate
 from .model import FishDipModel
@@ -37,6 +37,7 @@ class FishDipCallback(TrainerCallback, ExportableState):
         self.dataset = dataset
         self.data_collator = data_collator
         self.loss_fn = loss_fn
+        self.given = [name for name in ("dataset", "data_collator", "loss_fn") if getattr(self, name) is not None]
         self.updates: list[MaskUpdate] = []
         self._figures: dict[str, float] = {}
         self._tuner: FishDipModel | None = None
@@ -44,7 +45,18 @@ class FishDipCallback(TrainerCallback, ExportableState):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Find the tuner; after a resume, restore which entries of the loaded adapter are active."""
+        """Find the tuner; after a resume, restore which entries of the loaded adapter are active.
+
+        Raises:
+            ValueError: there is no Fish-Dip adapter; or the Trainer has made this callback anew, without what the first
+                one was given.
+        """
+        lost = [name for name in self.given if getattr(self, name) is None]
+        if lost:
+            raise ValueError(
+                "restore_callback_states_from_checkpoint=True makes a new FishDipCallback, without the "
+                f"{' and '.join(lost)} that the first one was given; leave it False: this callback restores itself."
+            )
         self._tuner = find_tuner(kwargs["model"])
         saved: Any = state.stateful_callbacks
         loaded = saved.get(type(self).__name__) if isinstance(saved, dict) else None
@@ -59,10 +71,10 @@ class FishDipCallback(TrainerCallback, ExportableState):
             return
         loader = kwargs["train_dataloader"]
         dataset = self.dataset if self.dataset is not None else loader.dataset
-        if not hasattr(dataset, "__len__"):
+        if self.dataset is None and not is_indexed(dataset):
             raise ValueError(
-                "the Trainer's training set has no length; give FishDipCallback(dataset=...) the examples "
-                "to choose from."
+                "the Trainer's training set is a stream, without numbered examples; give FishDipCallback(dataset=...) "
+                "the examples to choose from."
             )
         update = tuner.update_mask(
             dataset,
@@ -105,7 +117,8 @@ class FishDipCallback(TrainerCallback, ExportableState):
         if self._tuner is None:
             return {"args": {}, "attributes": {}}
         adapter = self._tuner._state(None)
-        return {"args": {}, "attributes": {"counts": adapter.counts, "num_updates": adapter.num_updates}}
+        attributes = {"counts": adapter.counts, "num_updates": adapter.num_updates, "given": self.given}
+        return {"args": {}, "attributes": attributes}
 
     def _restore(self, attributes: dict[str, Any]) -> None:
         if self._tuner is None or not attributes.get("counts"):

@@ -175,14 +175,26 @@ def test_a_resumed_run_goes_on_exactly(saved_at: int, dropped: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("restore", [False, True])
-def test_restoring_callback_states_keeps_what_the_callback_was_given(restore: bool, tmp_path: Path) -> None:
-    own = classifier_examples(7, seed=9)
+def test_a_run_resumes_whether_or_not_the_trainer_restores_callbacks(restore: bool, tmp_path: Path) -> None:
     settings = {"save_strategy": "steps", "save_steps": 3, "restore_callback_states_from_checkpoint": restore}
-    first, expected = trainer(tmp_path, tuned(bert_classifier(), update_interval=2), FishDipCallback(own), **settings)
+    first, expected = trainer(tmp_path, tuned(bert_classifier(), update_interval=2), FishDipCallback(), **settings)
     first.train()
-    resumed, found = trainer(tmp_path, tuned(bert_classifier(), update_interval=2), FishDipCallback(own), **settings)
+    resumed, found = trainer(tmp_path, tuned(bert_classifier(), update_interval=2), FishDipCallback(), **settings)
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
     assert all(same(state, expected.steps[step]) for step, state in found.steps.items())
+    assert list(found.steps) == [4, 5, 6]
+
+
+def test_a_trainer_that_would_lose_the_callback_s_dataset_is_refused(tmp_path: Path) -> None:
+    own = classifier_examples(7, seed=9)
+    settings = {"save_strategy": "steps", "save_steps": 3, "restore_callback_states_from_checkpoint": True}
+    first, _ = trainer(tmp_path, tuned(bert_classifier()), FishDipCallback(own, padded), **settings)
+    first.train()
+    resumed, _ = trainer(tmp_path, tuned(bert_classifier()), FishDipCallback(own, padded), **settings)
+    with pytest.raises(
+        ValueError, match="without the dataset and data_collator that the first one was given; leave it"
+    ):
+        resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
 
 
 def test_the_best_model_at_the_end_has_its_mask_and_values(tmp_path: Path) -> None:
@@ -246,7 +258,7 @@ def test_training_on_a_mask_that_no_example_scored_works_and_warns_once(tmp_path
 
 def test_a_plain_loop_trains_and_learns() -> None:
     model, examples = tuned(tied_t5(), density=0.1, dropped="freeze"), seq2seq_examples(6)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.02)  # all parameters: frozen ones have no gradient
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)  # all parameters: frozen ones have no gradient
     losses = []
     for step in range(12):
         if step % 4 == 0:
@@ -257,6 +269,6 @@ def test_a_plain_loop_trains_and_learns() -> None:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert losses[-1] < 0.8 * losses[0]
     assert all(first > second for first, second in itertools.pairwise(losses[:3]))
