@@ -68,7 +68,12 @@ class Task(ABC, Generic[E]):
             return cast(E, item)
         if isinstance(item, str):
             return self.from_text(item)
-        return self.from_tokens(cast("Sequence[str]", item))
+        if isinstance(item, Sequence):
+            return self.from_tokens(item)
+        raise TypeError(
+            f"the task {self.name!r} takes {self.example_type.__name__} records, raw texts or tokens, "
+            f"got {type(item).__name__}"
+        )
 
     @abstractmethod
     def source(self, example: E) -> str:
@@ -83,6 +88,9 @@ class Task(ABC, Generic[E]):
 
     def encode(self, example: E) -> Encoded:
         """Source and target text of an example, and the problems met. Raises as `target` does."""
+        if not isinstance(example, self.example_type):
+            kind = self.example_type.__name__
+            raise TypeError(f"the task {self.name!r} encodes {kind} records, got {type(example).__name__}")
         target, problems = self.target(example)
         return Encoded(self.source(example), target, tuple(problems))
 

@@ -77,18 +77,23 @@ def parse(text: str) -> Parsed:
 
 @dataclass(frozen=True)
 class LabelledBracket:
-    """A bracket found in the sentence: its span there, its words as generated, its tags after the label."""
+    """A bracket found in the sentence: its span there, its words as generated, its (relation, tail) tags."""
 
     span: Span
     name: str
-    tags: tuple[tuple[str, ...], ...]
+    relations: tuple[tuple[str, str], ...]
 
 
-def read_brackets(tokens: Sequence[str], text: str, labels: Labels) -> tuple[list[LabelledBracket], list[Problem]]:
+_NO_RELATIONS = Labels((), "relation")
+
+
+def read_brackets(
+    tokens: Sequence[str], text: str, labels: Labels, relation_labels: Labels = _NO_RELATIONS
+) -> tuple[list[LabelledBracket], list[Problem]]:
     """Brackets of a generated text on the sentence's tokens, and the errors met.
 
     A span reaches from its first to its last aligned token; a bracket without one is dropped, as is one
-    without a known label.
+    without a known label, and a tag after the label that is no `relation = tail` of a known relation.
     """
     problems: list[Problem] = []
     if text.count("[") != text.count("]"):
@@ -114,7 +119,16 @@ def read_brackets(tokens: Sequence[str], text: str, labels: Labels) -> tuple[lis
             )
             continue
         span = Span(aligned[0], aligned[-1] + 1, label)
-        found.append(LabelledBracket(span, bracket.name, bracket.tags[1:]))
+        relations = []
+        for tag in bracket.tags[1:]:
+            relation = relation_labels.label(tag[0])
+            if len(tag) != 2:
+                problems.append(Problem("format_error", f"{' = '.join(tag)!r} is not 'relation = tail'"))
+            elif relation is None:
+                problems.append(Problem("label_error", f"unknown relation {tag[0]!r}"))
+            else:
+                relations.append((relation, tag[1]))
+        found.append(LabelledBracket(span, bracket.name, tuple(relations)))
     return found, problems
 
 

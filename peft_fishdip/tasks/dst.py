@@ -29,6 +29,9 @@ class DstTask(Task[DstExample]):
     truncation_side: ClassVar[str] = "left"
 
     def __init__(self, ontology: Mapping[str, Iterable[str]]) -> None:
+        for domain, slots in ontology.items():
+            if isinstance(slots, str):
+                raise ValueError(f"domain {domain!r}: got the text {slots!r}; pass a list of slots")
         self.ontology = {domain: tuple(sorted(slots)) for domain, slots in ontology.items()}
         self._slots: dict[str, tuple[str, str]] = {}
         for domain, slots in self.ontology.items():

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from .base import Task
-from .generation import encode_sources
+from .generation import check_positive, encode_sources
 
 E = TypeVar("E")
 
@@ -26,6 +26,7 @@ def to_features(
     Sources that are too long are cut on the task's side, targets at their end. Warns of targets cut and of
     what the targets cannot carry (crossing spans and the like), with counts.
     """
+    check_positive(max_source_length=max_source_length, max_target_length=max_target_length)
     encoded = [task.encode(example) for example in examples]
     if not encoded:
         return []

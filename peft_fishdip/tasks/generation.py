@@ -33,9 +33,15 @@ def generate(
     is padded and running out of memory shows at once. A source longer than `max_source_length` tokens loses
     its end, or its beginning with `truncation_side="left"`. The model's mode (train or eval) is restored.
     """
+    if isinstance(sources, str):
+        raise TypeError("generate takes a list of sources; put the one source into a list")
     check_model(model)
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}: must be at least 1")
+    check_positive(
+        batch_size=batch_size,
+        num_beams=num_beams,
+        max_source_length=max_source_length,
+        max_new_tokens=max_new_tokens,
+    )
     features = encode_sources(tokenizer, sources, max_source_length, truncation_side)
     order = sorted(range(len(features)), key=lambda i: -len(features[i]))
     texts = [""] * len(sources)
@@ -128,7 +134,14 @@ def evaluating(model: Any) -> Iterator[None]:
 
 def check_model(model: Any) -> None:
     """Refuse models without an encoder."""
-    if not getattr(model.config, "is_encoder_decoder", False):
+    if not getattr(getattr(model, "config", None), "is_encoder_decoder", False):
         raise ValueError(
             f"{type(model).__name__} is no encoder-decoder model; the tasks are written for models such as T5"
         )
+
+
+def check_positive(**values: int) -> None:
+    """Refuse sizes and counts below 1."""
+    for name, value in values.items():
+        if value < 1:
+            raise ValueError(f"{name}={value}: must be at least 1")

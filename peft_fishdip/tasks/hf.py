@@ -37,7 +37,11 @@ def to_dataset(examples: Sequence[Any]) -> Dataset:
 
 def from_dataset(dataset: Iterable[dict[str, Any]], kind: type[E]) -> list[E]:
     """Records of type `kind` from the rows of `to_dataset`; further columns are ignored."""
-    return [*map(_constructor(kind), dataset)]
+    rows = list(dataset)
+    for column in _fields(kind):
+        if rows and column not in rows[0]:
+            raise ValueError(f"no column {column!r}; the data set has {', '.join(rows[0])}")
+    return [*map(_constructor(kind), rows)]
 
 
 def from_tagged_dataset(
@@ -54,14 +58,14 @@ def from_tagged_dataset(
     names = getattr(getattr(feature, "feature", feature), "names", None)
     examples = []
     for number, row in enumerate(dataset):
-        values = [names[tag] if names else tag for tag in row[tags]]
+        values = [names[tag] if names and 0 <= tag < len(names) else tag for tag in row[tags]]
         if len(values) != len(row[tokens]):
             raise ValueError(f"row {number}: {len(row[tokens])} tokens but {len(values)} tags")
         try:
             spans = tags_to_spans(values, scheme)
         except TagError as error:
             raise ValueError(f"row {number}: {error}") from None
-        examples.append(NerExample(tuple(row[tokens]), tuple(spans), str(row.get("id", number))))
+        examples.append(NerExample(row[tokens], tuple(spans), str(row.get("id", number))))
     return examples
 
 

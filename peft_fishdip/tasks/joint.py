@@ -61,38 +61,10 @@ class JointTask(Task[JointExample]):
 
     def decode(self, example: JointExample | str | Sequence[str], text: str) -> Decoded[JointExample]:
         example = self.as_example(example)
-        found, problems = read_brackets(example.tokens, text, self.entity_labels)
-        relations = self._relations(found, problems)
+        found, problems = read_brackets(example.tokens, text, self.entity_labels, self.relation_labels)
+        relations = _resolve_tails(found, problems)
         prediction = JointExample(example.tokens, tuple(b.span for b in found), tuple(relations), example.id)
         return Decoded(prediction, tuple(problems), text)
-
-    def _relations(self, found: list[LabelledBracket], problems: list[Problem]) -> set[Relation]:
-        by_name: dict[str, list[Span]] = {}
-        for bracket in found:
-            by_name.setdefault(bracket.name, []).append(bracket.span)
-        relations: set[Relation] = set()
-        for bracket in found:
-            for tag in bracket.tags:
-                if len(tag) != 2:
-                    problems.append(Problem("format_error", f"{' = '.join(tag)!r} is not 'relation = tail'"))
-                    continue
-                label = self.relation_labels.label(tag[0])
-                if label is None:
-                    problems.append(Problem("label_error", f"unknown relation {tag[0]!r}"))
-                    continue
-                if tag[1] not in by_name:
-                    problems.append(Problem("entity_error", f"the tail {tag[1]!r} of {tag[0]!r} is no entity"))
-                    continue
-                head = bracket.span
-                # The nearest entity of that name; the next one if that relation is there already.
-                for tail in sorted(
-                    by_name[tag[1]], key=lambda t: min(abs(t.start - head.end), abs(head.start - t.end))
-                ):
-                    relation = Relation(head, tail, label)
-                    if relation not in relations:
-                        relations.add(relation)
-                        break
-        return relations
 
     def score(
         self,
@@ -105,3 +77,24 @@ class JointTask(Task[JointExample]):
         entities = micro_f1([set(x.spans) for x in gold], [set(x.spans) for x in found])
         relations = micro_f1([set(x.relations) for x in gold], [set(x.relations) for x in found])
         return entities.as_dict("entity_") | relations.as_dict("relation_")
+
+
+def _resolve_tails(found: list[LabelledBracket], problems: list[Problem]) -> set[Relation]:
+    """The relations of all brackets; a tail that names no entity is an entity_error."""
+    by_name: dict[str, list[Span]] = {}
+    for bracket in found:
+        by_name.setdefault(bracket.name, []).append(bracket.span)
+    relations: set[Relation] = set()
+    for bracket in found:
+        for label, name in bracket.relations:
+            if name not in by_name:
+                problems.append(Problem("entity_error", f"the tail {name!r} of {label!r} is no entity"))
+                continue
+            head = bracket.span
+            # The nearest entity of that name; the next one if that relation is there already.
+            for tail in sorted(by_name[name], key=lambda t: min(abs(t.start - head.end), abs(head.start - t.end))):
+                relation = Relation(head, tail, label)
+                if relation not in relations:
+                    relations.add(relation)
+                    break
+    return relations

@@ -22,7 +22,12 @@ class Labels:
         self.names: dict[str, str] = names
         self._labels: dict[str, str] = {}
         for label, name in names.items():
-            if not name or name != " ".join(name.split()) or any(c in SPECIAL for c in name):
+            if (
+                not isinstance(name, str)
+                or not name
+                or name != " ".join(name.split())
+                or any(c in SPECIAL for c in name)
+            ):
                 raise ValueError(
                     f"{what} {label!r}: its name {name!r} must be words separated by single spaces, without "
                     f"any of {' '.join(SPECIAL)}; pass a mapping from label to such a name"

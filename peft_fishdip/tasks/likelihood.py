@@ -9,7 +9,7 @@ import torch
 from tqdm.auto import tqdm
 
 from .base import check_lengths
-from .generation import check_model, encode_sources, evaluating
+from .generation import check_model, check_positive, encode_sources, evaluating
 from .records import RelationExample
 from .relation import RelationTask
 
@@ -47,17 +47,19 @@ def candidate_losses(
 ) -> list[list[float]]:
     """-log p(target of the label | source) for every example and candidate label, shape (examples, labels).
 
-    Summed over the target's tokens. `reference=True` gives the loss of the reference: targets are padded to
-    `max_length`, padding counts as if it were to be generated, and the mean is taken over all positions.
+    Summed over the target's tokens. Sources are cut to `max_length` tokens. `reference=True` gives the loss of
+    the reference: targets are cut or padded to `max_length`, padding counts as if it were to be generated, and
+    the mean is taken over all positions.
     """
     check_model(model)
+    check_positive(batch_size=batch_size, max_length=max_length)
     encoded = encode_sources(tokenizer, [task.source(x) for x in examples], max_length, "right")
     pairs = []
     for row, example in enumerate(examples):
         targets = tokenizer(
             text_target=[task.candidate(example, label) for label in labels],
-            truncation=True,
-            max_length=max_length,
+            truncation=reference,
+            max_length=max_length if reference else None,
         )["input_ids"]
         pairs += [(row, column, encoded[row], target) for column, target in enumerate(targets)]
     pairs.sort(key=lambda pair: (-len(pair[2]), -len(pair[3])))

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterable, Sequence, Set
 from dataclasses import dataclass
 
 from .base import check_lengths
-from .records import DstExample, SlotValue, Span
+from .records import DstExample, Span
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,8 @@ def reference_joint_accuracy(gold: Sequence[DstExample], texts: Sequence[str]) -
     """Joint accuracy of generated texts as the reference computes it.
 
     It compares strings cut at commas between the first and the last `[belief]`. An empty state is read as
-    one empty string and never equals the empty gold state; values with a comma fall apart; hyphens of gold
-    values turn into spaces. Kept to compare with numbers that were computed this way.
+    one empty string and never equals the empty gold state; values with a comma fall apart; hyphens count as
+    spaces. Kept to compare with numbers that were computed this way.
     """
     check_lengths(gold, texts)
     marker = "[belief]"
@@ -113,12 +113,9 @@ def reference_joint_accuracy(gold: Sequence[DstExample], texts: Sequence[str]) -
     for example, text in zip(gold, texts, strict=True):
         body = text[text.find(marker) + len(marker) : text.rfind(marker)]
         found = {entry.strip() for entry in body.split(",") if "not given" not in entry}
-        right += found == {_words(entry).replace("-", " ") for entry in example.state}
+        state = {f"{entry.domain} {entry.slot} {entry.value}" for entry in example.state}
+        right += {entry.replace("-", " ") for entry in found} == {entry.replace("-", " ") for entry in state}
     return right / len(gold) if gold else 0.0
-
-
-def _words(entry: SlotValue) -> str:
-    return f"{entry.domain} {entry.slot} {entry.value}"
 
 
 def mean_std(values: Sequence[float]) -> tuple[float, float]:

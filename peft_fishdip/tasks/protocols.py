@@ -14,6 +14,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TypeVar
 
+from .readers.common import DataFormatError, read_json
 from .records import Record, RelationExample
 
 R = TypeVar("R", bound=Record)
@@ -28,11 +29,17 @@ def fraction_indices(size: int, fraction: float, seed: int) -> list[int]:
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction={fraction!r}: give a share above 0 and up to 1, e.g. 0.01 for 1 %")
     count = round(fraction * size)
-    if count == 0:
+    if count < 1:
         raise ValueError(f"fraction={fraction!r} of {size} examples rounds to none; take a larger one")
     indices = list(range(size))
-    random.Random(seed).shuffle(indices)
+    _generator(seed).shuffle(indices)
     return indices[:count]
+
+
+def _generator(seed: int) -> random.Random:
+    if not isinstance(seed, int):
+        raise TypeError(f"seed={seed!r}: give an integer, so that the same examples can be drawn again")
+    return random.Random(seed)
 
 
 @dataclass(frozen=True)
@@ -51,10 +58,13 @@ def sample_episode(
 
     Raises ValueError where there are fewer.
     """
+    for name, value, least in (("num_ways", num_ways, 1), ("num_shots", num_shots, 1), ("num_queries", num_queries, 0)):
+        if value < least:
+            raise ValueError(f"{name}={value}: must be at least {least}")
     by_label = _by_label(examples)
     if num_ways > len(by_label):
         raise ValueError(f"num_ways={num_ways}, but the examples have only {len(by_label)} relations")
-    generator = random.Random(seed)
+    generator = _generator(seed)
     labels = generator.sample(list(by_label), num_ways)
     support: list[RelationExample] = []
     query: list[RelationExample] = []
@@ -83,7 +93,7 @@ def meta_split(
         raise ValueError(
             f"num_test_relations={num_test_relations}: leave at least one of the {len(by_label)} relations on each side"
         )
-    test = set(random.Random(seed).sample(list(by_label), num_test_relations))
+    test = set(_generator(seed).sample(list(by_label), num_test_relations))
     sides: tuple[list[RelationExample], list[RelationExample]] = ([], [])
     for label, group in by_label.items():
         sides[label in test].extend(group)
@@ -108,7 +118,10 @@ def write_ids(path: str | PathLike[str], examples: Iterable[Record]) -> None:
 
 def select_ids(path: str | PathLike[str], examples: Sequence[R]) -> list[R]:
     """The examples whose ids `write_ids` wrote, in that order; ValueError where one is missing."""
-    ids = json.loads(Path(path).read_text(encoding="utf-8"))
+    ids = read_json(path)
+    if not isinstance(ids, list) or not all(isinstance(name, str) for name in ids):
+        raise DataFormatError(path, "top level", "a list of ids as texts", ids)
+    _check_ids(ids)
     _check_ids([example.id for example in examples])
     by_id = {example.id: example for example in examples}
     missing = [name for name in ids if name not in by_id]

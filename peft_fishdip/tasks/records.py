@@ -7,6 +7,7 @@ same thing. `id` names the example and takes no part in equality.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -65,6 +66,12 @@ def _span_key(span: Span) -> tuple[int, int, str]:
     return (span.start, -span.end, span.label)
 
 
+def _as_tokens(tokens: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(tokens, str) or not all(isinstance(token, str) for token in tokens):
+        raise TypeError(f"tokens={tokens!r}: give a sequence of texts; `tokenize` splits a raw sentence")
+    return tuple(tokens)
+
+
 def _check_inside(spans: tuple[Span, ...], tokens: tuple[str, ...], what: str) -> None:
     for span in spans:
         if span.end > len(tokens):
@@ -96,7 +103,7 @@ class NerExample:
     id: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tokens", tuple(self.tokens))
+        object.__setattr__(self, "tokens", _as_tokens(self.tokens))
         object.__setattr__(self, "spans", tuple(sorted(set(self.spans), key=_span_key)))
         _check_inside(self.spans, self.tokens, "entity")
 
@@ -111,7 +118,7 @@ class JointExample:
     id: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tokens", tuple(self.tokens))
+        object.__setattr__(self, "tokens", _as_tokens(self.tokens))
         object.__setattr__(self, "spans", tuple(sorted(set(self.spans), key=_span_key)))
         relations = sorted(set(self.relations), key=lambda r: (*_span_key(r.head), *_span_key(r.tail), r.label))
         object.__setattr__(self, "relations", tuple(relations))
@@ -134,7 +141,7 @@ class RelationExample:
     id: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tokens", tuple(self.tokens))
+        object.__setattr__(self, "tokens", _as_tokens(self.tokens))
         _check_inside((self.head, self.tail), self.tokens, "entity")
 
 
@@ -148,7 +155,7 @@ class SrlExample:
     id: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tokens", tuple(self.tokens))
+        object.__setattr__(self, "tokens", _as_tokens(self.tokens))
         object.__setattr__(self, "arguments", tuple(sorted(set(self.arguments), key=_span_key)))
         _check_inside((self.predicate,), self.tokens, "predicate")
         _check_inside(self.arguments, self.tokens, "argument")

@@ -57,7 +57,7 @@ class SrlTask(Task[SrlExample]):
 
 def split_marked(text: str, count: int, what: str) -> tuple[tuple[str, ...], list[Span]]:
     """Tokens of a raw text, and the spans of its `count` bracketed parts; ValueError otherwise."""
-    parts = re.split(r"\[([^\[\]]+)\]", text)
+    parts = re.split(r"\[([^\[\]]*[^\[\]\s][^\[\]]*)\]", text)
     if len(parts) != 2 * count + 1 or any(c in part for part in parts for c in "[]"):
         raise ValueError(f"{text!r}: put brackets around {what}")
     tokens: list[str] = []

@@ -12,7 +12,7 @@ SCHEMES = ("conll", "iob1", "bio", "iobes", "bilou")
 class TagError(ValueError):
     """Tag number `position` does not fit."""
 
-    def __init__(self, position: int, expected: str, found: str) -> None:
+    def __init__(self, position: int, expected: str, found: object) -> None:
         super().__init__(f"tag {position}: expected {expected}, found {found!r}")
         self.position, self.expected, self.found = position, expected, found
 
@@ -31,7 +31,7 @@ def tags_to_spans(tags: Sequence[str], scheme: str = "conll") -> list[Span]:
     spans: list[Span] = []
     start, label = 0, ""  # label "" = no span is open
     for position, tag in enumerate((*tags, "O")):
-        prefix, _, kind = tag.partition("-")
+        prefix, _, kind = tag.partition("-") if isinstance(tag, str) else ("", "", "")
         if tag != "O" and (len(prefix) != 1 or prefix not in _PREFIXES[scheme] or not kind):
             raise TagError(position, f"O or one of {'-, '.join(_PREFIXES[scheme])}- with a label", tag)
         goes_on = bool(label) and prefix in "IEL" and kind == label
@@ -56,6 +56,8 @@ def spans_to_tags(spans: Iterable[Span], length: int) -> list[str]:
     """BIO tags of spans that do not overlap; ValueError where they do."""
     tags = ["O"] * length
     for span in spans:
+        if span.end > length:
+            raise ValueError(f"{span} ends after the last of the {length} tokens")
         if any(tag != "O" for tag in tags[span.start : span.end]):
             raise ValueError(f"{span} overlaps another span; BIO tags hold flat spans only")
         tags[span.start : span.end] = [f"B-{span.label}"] + [f"I-{span.label}"] * (span.end - span.start - 1)

@@ -34,6 +34,14 @@ def test_sources_are_cut_on_the_side_of_the_task():
     assert words(feature["input_ids"]) == "c <unk> </s>"  # the ";" after the turn
 
 
+def test_misuse_is_refused():
+    for option in ("max_source_length", "max_target_length"):
+        with pytest.raises(ValueError, match=f"{option}=0"):
+            to_features(TASK, TOKENIZER, [EXAMPLE], **{option: 0})
+    with pytest.raises(TypeError, match="'ner' encodes NerExample records, got str"):
+        to_features(TASK, TOKENIZER, ["a b c"])
+
+
 def test_what_is_lost_is_counted():
     with pytest.warns(UserWarning, match="1 examples, with target_cut 1"):
         (feature,) = to_features(TASK, TOKENIZER, [EXAMPLE], max_target_length=4)

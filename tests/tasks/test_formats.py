@@ -150,11 +150,24 @@ def test_unknown_labels_are_refused_with_the_known_ones():
         ({"a": ""}, "its name '' must be words"),
         ({"a": "x  y"}, "separated by single spaces"),
         ("person", "pass a list or a mapping"),
+        ([1], "its name 1 must be words"),
     ],
 )
 def test_unusable_label_names_are_refused(labels, match):
     with pytest.raises(ValueError, match=match):
         NerTask(labels)
+
+
+def test_slots_are_lists():
+    with pytest.raises(ValueError, match="domain 'hotel': got the text 'area'; pass a list"):
+        DstTask({"hotel": "area"})
+
+
+def test_records_of_another_task_are_refused():
+    with pytest.raises(TypeError, match="'joint' encodes JointExample records, got NerExample"):
+        JointTask(NAMES, ["in"]).encode(NerExample(("a",)))
+    with pytest.raises(TypeError, match="'ner' takes NerExample records, raw texts or tokens, got JointExample"):
+        NerTask(NAMES).decode(JointExample(("a",)), "a")
 
 
 def test_raw_texts():
@@ -164,7 +177,8 @@ def test_raw_texts():
     assert RelationTask(["in"]).as_example("[Ann Lee] lives in [Oslo].") == RelationExample(
         ("Ann", "Lee", "lives", "in", "Oslo", "."), Span(0, 2), Span(4, 5)
     )
-    with pytest.raises(ValueError, match="put brackets around the predicate"):
-        SrlTask(["A0"]).as_example("She sold it.")
+    for text in ("She sold it.", "She [ ] it.", "She [ [ sold ] ] it."):
+        with pytest.raises(ValueError, match="put brackets around the predicate"):
+            SrlTask(["A0"]).as_example(text)
     with pytest.raises(TypeError, match="'srl' needs a SrlExample or a raw text, got list"):
         SrlTask(["A0"]).as_example(["She", "sold"])

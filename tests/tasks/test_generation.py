@@ -115,8 +115,16 @@ def test_misuse_is_refused():
     tokenizer = tiny_tokenizer(["a"])
     with pytest.raises(ValueError, match="is no encoder-decoder model"):
         generate(Recorder(encoder_decoder=False), tokenizer, ["a"])
-    with pytest.raises(ValueError, match="batch_size=0"):
-        generate(Recorder(), tokenizer, ["a"], batch_size=0)
+    with pytest.raises(ValueError, match="Linear is no encoder-decoder model"):
+        generate(torch.nn.Linear(1, 1), tokenizer, ["a"])
+    for option in ("batch_size", "num_beams", "max_source_length", "max_new_tokens"):
+        with pytest.raises(ValueError, match=f"{option}=0"):
+            generate(Recorder(), tokenizer, ["a"], **{option: 0})
+    for option in ("batch_size", "max_length"):
+        with pytest.raises(ValueError, match=f"{option}=-1"):
+            candidate_losses(Recorder(), tokenizer, RELATIONS, PEOPLE, ["P1"], **{option: -1})
+    with pytest.raises(TypeError, match="put the one source into a list"):
+        generate(Recorder(), tokenizer, "a b")
     with pytest.raises(TypeError, match="put the one text into a list"):
         predict(Recorder(), tokenizer, TASK, "Ann")
 
@@ -164,6 +172,15 @@ def test_candidate_losses_are_sums_over_the_target(relation_model):
             padded = negative_log_likelihoods(model, tokenizer, *pair, length=24)
             assert len(padded) == 24
             assert reference[row][column] == pytest.approx(sum(padded) / 24, rel=1e-4)
+
+
+def test_only_the_reference_cuts_candidates(relation_model):
+    model, tokenizer, _ = relation_model
+    for reference in (False, True):
+        (row,) = candidate_losses(
+            model, tokenizer, RELATIONS, PEOPLE[:1], ["P1", "P2"], max_length=5, reference=reference
+        )
+        assert (row[0] == row[1]) == reference
 
 
 def test_a_trained_model_classifies_by_likelihood(relation_model):

@@ -66,7 +66,20 @@ def test_tagged_columns():
     assert from_tagged_dataset(texts, scheme="bio") == expected
     with pytest.raises(ValueError, match="no column 'labels'; the data set has tokens, ner_tags"):
         from_tagged_dataset(texts, tags="labels")
-    with pytest.raises(ValueError, match="row 0: tag 0: expected a span of 'P' to be open"):
+    with pytest.raises(ValueError, match=r"row 0: tag 0: expected a span of 'P' to be open"):
         from_tagged_dataset(tagged([2, 0, 3], names), scheme="bio")
     with pytest.raises(ValueError, match="row 0: 3 tokens but 1 tags"):
         from_tagged_dataset(tagged([1], names))
+    with pytest.raises(ValueError, match=r"row 0: tag 2: expected O or one of .*, found -1"):
+        from_tagged_dataset(tagged([1, 0, -1], names))  # a missing label, not the last one
+    with pytest.raises(ValueError, match=r"row 0: tag 0: expected O or one of .*, found 1"):
+        from_tagged_dataset(tagged([1, 0, 3], datasets.Value("int64")))
+    untokenised = datasets.Dataset.from_dict({"tokens": ["a b"], "ner_tags": [["O", "O", "O"]]})
+    with pytest.raises(TypeError, match="tokens='a b': give a sequence of texts"):
+        from_tagged_dataset(untokenised)
+
+
+def test_missing_columns_are_named():
+    dataset = to_dataset([NerExample(TOKENS)])
+    with pytest.raises(ValueError, match="no column 'relations'; the data set has tokens, spans, id"):
+        from_dataset(dataset, JointExample)

@@ -143,12 +143,21 @@ def decode(example):
     [
         (dst(NORTH), 1.0, 1.0),
         (dst(), 1.0, 0.0),
-        (dst(SlotValue("hotel", "name", "alpha-milton")), 1.0, 0.0),
+        (dst(SlotValue("hotel", "name", "alpha-milton")), 1.0, 1.0),
+        (dst(SlotValue("hotel", "name", "a, b")), 1.0, 0.0),
     ],
 )
 def test_a_perfect_model_under_both_definitions(example, mended, reference):
     assert TASK.score([example], [decode(example)])["joint_accuracy"] == mended
     assert TASK.score([example], [decode(example)], reference=True)["joint_accuracy"] == reference
+
+
+def test_reference_takes_hyphens_for_spaces():
+    gold = dst(SlotValue("hotel", "name", "alpha-milton"))
+    text = "[belief] hotel area not given , hotel name alpha milton [belief]"
+    predicted = TASK.decode(gold, text)
+    assert TASK.score([gold], [predicted])["joint_accuracy"] == 0.0
+    assert TASK.score([gold], [predicted], reference=True)["joint_accuracy"] == 1.0
 
 
 def test_reference_splits_values_at_commas():

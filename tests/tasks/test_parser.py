@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from peft_fishdip.tasks import JointTask, NerTask, Relation, RelationExample, RelationTask, Span
+from peft_fishdip.tasks import JointTask, NerTask, Relation, RelationExample, RelationTask, Span, SrlExample, SrlTask
 from peft_fishdip.tasks.brackets import Bracket, parse
 
 TOKENS = ["John", "Smith", "works", "for", "Acme", "in", "Paris", "."]
@@ -141,9 +141,18 @@ def test_nearest_tail_and_then_the_next():
     assert set(two.relations) == {Relation(bo, al, "knows"), Relation(bo, other, "knows")}
 
 
-def test_ner_ignores_relations_but_reports_them():
-    decoded = NerTask(["person"]).decode(TOKENS, "[ John Smith | person | works for = Acme ] works")
-    assert decoded.prediction.spans == (JOHN,)
+@pytest.mark.parametrize(
+    ("tag", "error"),
+    [("works for = Acme", "label_error"), ("organization", "format_error"), ("a = b = c", "format_error")],
+)
+def test_tasks_without_relations_report_further_tags(tag, error):
+    text = f"[ John Smith | person | {tag} ] works for Acme in Paris ."
+    for decoded in (
+        NerTask(["person"]).decode(TOKENS, text),
+        SrlTask(["person"]).decode(SrlExample(tuple(TOKENS), Span(2, 3)), text),
+    ):
+        assert [problem.kind for problem in decoded.problems] == [error]
+    assert NerTask(["person"]).decode(TOKENS, text).prediction.spans == (JOHN,)
 
 
 @pytest.mark.parametrize(

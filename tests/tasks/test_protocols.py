@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peft_fishdip.tasks import (
+    DataFormatError,
     NerExample,
     RelationExample,
     Span,
@@ -52,6 +53,13 @@ def test_fractions_that_make_no_sense(fraction, match):
         fraction_indices(100, fraction, 0)
 
 
+def test_seeds_are_integers():
+    with pytest.raises(TypeError, match="seed=None: give an integer"):
+        fraction_indices(100, 0.1, None)
+    with pytest.raises(TypeError, match="seed=None: give an integer"):
+        sample_episode(FEWREL, num_ways=1, num_shots=1, seed=None)
+
+
 def test_episode():
     episode = sample_episode(FEWREL, num_ways=3, num_shots=2, num_queries=4, seed=1)
     assert len(set(episode.labels)) == 3
@@ -78,6 +86,10 @@ def test_episodes_that_cannot_be_drawn():
         sample_episode(FEWREL, num_ways=5, num_shots=1, seed=0)
     with pytest.raises(ValueError, match=r"num_shots=5 and num_queries=5, but the relation 'P\d' has only 9"):
         sample_episode(FEWREL, num_ways=1, num_shots=5, seed=0)
+    for wrong in ({"num_ways": 0}, {"num_shots": 0}, {"num_queries": -1}):
+        (name, value), *_ = wrong.items()
+        with pytest.raises(ValueError, match=f"{name}={value}: must be at least"):
+            sample_episode(FEWREL, **{"num_ways": 2, "num_shots": 2, "seed": 0} | wrong)
 
 
 def test_meta_split_shares_no_relation():
@@ -98,6 +110,13 @@ def test_chosen_ids_can_be_written_and_read(tmp_path):
     assert [x.id for x in select_ids(path, examples)] == ["ü:3", "ü:1"]
     with pytest.raises(ValueError, match="1 ids are not among the examples, the first is 'ü:3'"):
         select_ids(path, examples[:3])
+    for content in ("{}", "[1]", "["):
+        path.write_text(content, encoding="utf-8")
+        with pytest.raises(DataFormatError, match=r"ids\.json, (top level: expected a list of ids|line 1)"):
+            select_ids(path, examples)
+    path.write_text('["ü:1", "ü:1"]', encoding="utf-8")
+    with pytest.raises(ValueError, match="'ü:1' is given twice"):
+        select_ids(path, examples)
     with pytest.raises(ValueError, match="'ü:1' is given twice"):
         write_ids(path, [examples[1], examples[1]])
     with pytest.raises(ValueError, match="empty"):

@@ -84,6 +84,13 @@ def test_two_columns(write, scheme, tags, separator, end):
 def test_columns_can_be_chosen(write):
     path = write("B-PER\tx\tAnna\n")
     assert read_conll(path, token=2, tag=0) == [NerExample(("Anna",), (Span(0, 1, "PER"),))]
+    refused(read_conll, path, "line 1", "at least 4 columns", tag=3)
+    refused(read_conll, path, "line 1", "at least 4 columns", token=-4)
+
+
+def test_docstart_without_empty_lines_around_it(write):
+    path = write("-DOCSTART- O\nAnna I-PER\n-DOCSTART- O\nLee I-PER\n")
+    assert read_conll(path) == [NerExample((word,), (Span(0, 1, "PER"),)) for word in ("Anna", "Lee")]
 
 
 def test_tokens_keep_unusual_characters(write):
@@ -99,10 +106,26 @@ def test_malformed_columns(write):
     refused(read_conll, write("a B-X\n\nb O\n"), "line 1", "the span of 'X' to go on", scheme="iobes")
 
 
-def test_wrong_encoding(tmp_path):
+@pytest.mark.parametrize(
+    "reader", [read_conll, read_conll04, read_fewrel, read_relation_names, read_ace05, read_multiwoz, read_woz]
+)
+def test_wrong_encoding(reader, tmp_path):
     path = tmp_path / "latin.txt"
     path.write_bytes("é O\n".encode("latin-1"))
-    refused(read_conll, path, "text in UTF-8")
+    refused(reader, path, "line 1", "text in UTF-8")
+
+
+def test_byte_order_mark(write):
+    assert read_conll(write("\ufeffAnna O\n"))[0].tokens == ("Anna",)
+    assert read_conll04(write("\ufeff[]")) == []
+
+
+def test_broken_archives(write, tmp_path):
+    refused(read_conll, write("Anna O\n", "data.gz"), "a whole gzip file")
+    path = tmp_path / "cut.gz"
+    path.write_bytes(gzip.compress(b"Anna O\n")[:-9])
+    refused(read_conll, path, "a whole gzip file")
+    refused(read_multiwoz, write("{}", "data.zip"), "a zip file")
 
 
 CONLL04 = JointExample(
@@ -124,11 +147,13 @@ SPERT = {
 }
 
 
-@pytest.mark.parametrize("item", [BILOU, SPERT])
+@pytest.mark.parametrize("item", [BILOU.copy(), SPERT.copy()])
 def test_conll04(write, item):
     (example,) = read_conll04(write([item]))
     assert example == CONLL04
     assert example.id == "7"
+    del item["orig_id"]
+    assert [x.id for x in read_conll04(write([item, item]))] == ["data.txt:0", "data.txt:1"]
 
 
 def test_malformed_conll04(write):
@@ -141,6 +166,8 @@ def test_malformed_conll04(write):
     )
     refused(read_conll04, write([BILOU, {"tokens": []}]), "item 1", "a list under 'tags'")
     refused(read_conll04, write([SPERT | {"entities": [{"type": "X", "start": 3, "end": 5}]}]), "end <= 4")
+    refused(read_conll04, write([SPERT | {"tokens": ["a", 1]}]), "item 0", "a list of texts under 'tokens'", "found 1")
+    refused(read_conll04, write([BILOU | {"tags": [0, 1, 0, 1]}]), "item 0, token 0", "O or one of B-", "found 0")
     refused(read_conll04, write({}), "a list of sentences")
     refused(read_conll04, write('[{"tokens": [],\n "tags": ]'), "line 2", "JSON")
 
@@ -157,6 +184,8 @@ def test_fewrel(write):
     refused(read_fewrel, write({"P1": [item | {"h": ["x", "Q1", [[1, 3]]]}]}), "P1:0", "consecutive positions")
     refused(read_fewrel, write({"P1": [item | {"t": ["x", "Q1", [[5]]]}]}), "below 5 under 't'")
     refused(read_fewrel, write({"P1": [item | {"t": ["x", "Q1", []]}]}), "under 't'")
+    refused(read_fewrel, write({"P1": [item | {"t": ["x", "Q1", {}]}]}), "under 't'")
+    refused(read_fewrel, write({"P1": [item | {"tokens": [1, 2, 3, 4, 5]}]}), "P1:0", "a list of texts under 'tokens'")
     refused(read_fewrel, write([]), "an object from relation to instances")
     assert read_relation_names(write({"P1": ["in basin", "a longer text"]})) == {"P1": "in basin"}
     refused(read_relation_names, write({"P1": []}), "P1", "[name, description]")
@@ -193,6 +222,9 @@ def test_ace05_ambiguous_argument(write):
 def test_malformed_ace05(write):
     refused(read_ace05, write(ace() + "{"), "line 2", "JSON")
     refused(read_ace05, write(ace(ner=[[]])), "line 1", "3 lists under 'ner'")
+    refused(read_ace05, write(ace(ner=[[], 5, []])), "line 1, sentence 1", "a list under 'ner'", "found 5")
+    refused(read_ace05, write(ace(sentences=["So ?", [], []])), "line 1, sentence 0", "a list under 'sentences'")
+    refused(read_ace05, write(ace(sentences=[[1], [], []])), "line 1, sentence 0", "a list of texts under 'sentences'")
     refused(read_ace05, write(ace(ner=[[[0, 3, "PER"]], [], []])), "sentence 0", "between 0 and 2")
     refused(read_ace05, write(ace(ner=[[[0, "PER"]], [], []])), "[start, end, label]")
     refused(read_ace05, write(ace(ner=[[], [], []])), "sentence 2", "both arguments among the entities")
@@ -319,6 +351,7 @@ def test_srl_lines(write):
     refused(read_srl_lines, write(f"{good}\nShe sold\n"), "line 2", "|||")
     refused(read_srl_lines, write("2 She has sold ||| B-A0 B-V |||"), "line 1", "3 tags")
     refused(read_srl_lines, write("3 She has sold ||| B-A0 O B-V |||"), "a predicate index below 3", "'3'")
+    refused(read_srl_lines, write("² She has sold ||| B-A0 O B-V |||"), "a predicate index below 3", "'²'")
     refused(read_srl_lines, write("2 She has sold ||| A0 O B-V |||"), "as tag 0", "'A0'")
 
 
@@ -370,6 +403,11 @@ def test_malformed_multiwoz(write, tmp_path):
     data = multiwoz()
     data["D1"]["log"][1]["metadata"]["taxi"]["semi"]["arriveBy"] = 17
     refused(read_multiwoz, write(data), "D1, turn 1", "a text as value of taxi arriveBy", "17")
+    data["D1"]["log"][1]["metadata"]["taxi"]["semi"] = {"leaveAt": "9:00", "leave at": "9:15"}
+    refused(read_multiwoz, write(data), "D1, turn 1", "one value per slot", "'9:15'")
+    for domains in ("taxi", ["taksi"]):
+        with pytest.raises(ValueError, match=r"domains=.*ta(x|ks)i.* has none of them, but hotel, police, taxi"):
+            read_multiwoz(write(multiwoz()), domains=domains)
     refused(read_multiwoz, write([]), "an object from dialogue id")
     path = tmp_path / "empty.zip"
     zipfile.ZipFile(path, "w").close()

@@ -46,3 +46,9 @@ def test_order_duplicates_and_ids_do_not_count():
 def test_impossible_records_are_refused(make, match):
     with pytest.raises(ValueError, match=match):
         make()
+
+
+@pytest.mark.parametrize("tokens", ["Ann left", ["Ann", 1]])
+def test_tokens_are_texts(tokens):
+    with pytest.raises(TypeError, match="give a sequence of texts"):
+        NerExample(tokens)

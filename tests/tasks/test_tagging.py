@@ -81,6 +81,16 @@ def test_unknown_scheme():
         tags_to_spans([], "BIO")
 
 
+def test_tags_are_texts():
+    with pytest.raises(TagError, match=r"tag 1: expected O or one of .*, found 2"):
+        tags_to_spans(["O", 2])
+
+
+def test_spans_lie_inside():
+    with pytest.raises(ValueError, match="ends after the last of the 4 tokens"):
+        spans_to_tags([Span(3, 5, "X")], 4)
+
+
 def test_nested_spans_have_no_tags():
     with pytest.raises(ValueError, match="overlaps another span"):
         spans_to_tags([Span(0, 2, "X"), Span(1, 2, "Y")], 2)

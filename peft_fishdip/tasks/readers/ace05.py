@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..records import JointExample, Relation, Span
-from .common import DataFormatError, StrPath, get, parse_json, read_lines
+from .common import DataFormatError, StrPath, get, get_texts, parse_json, read_lines
 
 
 def read_ace05(path: StrPath, *, reference: bool = False) -> list[JointExample]:
@@ -34,8 +34,11 @@ def _document(document: Any, path: StrPath, line: int, reference: bool) -> list[
             )
     examples = []
     offset = 0
-    for number, (tokens, entities, relations) in enumerate(zip(sentences, *columns, strict=True)):
+    for number, values in enumerate(zip(sentences, *columns, strict=True)):
         where = f"line {line}, sentence {number}"
+        item = dict(zip(("sentences", "ner", "relations"), values, strict=True))
+        tokens = get_texts(item, "sentences", path, where)
+        entities, relations = (get(item, key, list, path, where) for key in ("ner", "relations"))
         types: dict[tuple[int, int], list[Span]] = {}
         for entity in entities:
             start, end, label = _checked(entity, "iis", offset, len(tokens), path, where)
@@ -54,7 +57,7 @@ def _document(document: Any, path: StrPath, line: int, reference: bool) -> list[
             continue
         spans = tuple(span for group in types.values() for span in group)
         name = f"{document.get('doc_key', line)}:{number}"
-        examples.append(JointExample(tuple(tokens), spans, tuple(found), name))
+        examples.append(JointExample(tokens, spans, tuple(found), name))
     return examples
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 StrPath = str | PathLike[str]
@@ -21,21 +21,26 @@ class DataFormatError(ValueError):
 
 
 def read_lines(path: StrPath) -> Iterator[tuple[int, str]]:
-    """Number (from 1) and text of each line, without line end; UTF-8, gzip if the name ends in .gz."""
+    """Number (from 1) and text of each line, without line end; UTF-8, gzip if the name ends in .gz.
+
+    A byte order mark at the beginning is no text.
+    """
     opener = gzip.open if str(path).endswith(".gz") else open
     number = 1
     try:
         # Only "\n" ends a line: tokens may hold other characters that str.splitlines splits at.
-        with opener(path, "rt", encoding="utf-8", newline="\n") as lines:
+        with opener(path, "rt", encoding="utf-8-sig", newline="\n") as lines:
             for number, line in enumerate(lines, 1):
                 yield number, line.rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise DataFormatError(path, f"near line {number}", "text in UTF-8", error.reason) from error
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise DataFormatError(path, f"near line {number}", "a whole gzip file, as the name says", str(error)) from error
 
 
 def read_json(path: StrPath) -> Any:
     """Content of a JSON file."""
-    return parse_json(Path(path).read_text(encoding="utf-8"), path)
+    return parse_json("\n".join(line for _, line in read_lines(path)), path)
 
 
 def parse_json(text: str, path: StrPath, first_line: int = 1) -> Any:
@@ -55,3 +60,11 @@ def get(item: Any, key: str, kind: type, path: StrPath, where: str) -> Any:
     if not isinstance(item.get(key), kind):
         raise DataFormatError(path, where, f"a {kind.__name__} under {key!r}", item.get(key))
     return item[key]
+
+
+def get_texts(item: Any, key: str, path: StrPath, where: str) -> tuple[str, ...]:
+    """`item[key]`, which must be a list of texts."""
+    for text in get(item, key, list, path, where):
+        if not isinstance(text, str):
+            raise DataFormatError(path, where, f"a list of texts under {key!r}", text)
+    return tuple(item[key])

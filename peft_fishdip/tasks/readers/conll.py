@@ -15,13 +15,12 @@ def read_conll(path: StrPath, *, token: int = 0, tag: int = -1, scheme: str = "c
 
     `token` and `tag` are column numbers; -1 is the last. `scheme` is one of `tagging.SCHEMES`: "conll" reads
     IOB1, BIO, IOBES and BILOU alike and takes an I- that continues nothing for a beginning; the others are
-    strict. -DOCSTART- lines are skipped. Raises DataFormatError with file and line.
+    strict. -DOCSTART- lines end a sentence. Raises DataFormatError with file and line.
     """
     name = Path(path).name
     examples: list[NerExample] = []
-    for rows in column_blocks(path):
-        if rows[0][1][token] == "-DOCSTART-":
-            continue
+    at_least = max(column + 1 if column >= 0 else -column for column in (token, tag))
+    for rows in column_blocks(path, max(2, at_least)):
         try:
             spans = tags_to_spans([columns[tag] for _, columns in rows], scheme)
         except TagError as error:
@@ -38,11 +37,11 @@ Row = tuple[int, list[str]]
 def column_blocks(path: StrPath, at_least: int = 2, comments: bool = False) -> Iterator[list[Row]]:
     """Blocks of lines between empty lines, as (line number, columns); a block's lines have equally many.
 
-    With `comments`, lines that begin with "#" and have no tab are skipped.
+    A -DOCSTART- line counts as empty. With `comments`, lines that begin with "#" and have no tab are skipped.
     """
     rows: list[Row] = []
     for number, line in read_lines(path):
-        if not line.strip(" \t"):
+        if not line.strip(" \t") or line.startswith("-DOCSTART-"):
             if rows:
                 yield rows
             rows = []

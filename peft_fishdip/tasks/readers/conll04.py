@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ..records import JointExample, Relation, Span
 from ..tagging import TagError, tags_to_spans
-from .common import DataFormatError, StrPath, get, read_json
+from .common import DataFormatError, StrPath, get, get_texts, read_json
 
 
 def read_conll04(path: StrPath) -> list[JointExample]:
     """Read SpERT's JSON (`entities` with type, start, end) or the one with BILOU `tags`.
 
-    Relations name head and tail by position in the list of entities, in both.
+    Relations name head and tail by position in the list of entities, in both. The id is `orig_id` where the
+    file has one.
     """
     data = read_json(path)
     if not isinstance(data, list):
         raise DataFormatError(path, "top level", "a list of sentences", type(data).__name__)
-    return [_example(item, path, f"item {number}") for number, item in enumerate(data)]
+    return [_example(item, path, number) for number, item in enumerate(data)]
 
 
-def _example(item: object, path: StrPath, where: str) -> JointExample:
-    tokens = get(item, "tokens", list, path, where)
+def _example(item: object, path: StrPath, number: int) -> JointExample:
+    where = f"item {number}"
+    tokens = get_texts(item, "tokens", path, where)
     assert isinstance(item, dict)
     spans = _spans(item, len(tokens), path, where)
     relations = []
@@ -29,7 +33,8 @@ def _example(item: object, path: StrPath, where: str) -> JointExample:
         if not all(0 <= end < len(spans) for end in ends):
             raise DataFormatError(path, where, f"head and tail below the number of entities, {len(spans)}", relation)
         relations.append(Relation(spans[ends[0]], spans[ends[1]], label))
-    return JointExample(tuple(tokens), tuple(spans), tuple(relations), str(item.get("orig_id", "")))
+    name = str(item.get("orig_id", f"{Path(path).name}:{number}"))
+    return JointExample(tokens, tuple(spans), tuple(relations), name)
 
 
 def _spans(item: dict[str, object], length: int, path: StrPath, where: str) -> list[Span]:

@@ -22,21 +22,11 @@ def read_multiwoz(path: StrPath, *, domains: Iterable[str] = MULTIWOZ_SLOTS) -> 
     values are those of the file, and "", "not mentioned" and "none" mean that there is none. Ids are
     `<dialogue>:<number of the user turn>`.
     """
-    if str(path).endswith(".zip"):
-        with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if name.endswith(".json")]
-            if len(names) != 1:
-                raise DataFormatError(path, "zip", "exactly one .json file", names)
-            try:
-                text = archive.read(names[0]).decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise DataFormatError(path, names[0], "text in UTF-8", error.reason) from error
-        data = parse_json(text, path)
-    else:
-        data = read_json(path)
+    data = _read_zipped_json(path) if str(path).endswith(".zip") else read_json(path)
     if not isinstance(data, dict):
         raise DataFormatError(path, "top level", "an object from dialogue id to dialogue", type(data).__name__)
     wanted = frozenset(domains)
+    annotated: set[str] = set()
     examples = []
     for name, dialogue in data.items():
         log = get(dialogue, "log", list, path, name)
@@ -46,15 +36,38 @@ def read_multiwoz(path: StrPath, *, domains: Iterable[str] = MULTIWOZ_SLOTS) -> 
         for number in range(0, len(log), 2):
             where = f"{name}, turn {number}"
             turns.append(Turn("user", get(log[number], "text", str, path, where)))
-            state = _multiwoz_state(log[number + 1], wanted, path, f"{name}, turn {number + 1}")
-            examples.append(DstExample(tuple(turns), state, f"{name}:{number // 2}"))
-            turns.append(Turn("agent", get(log[number + 1], "text", str, path, f"{name}, turn {number + 1}")))
+            where = f"{name}, turn {number + 1}"
+            metadata = get(log[number + 1], "metadata", dict, path, where)
+            annotated |= metadata.keys()
+            state = _multiwoz_state(metadata, wanted, path, where)
+            examples.append(_example(turns, state, f"{name}:{number // 2}", path, where))
+            turns.append(Turn("agent", get(log[number + 1], "text", str, path, where)))
+    if annotated and not wanted & annotated:
+        raise ValueError(f"domains={domains!r}: {path} has none of them, but {', '.join(sorted(annotated))}")
     return examples
 
 
-def _multiwoz_state(turn: Any, wanted: frozenset[str], path: StrPath, where: str) -> tuple[SlotValue, ...]:
+def _read_zipped_json(path: StrPath) -> Any:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith(".json")]
+            if len(names) != 1:
+                raise DataFormatError(path, "zip", "exactly one .json file", names)
+            text = archive.read(names[0]).decode("utf-8-sig")
+    except (zipfile.BadZipFile, UnicodeDecodeError) as error:
+        raise DataFormatError(path, "zip", "a zip file of text in UTF-8", str(error)) from error
+    return parse_json(text, path)
+
+
+def _example(turns: list[Turn], state: list[SlotValue], name: str, path: StrPath, where: str) -> DstExample:
+    try:
+        return DstExample(tuple(turns), tuple(state), name)
+    except ValueError as error:
+        raise DataFormatError(path, where, "one value per slot", str(error)) from None
+
+
+def _multiwoz_state(metadata: Any, wanted: frozenset[str], path: StrPath, where: str) -> list[SlotValue]:
     state = []
-    metadata = get(turn, "metadata", dict, path, where)
     for domain in sorted(wanted & metadata.keys()):
         for kind, prefix in (("semi", ""), ("book", "book ")):
             for slot, value in get(metadata[domain], kind, dict, path, f"{where}, {domain}").items():
@@ -64,7 +77,7 @@ def _multiwoz_state(turn: Any, wanted: frozenset[str], path: StrPath, where: str
                     raise DataFormatError(path, where, f"a text as value of {domain} {slot}", value)
                 name = prefix + _RENAMED.get(slot, slot)
                 state.append(SlotValue(domain, name, value))
-    return tuple(state)
+    return state
 
 
 def read_woz(path: StrPath) -> list[DstExample]:
@@ -92,8 +105,5 @@ def read_woz(path: StrPath) -> list[DstExample]:
                     if act.get("act") == "inform":
                         state.append(SlotValue("restaurant", slot[0], slot[1]))
             name = f"{dialogue.get('dialogue_idx', number)}:{position}"
-            try:
-                examples.append(DstExample(tuple(turns), tuple(state), name))
-            except ValueError as error:
-                raise DataFormatError(path, where, "one value per slot", str(error)) from None
+            examples.append(_example(turns, state, name, path, where))
     return examples

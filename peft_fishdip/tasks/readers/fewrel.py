@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..records import RelationExample, Span
-from .common import DataFormatError, StrPath, get, read_json
+from .common import DataFormatError, StrPath, get, get_texts, read_json
 
 
 def read_fewrel(path: StrPath) -> list[RelationExample]:
@@ -17,9 +17,9 @@ def read_fewrel(path: StrPath) -> list[RelationExample]:
     for relation in data:
         for number, item in enumerate(get(data, relation, list, path, "top level")):
             name = f"{relation}:{number}"
-            tokens = get(item, "tokens", list, path, name)
+            tokens = get_texts(item, "tokens", path, name)
             head, tail = (_mention(item, key, len(tokens), path, name) for key in ("h", "t"))
-            examples.append(RelationExample(tuple(tokens), head, tail, relation, name))
+            examples.append(RelationExample(tokens, head, tail, relation, name))
     return examples
 
 
@@ -29,7 +29,7 @@ def _mention(item: Any, key: str, length: int, path: StrPath, where: str) -> Spa
         positions = entity[2][0]
         start, end = positions[0], positions[-1] + 1
         contiguous = positions == list(range(start, end)) and 0 <= start < end <= length
-    except (IndexError, TypeError):
+    except (IndexError, KeyError, TypeError):
         contiguous = False
     if not contiguous:
         expected = f"[name, id, [[position, ...], ...]] with consecutive positions below {length} under {key!r}"

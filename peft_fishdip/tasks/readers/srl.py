@@ -90,7 +90,7 @@ def read_srl_lines(path: StrPath) -> list[SrlExample]:
         (index, *words), tags = parts
         if len(words) != len(tags):
             raise DataFormatError(path, number, f"{len(words)} tags, one per word", f"{len(tags)} tags")
-        if not index.isdigit() or int(index) >= len(words):
+        if not index.isdecimal() or int(index) >= len(words):
             raise DataFormatError(path, number, f"a predicate index below {len(words)}", index)
         try:
             spans = tags_to_spans(tags, "conll")
