@@ -73,8 +73,8 @@ def test_an_entry_is_found_again_at_its_new_index() -> None:
 
 
 @pytest.mark.parametrize("kind", ["adamw", "amsgrad", "adam", "fused", "foreach", "nadam"])
-@pytest.mark.parametrize("steps", [1, 2, 10, 300])
-@pytest.mark.parametrize("gradient", [1e-8, 1e-3, 1.0, 1e4, 1e15])
+@pytest.mark.parametrize("steps", [1, 2, 200])
+@pytest.mark.parametrize("gradient", [1e-8, 1e-3, 1.0, 1e15])
 def test_no_new_entry_moves_more_than_1_2_learning_rates_in_its_first_step(
     kind: str, steps: int, gradient: float
 ) -> None:

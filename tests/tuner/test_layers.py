@@ -286,7 +286,7 @@ def test_autocast_trains_in_bfloat16_with_float32_values(family: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # dynamo looks at all
-@pytest.mark.parametrize("kind", ["linear", "embedding with padding", "conv2d", "layer norm"])
+@pytest.mark.parametrize("kind", ["linear", "conv2d"])
 def test_a_compiled_model_computes_what_an_eager_one_does_also_after_an_update(kind: str) -> None:
     base, x = built(kind), KINDS[kind][1]
     model = tuned(base, density=0.3, init_weights=False)

@@ -52,8 +52,7 @@ def same_adapter(a: Any, b: Any, adapter: str | None = None) -> bool:
     )
 
 
-@pytest.mark.parametrize("dropped", ["freeze", "reset"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "dropped"), [*((family, "freeze") for family in FAMILIES), ("bert", "reset")])
 def test_the_format_is_that_of_the_contract(family: str, dropped: str, tmp_path: Path) -> None:
     model = trained(family, dropped=dropped, density=0.02)
     model.save_pretrained(str(tmp_path))
@@ -133,9 +132,10 @@ def test_a_fresh_process_computes_the_same_bits(family: str, tmp_path: Path) -> 
     assert all(torch.equal(found["mask"][name], positions) for name, positions in model.base_model.mask().items())
 
 
-@pytest.mark.parametrize("low_cpu_mem_usage", [False, True])
-@pytest.mark.parametrize("is_trainable", [False, True])
-@pytest.mark.parametrize("delta_scale", ["none", "rms"])
+@pytest.mark.parametrize(
+    ("delta_scale", "is_trainable", "low_cpu_mem_usage"),
+    [("none", False, False), ("rms", True, False), ("rms", False, True), ("none", True, True)],
+)
 def test_loading_restores_mask_values_and_training(
     delta_scale: str, is_trainable: bool, low_cpu_mem_usage: bool, tmp_path: Path
 ) -> None:
