@@ -2,52 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import sentencepiece
 import torch
-from tokenizers import Regex, decoders, normalizers, pre_tokenizers, processors
-from tokenizers import Tokenizer as Backend
-from tokenizers.models import Unigram
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+from transformers import T5Config, T5ForConditionalGeneration
 from transformers.optimization import Adafactor
 
-PAD, EOS, UNK = 0, 1, 2
-FORMAT_PIECES = ["[", "]", "|", "="]
-
-
-def train_tokenizer(sentences: Sequence[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A SentencePiece unigram vocabulary of the sentences, with bytes to fall back on and the format's pieces."""
-    model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(sentences),
-        model_writer=model,
-        vocab_size=vocab_size,
-        hard_vocab_limit=False,
-        user_defined_symbols=FORMAT_PIECES,
-        byte_fallback=True,
-        pad_id=PAD,
-        eos_id=EOS,
-        unk_id=UNK,
-        bos_id=-1,
-        minloglevel=2,
-    )
-    pieces = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
-    vocabulary = [(pieces.id_to_piece(i), pieces.get_score(i)) for i in range(pieces.get_piece_size())]
-    backend = Backend(Unigram(vocabulary, unk_id=UNK, byte_fallback=True))
-    backend.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
-    backend.pre_tokenizer = pre_tokenizers.Metaspace()
-    backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(), decoders.Fuse()])
-    backend.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", EOS)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", padding_side="right"
-    )
+from .vocabulary import EOS, PAD, train_tokenizer
 
 
 def build_base_model(
