@@ -4,13 +4,12 @@ Sentinels. `<extra_id_i>` is id `vocab_size - 1 - i`. Span corruption numbers it
 ids fall along the sequence, as in T5. Denoising numbers what it takes out downward from `<extra_id_99>`, so ids rise:
 thus the source tells which of the two targets is asked for, the spans alone or the whole sentence.
 
-Why these rows teach copying. The tasks' targets are their sources with pieces put in between, so at every step a
-decoder has to find the place in the source that it has reached, and to choose between going on there and putting
-something in.
+Why these rows should teach copying (reasons, not measurements: `copied_tokens` in the log is the test). The tasks'
+targets are their sources with pieces put in between, so at every step a decoder has to find the place in the source
+that it has reached, and to choose between going on there and putting something in.
 
 - *Dropout* leaves no trace of what is missing: it is this very choice, at every step. *Masks* (a sentinel for each
-  missing token) and *spans* (one for several) give the place away, the masks the count as well, and so are learned
-  earlier.
+  missing token) and *spans* (one for several) give the place away, the masks the count as well: an easier way in.
 - The share of missing tokens is drawn anew for each row, from none upward: most of a target is always there to be
   copied.
 - *Copies* lose nothing. In half of them the pieces are drawn at random: knowledge of language is of no help then, only
