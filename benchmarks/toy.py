@@ -18,22 +18,22 @@ VOWELS = ("a", "e", "i", "o", "u")
 CODAS = ("", "", "n", "s")
 
 TEMPLATES = (
-    "{Peop} works for {Org} in {Loc} .",
-    "{Org} opened a new office in {Loc} last week .",
-    "In {Loc} , {Peop} met the head of {Org} .",
-    "{Peop} and {Peop} were born in {Loc} .",
-    "The mayor of {Loc} thanked {Peop} for the help .",
-    "{Org} said that {Peop} will leave at the end of the year .",
-    "Yesterday {Peop} moved from {Loc} to {Loc} .",
-    "Shares of {Org} fell after {Peop} sold the plant near {Loc} .",
-    "The team of {Org} lost the game in {Loc} .",
-    "{Peop} , who grew up in {Loc} , now leads {Org} .",
-    "Nobody at {Org} wanted to talk about {Org} .",
-    "It rained all day in {Loc} and {Loc} .",
-    "Last year {Org} bought a small shop from {Peop} .",
-    "A letter from {Peop} reached {Org} on Monday .",
-    "The old bridge near {Loc} was closed again .",
-    "Many friends of {Peop} came to see the show .",
+    "{Peop} works for {Org} .",
+    "{Org} has an office in {Loc} .",
+    "{Peop} met {Peop} in {Loc} .",
+    "{Peop} was born in {Loc} .",
+    "The mayor of {Loc} thanked {Peop} .",
+    "{Org} said {Peop} will leave .",
+    "{Peop} moved from {Loc} to {Loc} .",
+    "{Peop} sold {Org} to {Org} .",
+    "The team of {Org} lost in {Loc} .",
+    "{Peop} now leads {Org} .",
+    "Nobody at {Org} wanted to talk .",
+    "It rained all day in {Loc} .",
+    "{Org} bought a shop in {Loc} .",
+    "A letter from {Peop} reached {Org} .",
+    "The bridge near {Loc} was closed .",
+    "Friends of {Peop} came to {Loc} .",
 )
 
 
@@ -51,7 +51,7 @@ def sentence(rng: random.Random, example_id: str) -> NerExample:
         if label not in LABELS:
             tokens.append(word)
             continue
-        words = [name(rng) for _ in range(2 if label == "Peop" or rng.random() < 0.3 else 1)]
+        words = [name(rng) for _ in range(2 if rng.random() < 0.2 else 1)]
         spans.append(Span(len(tokens), len(tokens) + len(words), label))
         tokens.extend(words)
     return NerExample(tuple(tokens), tuple(spans), example_id)

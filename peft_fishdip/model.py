@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-import math
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from .adapter_io import adapter_tensors, install_checked, install_sum, is_vector
 from .carry_over import carry_over, check_optimizer
+from .combination import check_combination, listed
 from .distributed import taken_from_first
 from .examples import Collator, padding_collator
 from .importance import scoring_mode
@@ -426,38 +426,3 @@ class FishDipModel(BaseTuner):
                 discard(model, adapter_name)
             raise
         return remapped
-
-
-def listed(names: Iterable[str]) -> str:
-    """The first few of some names, for a message."""
-    names = list(names)
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return (", ".join(repr(name) for name in names[:5]) or "none") + more
-
-
-def check_combination(
-    states: Mapping[str, AdapterState],
-    adapters: Sequence[str],
-    weights: Sequence[float],
-    adapter_name: str,
-    combination_type: str,
-) -> None:
-    """Raise ValueError where [`FishDipModel.add_weighted_adapter`] does."""
-    if combination_type != "linear":
-        raise ValueError(f"combination_type={combination_type!r} is unknown; Fish-Dip adapters combine by 'linear'.")
-    if adapter_name in states:
-        raise ValueError(f"there is an adapter {adapter_name!r} already; choose another adapter_name.")
-    if not adapters or len(set(adapters)) < len(adapters):
-        raise ValueError(f"adapters={list(adapters)} must be different names, at least one.")
-    unknown = [name for name in adapters if name not in states]
-    if unknown:
-        raise ValueError(f"there is no adapter {listed(unknown)}; there are {listed(states)}.")
-    if len(weights) != len(adapters) or not all(math.isfinite(weight) for weight in weights):
-        raise ValueError(f"weights={list(weights)} must be one finite number for each of the {len(adapters)} adapters.")
-    names = [[delta.name for delta in states[name].deltas] for name in adapters]
-    for adapter, targets in zip(adapters, names, strict=True):
-        if targets != names[0]:
-            raise ValueError(
-                f"adapter {adapter!r} targets other parameters than {adapters[0]!r}; only adapters with the same "
-                "targets can be summed into one. To use both at once, activate both: set_adapter([...])."
-            )

@@ -87,7 +87,7 @@ CASES: dict[str, tuple[Any, type[Exception], str]] = {
     "a single batch": (
         padded(seq2seq_examples(4)),
         TypeError,
-        r"examples is a dict, a single batch; .* such as \[batch\]",
+        r"examples is a dict, a single batch; .* such as iter\(\[batch\]\)",
     ),
     "batches as a list": ([padded(seq2seq_examples(4))], (TypeError, ValueError), "example 0 looks like a batch"),
     "tuples": ([(1, 2), (3, 4), (5, 6)], TypeError, "example 0 is a tuple, not a dict of features"),
