@@ -43,7 +43,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     comparing.add_argument("--seeds", nargs="+", type=int, default=[0])
     comparing.add_argument("--model", help="Hub id or folder of a pretrained model; default: a small one is made")
-    comparing.add_argument("--base-steps", type=int, default=650, help="denoising steps of the model that is made")
+    comparing.add_argument("--base-steps", type=int, default=500, help="denoising steps of the model that is made")
     comparing.add_argument("--d-model", type=int, default=128, help="width of the model that is made")
     comparing.add_argument("--layers", type=int, default=2, help="encoder and decoder layers of the model that is made")
     comparing.add_argument("--vocab-size", type=int, default=500, help="pieces of the model that is made")

@@ -33,7 +33,8 @@ def is_indexed(examples: Any) -> bool:
     """
     if isinstance(examples, Mapping):
         raise TypeError(
-            f"examples is a {type(examples).__name__}, a single batch; pass an iterator of batches, such as iter([batch])."
+            f"examples is a {type(examples).__name__}, a single batch; pass an iterator of batches, "
+            "such as iter([batch])."
         )
     streams = isinstance(examples, IterableDataset)  # which has a __getitem__, of Dataset, that only raises
     return hasattr(examples, "__getitem__") and hasattr(examples, "__len__") and not streams
