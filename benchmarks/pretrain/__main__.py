@@ -59,7 +59,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     training.add_argument("--shards", type=Path, required=True)
     training.add_argument("--run", type=Path, required=True, help="folder of the run")
     training.add_argument("--compile", nargs="?", const="inductor", help="torch.compile, with this backend")
-    training.add_argument("--stop-after-minutes", type=float, help="end this session earlier, to go on later")
+    training.add_argument("--stop-after-minutes", type=float, help="end this process earlier, to go on later")
     for field in fields(RunSettings):
         flag = f"--{field.name.replace('_', '-')}"
         if isinstance(field.default, bool):

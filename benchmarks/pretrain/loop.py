@@ -81,7 +81,7 @@ def train(
         run: folder of the run; made if it is not there.
         device: where to compute.
         backend: of torch.compile; None: not compiled.
-        stop_after_minutes: end this session earlier, with a checkpoint; the run can go on later.
+        stop_after_minutes: end this process earlier, with a checkpoint; the run can go on later.
 
     Returns:
         what the last checkpoint says.
