@@ -49,8 +49,8 @@ def accumulate_importance(
 
     One backward pass per example: exact for every kind of module, and for tied parameters, whose uses autograd sums
     before the gradient arrives here. Each gradient is added and dropped as soon as it is complete, so that memory
-    beyond the model is one float32 per parameter and one layer's gradient; a tied parameter's lives from its last use to
-    its first within that backward pass.
+    beyond the model is one float32 per parameter and one layer's gradient; that of a tied parameter lives from its last
+    use to its first within the backward pass.
 
     Args:
         model: in [`scoring_mode`], with effective weights in place.
