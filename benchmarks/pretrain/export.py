@@ -193,7 +193,8 @@ def training_section(settings: Mapping[str, Any], progress: Mapping[str, Any], s
         f"{settings['copy_share']:.0%} of these rows are copies ({settings['scrambled_share']:.0%} of the copies of "
         f"random pieces), the others lose up to {settings['corruption']:.0%} of their tokens: dropped, masked one by "
         "one, or masked in spans.",
-        f"- AdamW, rates scaled by the RMS of each tensor: peak {settings['learning_rate']:g}, cosine, "
+        f"- AdamW, rates scaled by the RMS of each tensor: peak {settings['learning_rate']:g}, "
+        f"falling in the last {settings['decay_share']:.0%} of the run, "
         f"{settings['batch_size']} rows a step, seed {settings['seed']}.",
         "",
     ]

@@ -34,7 +34,7 @@ from .checkpoint import (
 from .evaluation import HeldOut
 from .model import new_model, token_losses
 from .optimizer import ScaledAdamW, schedule
-from .settings import RunSettings
+from .settings import LENGTH, RunSettings
 from .shards import Shards
 
 RNG = "rng."
@@ -119,7 +119,8 @@ def train(
     bar = tqdm(total=settings.max_tokens, initial=progress.tokens, unit=" tokens", unit_scale=True, desc=run.name)
     with bar, closing(ahead(batches, progress.step)) as coming:
         for batch in coming:
-            rate = schedule(progress.share(settings, batch.tokens), settings)
+            reached = progress.tokens + batch.tokens
+            rate = schedule(reached, progress.share(settings, batch.tokens), settings)
             for name, part in batch.parts.items():
                 losses = token_losses(compiled, part.to(device), settings.bf16).sum()
                 (losses / batch.targets).backward()
@@ -180,13 +181,23 @@ def begin(run: Path, settings: RunSettings, shards: Shards) -> None:
         write_json(path, content)
         return
     before = read_json(path)
-    then = RunSettings.from_dict(before["settings"], str(path)).as_dict()
+    then = RunSettings.from_dict(before["settings"], str(path))
     if changed := [
-        f"{name} was {then[name]!r}, is {value!r}" for name, value in settings.as_dict().items() if then[name] != value
+        f"{name} was {getattr(then, name)!r}, is {value!r}"
+        for name, value in settings.as_dict().items()
+        if getattr(then, name) != value and not (name in LENGTH and rate_is_level(run, then, settings))
     ]:
         raise SettingsError(f"{run} was begun with other settings: {'; '.join(changed)}")
     if before["shards"]["fingerprint"] != content["shards"]["fingerprint"]:  # type: ignore[index]
         raise SettingsError(f"{run} was begun with other shards than {shards.folder}")
+    write_json(path, content)
+
+
+def rate_is_level(run: Path, *lengths: RunSettings) -> bool:
+    """Whether a run has not yet come to where the rate falls, by any of these settings."""
+    found = checkpoints(run)
+    progress = Progress(**read_progress(found[-1])) if found else Progress()
+    return all(progress.share(settings) <= 1 - settings.decay_share for settings in lengths)
 
 
 class Log:

@@ -8,7 +8,6 @@ multiplied so.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import torch
@@ -88,11 +87,12 @@ class ScaledAdamW:
                     state[moment] = value.to(parameter.device if on_device else "cpu").clone()
 
 
-def schedule(progress: float, settings: RunSettings) -> float:
-    """Rate at a share 0..1 of the run: up along a line, then down along half a cosine to `final_share` of the peak."""
-    peak, warmup = settings.learning_rate, settings.warmup_share
-    if progress < warmup:
-        return peak * progress / warmup
-    down = min(1.0, (progress - warmup) / (1 - warmup)) if warmup < 1 else 0.0
-    low = settings.final_share
-    return peak * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * down)))
+def schedule(tokens: int, progress: float, settings: RunSettings) -> float:
+    """Rate after so many tokens, at a share 0..1 of the run: up along a line, level, down along a line.
+
+    A level rate (Hu et al. 2024, MiniCPM, section 4) leaves it open how long the run is until it falls.
+    """
+    peak, low = settings.learning_rate, settings.final_share
+    up = min(1.0, tokens / settings.warmup_tokens) if settings.warmup_tokens else 1.0
+    down = min(1.0, (1 - progress) / settings.decay_share) if settings.decay_share else 1.0
+    return peak * min(up, low + (1 - low) * down)

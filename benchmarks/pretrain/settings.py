@@ -10,6 +10,8 @@ from typing import Any
 from ..settings import SettingsError
 
 SENTINELS = 100
+LENGTH = ("max_tokens", "max_minutes")
+"""Settings that say how long a run is."""
 VOCAB_SIZE = 8192
 MAX_BYTES = 25_000_000
 """Of an exported model, together with its tokenizer."""
@@ -46,10 +48,12 @@ class RunSettings:
     """A denoising row loses a share of its tokens drawn uniformly from 0 to this."""
     learning_rate: float = 2e-2
     """Peak rate, relative to each tensor's RMS."""
-    warmup_share: float = 0.02
-    """Share of the run in which the rate rises."""
+    warmup_tokens: int = 1_000_000
+    """Tokens in which the rate rises to its peak."""
+    decay_share: float = 0.2
+    """Share of the run, at its end, in which the rate falls; before that, the run can be made longer or shorter."""
     final_share: float = 0.01
-    """Share of the peak rate at the end of the cosine."""
+    """Share of the peak rate at the end."""
     rms_interval: int = 100
     """Steps after which the RMS of each tensor is measured anew."""
     beta1: float = 0.9
@@ -79,10 +83,10 @@ class RunSettings:
         ):
             if not getattr(self, name) > 0:
                 raise SettingsError(f"{name}={getattr(self, name)!r} must be greater than 0")
-        for name in ("weight_decay", "max_minutes", "seed"):
+        for name in ("weight_decay", "max_minutes", "seed", "warmup_tokens"):
             if getattr(self, name) < 0:
                 raise SettingsError(f"{name}={getattr(self, name)!r} must not be negative")
-        for name in ("denoising_share", "copy_share", "scrambled_share", "warmup_share", "final_share"):
+        for name in ("denoising_share", "copy_share", "scrambled_share", "decay_share", "final_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise SettingsError(f"{name}={getattr(self, name)!r} must be from 0 to 1")
         for name in ("beta1", "beta2", "corruption", "dropout"):

@@ -203,6 +203,20 @@ def test_what_does_not_belong_together_is_refused(whole, shards, tmp_path):
         train(elsewhere, settings, run, device=CPU)
 
 
+def test_while_the_rate_is_level_a_run_can_be_made_longer(shards, tmp_path):
+    short, long = (tiny_settings(max_tokens=tokens, decay_share=0.5, checkpoint_every=1) for tokens in (2000, 3000))
+    train(shards, short, tmp_path / "lengthened", device=CPU, stop_after_minutes=0)
+    train(shards, long, tmp_path / "lengthened", device=CPU)
+    train(shards, long, tmp_path / "long", device=CPU)
+    assert rows(tmp_path / "lengthened") == rows(tmp_path / "long")
+    for name, tensor in weights(tmp_path / "long").items():
+        assert torch.equal(weights(tmp_path / "lengthened")[name], tensor)
+    with pytest.raises(SettingsError, match=r"begun with other settings: max_tokens was 3000, is 4000"):
+        train(
+            shards, tiny_settings(max_tokens=4000, decay_share=0.5, checkpoint_every=1), tmp_path / "long", device=CPU
+        )
+
+
 def test_damaged_runs_are_refused(shards, tmp_path):
     run = tmp_path / "run"
     settings = tiny_settings(max_tokens=2000)
@@ -236,7 +250,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(shards, tmp_path, monkeypatch):
     [
         *[("batch_size", 0), ("learning_rate", -1.0), ("learning_rate", float("nan")), ("denoising_share", 1.5)],
         *[("noise_density", 1.0), ("mean_span", 0.5), ("length", 4), ("denoising_length", 30), ("beta2", 1.0)],
-        *[("max_tokens", 0), ("max_minutes", -1.0), ("seed", -1), ("corruption", 1.0), ("warmup_share", -0.1)],
+        *[("max_tokens", 0), ("max_minutes", -1.0), ("seed", -1), ("corruption", 1.0), ("decay_share", -0.1)],
     ],
 )
 def test_settings_are_checked(name, value):

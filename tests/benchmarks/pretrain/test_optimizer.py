@@ -94,16 +94,16 @@ def test_state_goes_on_bit_by_bit():
         assert torch.equal(parameter, copied[name])
 
 
-def test_the_rate_rises_along_a_line_and_falls_along_a_cosine():
-    settings = tiny_settings(learning_rate=0.02, warmup_share=0.1, final_share=0.05)
-    for progress, expected in (
-        (0.0, 0.0),
-        (0.05, 0.01),
-        (0.1, 0.02),
-        (0.1 + 0.9 / 3, 0.02 * (0.05 + 0.95 * 0.75)),  # cos(60 degrees) = 1/2
-        (0.55, 0.02 * (0.05 + 0.95 * 0.5)),
-        (1.0, 0.001),
+def test_the_rate_rises_stays_and_falls():
+    settings = tiny_settings(learning_rate=0.02, warmup_tokens=100, decay_share=0.2, final_share=0.05)
+    for tokens, progress, expected in (
+        (0, 0.0, 0.0),
+        (50, 0.05, 0.01),
+        (100, 0.1, 0.02),
+        (800, 0.8, 0.02),
+        (900, 0.9, 0.02 * (0.05 + 0.95 * 0.5)),
+        (1000, 1.0, 0.001),
     ):
-        assert schedule(progress, settings) == pytest.approx(expected, abs=1e-12)
-    assert schedule(0.0, tiny_settings(warmup_share=0.0)) == pytest.approx(0.02)
-    assert schedule(1.0, tiny_settings(warmup_share=1.0)) == pytest.approx(0.02)
+        assert schedule(tokens, progress, settings) == pytest.approx(expected, abs=1e-12)
+    assert schedule(0, 0.0, tiny_settings(warmup_tokens=0)) == pytest.approx(0.02)
+    assert schedule(1000, 1.0, tiny_settings(decay_share=0.0)) == pytest.approx(0.02)

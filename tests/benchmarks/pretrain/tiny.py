@@ -42,6 +42,7 @@ def tiny_settings(**changes):
         "length": 32,
         "denoising_length": 48,
         "max_tokens": 3000,
+        "warmup_tokens": 100,
         "rms_interval": 3,
         "log_every": 1,
         "evaluate_every": 1000,
