@@ -53,7 +53,7 @@ def test_as_many_as_fit():
     words = tokenizer()
     drawn = shown().demonstrations(QUERY)
     counts = set()
-    for max_length in range(1, 55):
+    for max_length in range(1, 70):
         task = shown(max_length=max_length)
         left, expected = max_length - len(words(ASKED)["input_ids"]), []
         for text in drawn:
