@@ -12,8 +12,9 @@ from .config import FishDipConfig
 from .layer import FishDipLayer
 from .mask_update import MaskUpdate
 from .model import FishDipModel
+from .optim import SparseAdafactor
 
 if PEFT_TYPE not in PEFT_TYPE_TO_CONFIG_MAPPING:
     register_peft_method(name="fishdip", config_cls=FishDipConfig, model_cls=FishDipModel)
 
-__all__ = ["FishDipCallback", "FishDipConfig", "FishDipLayer", "FishDipModel", "MaskUpdate"]
+__all__ = ["FishDipCallback", "FishDipConfig", "FishDipLayer", "FishDipModel", "MaskUpdate", "SparseAdafactor"]

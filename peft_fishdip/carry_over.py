@@ -40,13 +40,18 @@ def check_optimizer(optimizer: Any, vector: nn.Parameter) -> Optimizer:
             "optimizer that was made from this model's parameters, after the adapter was added."
         )
     for name, value in optimizer.state.get(vector, {}).items():
-        if not follows(value, vector):
+        if name not in state_of_any_mask(optimizer) and not follows(value, vector):
             form = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else "a collection"
             raise ValueError(
                 f"{type(optimizer).__name__} keeps its state {name!r} in a form that cannot follow a new mask: {form}; "
                 "use an optimizer with one float per entry, such as AdamW, or update_interval=None."
             )
     return optimizer
+
+
+def state_of_any_mask(optimizer: Optimizer) -> tuple[str, ...]:
+    """Names of state that does not belong to entries, as an optimizer may declare; a new mask leaves it as it is."""
+    return getattr(optimizer, "state_of_any_mask", ())
 
 
 def follows(value: Any, vector: nn.Parameter) -> bool:
@@ -84,7 +89,7 @@ def carry_over(optimizer: Optimizer, vector: nn.Parameter, source: Tensor, hint:
         return
     new = source < 0
     for name, value in state.items():
-        if not isinstance(value, Tensor) or value.shape != vector.shape:
+        if not isinstance(value, Tensor) or value.shape != vector.shape or name in state_of_any_mask(optimizer):
             continue
         carried = gathered(value, source.to(value.device))
         if name in SECOND_MOMENTS:
