@@ -1,0 +1,110 @@
+"""What was run, on what, and how its learning rates were chosen."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from .content import Cell, Section, Table
+from .rows import Result, Row, model_name, settings_of, train_config
+from .tables import TASKS, amounts, rates, span
+
+
+def provenance(rows: Sequence[Row]) -> Section:
+    runs = [run for row in rows for run in row.runs]
+    text = (
+        "Budgets are those of the settings; a run whose loss stays at zero may stop sooner. "
+        "Times and memory compare only within one machine: on a GPU, peak memory is what CUDA allocated at most; "
+        "on a CPU, by how much the process's resident size grew."
+    )
+    return Section("runs", "What was run", text, (budgets(rows), learning_rates(rows), environment(runs)))
+
+
+def budgets(rows: Sequence[Row]) -> Table:
+    lines = []
+    for setting in settings_of(rows):
+        own = [row for row in rows if row.setting == setting]
+        runs = [run for row in own for run in row.runs]
+        configs = [train_config(run) for run in runs]
+        stops = [run["train_info"].get("stopped_at") for row in own for run in row.successes]
+        lines.append(
+            (
+                Cell(setting.data_title),
+                Cell(TASKS[setting.task]),
+                Cell(setting.protocol),
+                Cell(setting.model),
+                Cell(amounts(own)),
+                Cell(span(config["seed"] for config in configs)),
+                Cell(span(config["steps"] for config in configs)),
+                Cell(span(stop for stop in stops if stop is not None) if any(stops) else "–"),
+                Cell(span(config["batch_size"] for config in configs)),
+            )
+        )
+    header = ("data set", "task", "protocol", "model", "examples", "seeds", "steps", "stopped at", "batch size")
+    return Table("Settings and budgets", header, tuple(lines))
+
+
+def learning_rates(rows: Sequence[Row]) -> Table:
+    """Per method that trains anything, which rates were tried and which were taken."""
+    lines = []
+    for method in sorted({row.method for row in rows}):
+        own = [row for row in rows if row.method == method and row.successes and row.num_trainable]
+        if not own:
+            continue
+        runs = [run for row in own for run in row.successes]
+        tried = sorted({choice["learning_rate"] for run in runs for choice in rate_choice(run)})
+        taken = Counter(rate for row in own for rate in rates(row))
+        chosen = sum(any(len(rate_choice(run)) > 1 for run in row.successes) for row in own)
+        edges = sum(any(map(at_edge, row.successes)) for row in own)
+        lines.append(
+            (
+                Cell(method),
+                Cell(", ".join(sorted({str(train_config(run).get("optimizer", "–")) for run in runs}))),
+                Cell(", ".join(f"{rate:g}" for rate in tried) if tried else "none: set by hand"),
+                Cell(", ".join(f"{rate:g} ({count} of {len(own)})" for rate, count in sorted(taken.items()))),
+                Cell(f"{edges} of {chosen}" if chosen else "–", edges if chosen else None),
+            )
+        )
+    notes: tuple[str, ...] = ()
+    if any(rate_choice(run) for row in rows for run in row.runs):
+        notes = (
+            "Each rate is tried once per method and setting, on training examples of the first seed that are held out "
+            "for it, never on test examples. The best mean score is taken, among equals the lowest loss.",
+            "At the edge: choices that fell on the smallest or the largest rate tried; a better one may lie beyond.",
+        )
+    header = ("method", "optimizer", "rates tried", "rates taken (in how many settings)", "at the edge")
+    return Table("Learning rates", header, tuple(lines), notes)
+
+
+def rate_choice(run: Result) -> list[dict[str, Any]]:
+    return run["run_info"].get("rate_choice") or []
+
+
+def at_edge(run: Result) -> bool:
+    tried = [choice["learning_rate"] for choice in rate_choice(run)]
+    return len(tried) > 1 and train_config(run)["learning_rate"] in (min(tried), max(tried))
+
+
+def environment(runs: Sequence[Result]) -> Table:
+    packages: dict[str, set[str]] = {}
+    for run in runs:
+        for name, version in run["meta_info"]["package_info"].items():
+            packages.setdefault(name.removesuffix("-version"), set()).add(str(version))
+    facts = {
+        "models": {model_name(run) for run in runs},
+        "machines": {machine(run["meta_info"]["system_info"]) for run in runs},
+        "packages": {f"{name} {' or '.join(sorted(versions))}" for name, versions in packages.items()},
+        "git revisions": {str(run["run_info"].get("git_revision", "unknown"))[:12] for run in runs},
+        "runs": {f"{len(runs)}, {sum(run['train_info']['status'] != 'success' for run in runs)} of them failed"},
+    }
+    lines = tuple((Cell(name), Cell("; ".join(sorted(values)))) for name, values in facts.items())
+    return Table("Versions and machines", ("what", "which"), lines)
+
+
+def machine(info: dict[str, Any]) -> str:
+    threads = info.get("num_threads", "unknown number of")
+    return (
+        f"{info.get('system', 'unknown')} {info.get('machine', '')}, Python {info.get('python', 'unknown')}, "
+        f"{threads} {'thread' if threads == 1 else 'threads'}, accelerator: {info.get('accelerator', 'unknown')}"
+    )

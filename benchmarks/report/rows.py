@@ -1,0 +1,178 @@
+"""Results as rows: all seeds of one method in one setting."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from statistics import mean, stdev
+from typing import Any
+
+from ..problems import METRICS
+from ..settings import SettingsError
+
+Result = dict[str, Any]
+
+DATASETS = {
+    "conll04": "CoNLL04",
+    "conll04-ner": "CoNLL04 entities",
+    "wnut17": "WNUT 2017",
+    "fewrel": "FewRel",
+    "ewt_srl": "EWT",
+    "woz2": "WOZ 2.0",
+    "multiwoz21": "MultiWOZ 2.1",
+    "generated": "Generated sentences",
+}
+CONFIG_FIELDS = ("task", "dataset", "protocol", "seed", "model_id", "learning_rate", "steps", "batch_size")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the methods had to learn, and from how much."""
+
+    task: str
+    dataset: str
+    fraction: float | None
+    protocol: str
+    model: str
+    several_models: bool = False
+    """Whether titles must tell the model."""
+
+    @property
+    def data_title(self) -> str:
+        return DATASETS.get(self.dataset, self.dataset)
+
+    @property
+    def subtitle(self) -> str:
+        return f"{self.protocol}, {self.model}" if self.several_models else self.protocol
+
+    @property
+    def title(self) -> str:
+        return f"{self.data_title}, {self.subtitle}"
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return METRICS[self.task]
+
+    @property
+    def group(self) -> tuple[str, str]:
+        """Settings of one group differ by protocol alone."""
+        return self.model, self.dataset
+
+    @property
+    def order(self) -> tuple[Any, ...]:
+        amount = math.inf if self.fraction is None else self.fraction
+        return self.model, list(METRICS).index(self.task), self.dataset, amount, self.protocol
+
+
+@dataclass(frozen=True)
+class Row:
+    """The runs of one method in one setting, by seed."""
+
+    setting: Setting
+    method: str
+    runs: tuple[Result, ...]
+    num_seeds: int
+    """How many seeds any method has in this setting."""
+
+    @property
+    def successes(self) -> list[Result]:
+        return [run for run in self.runs if run["train_info"]["status"] == "success"]
+
+    @property
+    def failures(self) -> list[Result]:
+        return [run for run in self.runs if run["train_info"]["status"] != "success"]
+
+    def scores(self, metric: str) -> list[float]:
+        """Of each run that succeeded, in percent."""
+        values = [run["train_info"]["metrics"][-1].get(f"test {metric}") for run in self.successes]
+        return [100 * value for value in values if value is not None and math.isfinite(value)]
+
+    def figures(self, name: str) -> list[float]:
+        """A figure of train_info, of each run that succeeded."""
+        return [run["train_info"][name] for run in self.successes]
+
+    @property
+    def num_trainable(self) -> float:
+        return mean(self.figures("num_trainable_params"))
+
+    @property
+    def share(self) -> float:
+        """Trainable parameters in percent of all."""
+        return 100 * self.num_trainable / mean(self.figures("num_total_params"))
+
+
+def mean_std(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and sample standard deviation (divided by n - 1); None for a single value."""
+    return mean(values), stdev(values) if len(values) > 1 else None
+
+
+def make_rows(results: Iterable[Result]) -> list[Row]:
+    """Rows by setting and method, in the same order whatever the order of the results.
+
+    Raises:
+        SettingsError: there are none, one lacks a field, its task is unknown, or one run is there twice.
+    """
+    results = list(results)
+    if not results:
+        raise SettingsError("there are no results to report; run `python -m benchmarks compare` first")
+    for result in results:
+        check(result)
+    several_models = len({model_name(result) for result in results}) > 1
+    runs: dict[Setting, dict[str, dict[int, Result]]] = {}
+    for result in results:
+        config, method = train_config(result), result["run_info"]["experiment_name"]
+        setting = Setting(
+            *(config["task"], config["dataset"], config.get("fraction"), config["protocol"]),
+            *(model_name(result), several_models),
+        )
+        by_seed = runs.setdefault(setting, {}).setdefault(method, {})
+        if config["seed"] in by_seed:
+            raise SettingsError(
+                f"{method} on {setting.title} has two results of seed {config['seed']}; report one folder at a time"
+            )
+        by_seed[config["seed"]] = result
+    rows = []
+    for setting in sorted(runs, key=lambda setting: setting.order):
+        seeds = {seed for by_seed in runs[setting].values() for seed in by_seed}
+        for method, by_seed in sorted(runs[setting].items()):
+            rows.append(Row(setting, method, tuple(by_seed[seed] for seed in sorted(by_seed)), len(seeds)))
+    return rows
+
+
+def check(result: Result) -> None:
+    try:
+        config, name = train_config(result), result["run_info"]["experiment_name"]
+        missing = [field for field in CONFIG_FIELDS if field not in config]
+    except (KeyError, TypeError) as error:
+        raise SettingsError(f"not the result of a run: {error!r} is missing") from error
+    if missing:
+        raise SettingsError(f"result of {name} has no {', '.join(missing)}; remove it and run it anew")
+    if config["task"] not in METRICS:
+        raise SettingsError(f"result of {name}: task {config['task']!r} is unknown; there are {', '.join(METRICS)}")
+
+
+def train_config(result: Result) -> dict[str, Any]:
+    config: dict[str, Any] = result["run_info"]["train_config"]
+    return config
+
+
+def model_name(result: Result) -> str:
+    """A Hub id as it is; of a folder its name, not where it lies."""
+    name = str(train_config(result)["model_id"])
+    return PurePath(name).name if PurePath(name).is_absolute() else name
+
+
+def settings_of(rows: Iterable[Row]) -> list[Setting]:
+    return list(dict.fromkeys(row.setting for row in rows))
+
+
+def first_error(row: Row) -> str:
+    """One line, cut to a readable length."""
+    return one_line(row.failures[0]["run_info"]["error_msg"]) or "no error message"
+
+
+def one_line(text: str | None, length: int = 200) -> str:
+    words = " ".join((text or "").split())
+    return words if len(words) <= length else words[: length - 1] + "…"

@@ -1,0 +1,158 @@
+"""The scores and the costs, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from statistics import mean
+
+from .content import Cell, Table
+from .ranks import mean_ranks, ordered_methods
+from .rows import Row, Setting, first_error, mean_std, settings_of, train_config
+
+NOTHING = Cell("–")
+TASKS = {
+    "ner": "named entities",
+    "relation": "relation classification",
+    "joint": "entities and relations",
+    "srl": "semantic roles",
+    "dst": "dialogue state",
+}
+
+
+def metric_title(metric: str) -> str:
+    return metric.replace("_", " ").replace("f1", "F1")
+
+
+def overview(rows: Sequence[Row]) -> Table:
+    """Methods by (data set, metric), for rows of one model."""
+    settings = settings_of(rows)
+    repeated = {s.group for s in settings if sum(other.group == s.group for other in settings) > 1}
+    columns = [(setting, metric) for setting in settings for metric in setting.metrics]
+    known = mean_ranks(rows)
+    num_groups = len({setting.group for setting in settings})
+    lines = []
+    for method in ordered_methods(rows):
+        own = [row for row in rows if row.method == method]
+        rank, count = known.get(method, (0.0, 0))
+        some = "" if count == num_groups else f" ({count} of {num_groups})"
+        lines.append(
+            (
+                Cell(method),
+                Cell(f"{rank:.1f}{some}", rank) if count else NOTHING,
+                share_cell(own),
+                *(score_cell(rows, method, setting, metric) for setting, metric in columns),
+            )
+        )
+    header = (
+        f"{s.data_title}{f' ({s.protocol})' if s.group in repeated else ''} {metric_title(metric)}"
+        for s, metric in columns
+    )
+    notes = failures(rows)
+    if any(count != num_groups for _, count in known.values()):
+        notes = ("A mean rank with (n of m) is over those n of m data sets that the method has scores of.", *notes)
+    model = settings[0].model
+    caption = f"Mean ± standard deviation over seeds, in percent; {model}"
+    return Table(caption, ("method", "mean rank", "trainable share", *header), tuple(lines), notes)
+
+
+def data_set_table(rows: Sequence[Row]) -> Table:
+    """Scores and costs of all methods in one setting, best score first."""
+    setting = rows[0].setting
+    first = setting.metrics[0]
+    ordered = sorted(rows, key=lambda row: (-mean(row.scores(first) or [-1.0]), row.method))
+    costs: tuple[tuple[str, Callable[[Row], Cell]], ...] = (
+        ("learning rate", rates_cell),
+        ("trainable", lambda row: Cell(f"{row.num_trainable:,.0f}", row.num_trainable)),
+        ("share", lambda row: share_cell([row])),
+        ("adapter", lambda row: size_cell(row, "file_size")),
+        ("training", lambda row: seconds_cell(row, "train_time")),
+        ("of it mask updates", lambda row: seconds_cell(row, "mask_update_time")),
+        ("evaluation", lambda row: seconds_cell(row, "eval_time")),
+        ("peak memory", lambda row: size_cell(row, "accelerator_memory_max")),
+    )
+    lines = tuple(
+        (
+            Cell(row.method),
+            Cell(f"{len(row.successes)} of {row.num_seeds}", len(row.successes)),
+            *(score_cell(rows, row.method, setting, metric) for metric in setting.metrics),
+            *((cell(row) if row.successes else NOTHING) for _, cell in costs),
+        )
+        for row in ordered
+    )
+    header = ("method", "seeds", *map(metric_title, setting.metrics), *(title for title, _ in costs))
+    return Table(f"{setting.title}: {amounts(rows)}", header, lines, failures(rows))
+
+
+def score_cell(rows: Sequence[Row], method: str, setting: Setting, metric: str) -> Cell:
+    """Best is what shows the highest mean, if there is anything to compare it with."""
+    here = {row.method: row for row in rows if row.setting == setting}
+    if method not in here:
+        return NOTHING
+    row = here[method]
+    scores = row.scores(metric)
+    if not scores:
+        return Cell("failed" if row.failures else "–")
+    means = [f"{mean(values):.1f}" for other in here.values() if (values := other.scores(metric))]
+    average, deviation = mean_std(scores)
+    text = f"{average:.1f}" if deviation is None else f"{average:.1f} ± {deviation:.1f}"
+    if len(scores) < row.num_seeds:
+        text += f" ({len(scores)} of {row.num_seeds} seeds)"
+    best = len(means) > 1 and f"{average:.1f}" == max(means, key=float)
+    return Cell(text, average, best)
+
+
+def share_cell(rows: Sequence[Row]) -> Cell:
+    shares = [row.share for row in rows if row.successes]
+    if not shares:
+        return NOTHING
+    low, high = f"{min(shares):.3g}", f"{max(shares):.3g}"
+    return Cell(f"{low} %" if low == high else f"{low} to {high} %", mean(shares))
+
+
+def rates_cell(row: Row) -> Cell:
+    if not row.num_trainable:
+        return NOTHING
+    return Cell(", ".join(f"{rate:g}" for rate in rates(row)), rates(row)[0])
+
+
+def rates(row: Row) -> list[float]:
+    return sorted({train_config(run)["learning_rate"] for run in row.successes})
+
+
+def seconds_cell(row: Row, name: str) -> Cell:
+    value = mean(row.figures(name))
+    if name == "mask_update_time" and not value:
+        return NOTHING
+    return Cell(f"{value:,.1f} s" if value < 100 else f"{value:,.0f} s", value)
+
+
+def size_cell(row: Row, name: str) -> Cell:
+    value = mean(row.figures(name)) / 2**20
+    return Cell(f"{value:,.2f} MiB" if value < 10 else f"{value:,.0f} MiB", value)
+
+
+def amounts(rows: Sequence[Row]) -> str:
+    """How many examples the runs saw."""
+    configs = [train_config(run) for row in rows for run in row.runs]
+    parts = [
+        f"{span(config[name] for config in configs if config.get(name) is not None)} {what} examples"
+        for name, what in (("num_train_examples", "training"), ("num_test_examples", "test"))
+        if any(config.get(name) is not None for config in configs)
+    ]
+    return ", ".join(parts)
+
+
+def span(values: object) -> str:
+    """One number, or the least and the greatest of several."""
+    numbers = sorted(set(values))  # type: ignore[call-overload]
+    return f"{numbers[0]:,}" if len(numbers) == 1 else f"{numbers[0]:,} to {numbers[-1]:,}"
+
+
+def failures(rows: Sequence[Row]) -> tuple[str, ...]:
+    notes = []
+    for row in rows:
+        if row.failures:
+            seeds = ", ".join(str(train_config(run)["seed"]) for run in row.failures)
+            plural = "s" if len(row.failures) > 1 else ""
+            notes.append(f"{row.method} on {row.setting.title}, seed{plural} {seeds} failed: {first_error(row)}")
+    return tuple(notes)
