@@ -1,4 +1,4 @@
-# make bench   a comparison on generated sentences: a table and a picture, in a few minutes on two cores
+# make bench   a comparison on generated sentences: tables and pictures, in a few minutes on two cores
 # make test    lint, types and the whole test suite
 # Both set everything up in .venv first. PYTHON=python3.12 chooses the interpreter.
 
@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY := passive
 .PHONY: bench test lint clean
 
 bench: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks compare --output runs/bench
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks compare --rates own --output runs/bench
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2

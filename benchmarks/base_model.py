@@ -13,7 +13,20 @@ from tqdm.auto import tqdm
 from transformers import T5Config, T5ForConditionalGeneration
 from transformers.optimization import Adafactor
 
+from . import toy
 from .vocabulary import EOS, PAD, train_tokenizer
+
+NANO = Path(__file__).parent / "nano"
+"""The model that `benchmarks.pretrain` made."""
+
+
+def default_model(output: Path) -> str:
+    """The model to compare on where none is named."""
+    if NANO.exists():
+        return str(NANO)
+    sentences = [" ".join(example.tokens) for example in toy.sentences(4000, seed=-3)]
+    folder = output / "base"
+    return str(build_base_model(sentences, folder, vocab_size=500, d_model=128, num_layers=2, steps=500, seed=0))
 
 
 def build_base_model(

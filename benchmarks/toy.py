@@ -37,6 +37,10 @@ TEMPLATES = (
 )
 
 
+TRAIN, TEST = 480, 60
+"""Sentences of the two parts."""
+
+
 def sentences(count: int, seed: int) -> list[NerExample]:
     """`count` labelled sentences; the same for the same seed."""
     rng = random.Random(seed)

@@ -1,28 +1,29 @@
-"""One run: a model, a method, the loop, the score. To be read from top to bottom."""
+"""One run: a model, a method, the few examples, the score. To be read from top to bottom."""
 
 from __future__ import annotations
 
-import resource
+import copy
 import tempfile
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
-from peft import PeftConfig, PeftModel, get_peft_model
-from torch import Tensor
-from torch.optim.lr_scheduler import LambdaLR
-from tqdm.auto import tqdm
+from peft import get_peft_model
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, set_seed
 
-from peft_fishdip import FishDipModel, MaskUpdate
-from peft_fishdip.tasks import evaluate
+from peft_fishdip.tasks import Episode, Task, candidate_losses, evaluate, likelihood_accuracy, to_features
 
-from .base_model import padded
-from .data import Data
-from .settings import Experiment, TrainingParams
+from .fitting import Features, Trace, fit, is_fish_dip, mean_loss
+from .in_context import InContextTask
+from .masks import shares
+from .memory import MemoryMeter
+from .problems import Problem
+from .settings import Experiment, SettingsError, TrainingParams, one_line, read_adapter_config
 
 
 @dataclass
@@ -30,131 +31,154 @@ class Outcome:
     """What a run measured."""
 
     scores: dict[str, float] = field(default_factory=dict)
-    metrics: list[dict[str, Any]] = field(default_factory=list)
-    updates: list[MaskUpdate] = field(default_factory=list)
+    """Metrics of the task on the test examples, and `loss`, -log p in nats per target token."""
+    trace: Trace = field(default_factory=Trace)
     num_trainable_params: int = 0
     num_total_params: int = 0
-    train_time: float = 0.0
-    """Seconds, mask updates included."""
-    update_time: float = 0.0
     eval_time: float = 0.0
+    """Seconds."""
     file_size: int = 0
     """Bytes of the saved adapter, or of the whole model."""
     peak_memory: int = 0
-    """Bytes by which the process's largest resident size grew, or CUDA's largest allocation."""
+    """Bytes, see MemoryMeter."""
     adapter_config: dict[str, Any] | None = None
 
 
-def run(experiment: Experiment, data: Data, base_model: Path, seed: int, device: torch.device) -> Outcome:
+def run(experiment: Experiment, problem: Problem, base_model: str, seed: int, device: torch.device) -> Outcome:
     """Fine-tune the base model as the experiment says, on the labelled examples, and score it on the test ones."""
-    outcome = Outcome()
     params = experiment.params
-    set_seed(seed)
     memory = MemoryMeter(device)
-    tokenizer = AutoTokenizer.from_pretrained(base_model)
-    model: Any = AutoModelForSeq2SeqLM.from_pretrained(base_model, dtype=torch.float32).to(device)
+    set_seed(seed)
+    model, tokenizer = load_model(base_model)
+    outcome = Outcome()
     if experiment.adapter is not None:
-        config = PeftConfig.from_pretrained(str(experiment.adapter))
+        config = read_adapter_config(experiment.adapter)
         model = get_peft_model(model, config)
         outcome.adapter_config = model.peft_config["default"].to_dict()
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    outcome.num_trainable_params = sum(parameter.numel() for parameter in trainable)
-    outcome.num_total_params = sum(parameter.numel() for parameter in model.parameters())
+    model.to(device)
+    outcome.num_trainable_params = sum(x.numel() for x in model.parameters() if x.requires_grad)
+    outcome.num_total_params = sum(x.numel() for x in model.parameters())
 
-    features = encode(data, tokenizer, params.max_length)
-    optimizer = torch.optim.AdamW(trainable, lr=params.learning_rate, weight_decay=params.weight_decay)
-    scheduler = LambdaLR(optimizer, lambda step: warmup_and_decay(step, params))
-    batches = shuffled_batches(features, params.batch_size, seed)
-
-    model.train()
-    started = time.perf_counter()
-    losses: list[float] = []
-    tokens = 0
-    with tqdm(total=params.steps, desc=f"{experiment.title} seed {seed}") as bar:
-        for step in range(params.steps):
-            if update_is_due(model, step):
-                update = model.base_model.update_mask(features, data_collator=collate, optimizer=optimizer, step=step)
-                outcome.updates.append(update)
-                outcome.update_time += update.seconds
-            batch = {key: value.to(device) for key, value in next(batches).items()}
-            loss = model(**batch).loss
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(trainable, params.max_grad_norm)
-            optimizer.step()
-            optimizer.zero_grad()
-            scheduler.step()
-            losses.append(loss.item())
-            tokens += int(batch["attention_mask"].sum()) + int((batch["labels"] != -100).sum())
-            bar.update()
-            bar.set_postfix(loss=f"{losses[-1]:.3f}")
-            if (step + 1) % params.log_every == 0 or step + 1 == params.steps:
-                elapsed = time.perf_counter() - started
-                outcome.metrics.append(metrics_row(step + 1, losses, params, tokens, elapsed))
-                losses = []
-    outcome.train_time = time.perf_counter() - started
-
-    started = time.perf_counter()
-    outcome.scores = dict(
-        evaluate(
-            model,
-            tokenizer,
-            data.task,
-            data.test,
-            batch_size=params.eval_batch_size,
-            max_source_length=params.max_length,
-            max_new_tokens=params.max_length,
-        )
-    )
-    outcome.eval_time = time.perf_counter() - started
-    outcome.file_size = saved_size(model)
+    subject = Subject(model, tokenizer, problem.task, params, seed, device, outcome)
+    if params.in_context_examples:
+        outcome.num_trainable_params = 0
+        outcome.scores = in_context_scores(subject, problem)
+    else:
+        if params.mask == "random" and is_fish_dip(model):
+            outcome.trace.updates.append({"step": 0, "shares": shares(model.base_model.mask())})
+            warnings.filterwarnings("ignore", message=".*no example", category=UserWarning)
+        if problem.episodes:
+            subject.fit(problem.train, params.meta_steps)
+            outcome.scores = averages([episode_scores(subject, episode) for episode in problem.episodes])
+        else:
+            subject.fit(problem.train, params.steps)
+            outcome.scores = subject.scores(problem.test)
+        outcome.file_size = saved_size(model)
     outcome.peak_memory = memory.growth()
     return outcome
 
 
-def update_is_due(model: Any, step: int) -> bool:
-    """Whether the model is a Fish-Dip model whose mask is to be updated before this step."""
-    if not (isinstance(model, PeftModel) and isinstance(model.base_model, FishDipModel)):
-        return False
-    interval = model.base_model.peft_config["default"].update_interval  # type: ignore[attr-defined]
-    return step == 0 if interval is None else step % interval == 0
+def load_model(base_model: str) -> tuple[Any, Any]:
+    """The base model in float32 and its tokenizer, from the Hub or a folder.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base_model)
+        return AutoModelForSeq2SeqLM.from_pretrained(base_model, dtype=torch.float32), tokenizer
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"--model {base_model}: {one_line(error)}") from error
 
 
-def encode(data: Data, tokenizer: Any, max_length: int) -> list[dict[str, list[int]]]:
-    """The labelled examples as token ids in the task's text format."""
-    texts = [data.task.encode(example) for example in data.train]
-    sources = tokenizer([text.source for text in texts], truncation=True, max_length=max_length)["input_ids"]
-    targets = tokenizer([text.target for text in texts], truncation=True, max_length=max_length)["input_ids"]
-    return [{"input_ids": x, "labels": y} for x, y in zip(sources, targets, strict=True)]
+@dataclass
+class Subject:
+    """A model with all that its training and its evaluation need."""
+
+    model: Any
+    tokenizer: Any
+    task: Task[Any]
+    params: TrainingParams
+    seed: int
+    device: torch.device
+    outcome: Outcome
+
+    def features(self, examples: list[Any]) -> Features:
+        length = self.params.max_length
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*see `task.encode`")
+            return to_features(self.task, self.tokenizer, examples, max_source_length=length, max_target_length=length)
+
+    def fit(self, examples: list[Any], steps: int) -> None:
+        fit(self.model, self.features(examples), self.params, steps, self.seed, self.device, self.outcome.trace)
+
+    def scores(self, examples: list[Any]) -> dict[str, float]:
+        """Of generated texts, by the task's metrics."""
+        started = time.perf_counter()
+        length, batch_size = self.params.max_length, self.params.eval_batch_size
+        scores = evaluate(
+            self.model,
+            self.tokenizer,
+            self.task,
+            examples,
+            batch_size=batch_size,
+            max_source_length=length,
+            max_new_tokens=length,
+            progress=False,
+        )
+        loss = mean_loss(self.model, self.features(examples), batch_size, self.device)
+        self.outcome.eval_time += time.perf_counter() - started
+        return {**scores, "loss": loss}
+
+    def choices(self, episode: Episode, task: Task[Any]) -> dict[str, float]:
+        """Of the relation whose text is the most likely one among those of the episode."""
+        started = time.perf_counter()
+        losses = candidate_losses(
+            self.model,
+            self.tokenizer,
+            task,  # type: ignore[arg-type]
+            episode.query,
+            episode.labels,
+            batch_size=self.params.eval_batch_size,
+            max_length=self.params.max_length,
+            progress=False,
+        )
+        gold = [example.label for example in episode.query]
+        own = [row[episode.labels.index(label)] for row, label in zip(losses, gold, strict=True) if label]
+        self.outcome.eval_time += time.perf_counter() - started
+        return {"accuracy": likelihood_accuracy(losses, episode.labels, gold), "loss": mean(own)}
 
 
-def collate(features: list[dict[str, list[int]]]) -> dict[str, Tensor]:
-    return padded({key: [feature[key] for feature in features] for key in ("input_ids", "labels")})
+def episode_scores(subject: Subject, episode: Episode) -> dict[str, float]:
+    """Go on from what meta-training left, on the support examples of an episode."""
+    learner = copy.copy(subject)
+    learner.model = copy.deepcopy(subject.model)
+    learner.fit(list(episode.support), subject.params.steps)
+    return learner.choices(episode, subject.task)
 
 
-def shuffled_batches(features: list[dict[str, list[int]]], batch_size: int, seed: int) -> Iterator[dict[str, Tensor]]:
-    """Batches without end, in a new order for each pass; the last one of a pass may be smaller."""
-    generator = torch.Generator().manual_seed(seed)
-    while True:
-        order = torch.randperm(len(features), generator=generator).tolist()
-        for start in range(0, len(order), batch_size):
-            yield collate([features[i] for i in order[start : start + batch_size]])
+def in_context_scores(subject: Subject, problem: Problem) -> dict[str, float]:
+    """Scores without any training; the labelled examples stand before each source."""
+    params = subject.params
+
+    def shown(examples: list[Any]) -> InContextTask:
+        return InContextTask(
+            subject.task,
+            examples,
+            subject.tokenizer,
+            k=params.in_context_examples,
+            max_length=params.max_length,
+            seed=subject.seed,
+        )
+
+    if problem.episodes:
+        return averages([subject.choices(episode, shown(list(episode.support))) for episode in problem.episodes])
+    subject.task = shown(problem.train)
+    return subject.scores(problem.test)
 
 
-def warmup_and_decay(step: int, params: TrainingParams) -> float:
-    """Share of the peak learning rate: up linearly, then down linearly to zero."""
-    warmup = max(1, round(params.warmup_share * params.steps))
-    return min((step + 1) / warmup, (params.steps - step) / max(1, params.steps - warmup))
-
-
-def metrics_row(step: int, losses: list[float], params: TrainingParams, tokens: int, elapsed: float) -> dict[str, Any]:
-    return {
-        "step": step,
-        "train loss": sum(losses) / len(losses),
-        "train samples": step * params.batch_size,
-        "train total tokens": tokens,
-        "tokens / sec": tokens / elapsed,
-        "elapsed time": elapsed,
-    }
+def averages(rows: list[Mapping[str, float]]) -> dict[str, float]:
+    return {name: mean(row[name] for row in rows) for name in rows[0]}
 
 
 def saved_size(model: Any) -> int:
@@ -162,23 +186,3 @@ def saved_size(model: Any) -> int:
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         return sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
-
-
-class MemoryMeter:
-    """How much memory a run needs at most, beyond what the process had before it."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-        self.before = resident_peak()
-
-    def growth(self) -> int:
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device)
-        return resident_peak() - self.before
-
-
-def resident_peak() -> int:
-    """Largest resident size of the process so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -6,14 +6,15 @@ Importing this package registers PeftTypes "HOULSBY" and "COMPACTER" with PEFT.
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils import register_peft_method
 
-from ._register import peft_type
+from peft_fishdip._register import extended_peft_type
+
 from .config import CompacterConfig, HoulsbyConfig
 from .layer import CompacterLayer, HoulsbyLayer
 from .model import CompacterModel, HoulsbyModel
 
-if peft_type("HOULSBY") not in PEFT_TYPE_TO_CONFIG_MAPPING:
+if extended_peft_type("HOULSBY") not in PEFT_TYPE_TO_CONFIG_MAPPING:
     register_peft_method(name="houlsby", config_cls=HoulsbyConfig, model_cls=HoulsbyModel)
-if peft_type("COMPACTER") not in PEFT_TYPE_TO_CONFIG_MAPPING:
+if extended_peft_type("COMPACTER") not in PEFT_TYPE_TO_CONFIG_MAPPING:
     register_peft_method(name="compacter", config_cls=CompacterConfig, model_cls=CompacterModel)
 
 __all__ = ["CompacterConfig", "CompacterLayer", "CompacterModel", "HoulsbyConfig", "HoulsbyLayer", "HoulsbyModel"]

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from peft import PeftConfig
 
-from ._register import peft_type
+from peft_fishdip._register import extended_peft_type
 
 SITES = ("self_attention", "feed_forward")
 NON_LINEARITIES = ("gelu", "gelu_new", "relu", "swish", "tanh")
@@ -83,7 +83,7 @@ class HoulsbyConfig(BottleneckConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.peft_type = peft_type("HOULSBY")
+        self.peft_type = extended_peft_type("HOULSBY")
         check_positive("init_range", self.init_range, "0.02")
 
 
@@ -116,7 +116,7 @@ class CompacterConfig(BottleneckConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.peft_type = peft_type("COMPACTER")
+        self.peft_type = extended_peft_type("COMPACTER")
         check_count("phm_dim", self.phm_dim, "4")
         check_count("phm_rank", self.phm_rank, "1")
         check_positive("phm_init_range", self.phm_init_range, "0.0001")

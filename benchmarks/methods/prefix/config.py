@@ -8,11 +8,10 @@ from typing import Any
 
 from peft import PeftConfig
 
+from peft_fishdip._register import extended_peft_type
 from peft_fishdip.config import is_count
 
-from ..bottleneck._register import peft_type
-
-PEFT_TYPE = peft_type("FULL_PREFIX")
+PEFT_TYPE = extended_peft_type("FULL_PREFIX")
 
 SITES = {
     "encoder": r"(.*\.)?encoder\.block\.\d+\.layer\.0\.SelfAttention",

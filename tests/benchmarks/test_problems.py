@@ -1,0 +1,132 @@
+import pytest
+
+from benchmarks import toy
+from benchmarks.problems import DEFAULT_DATA_SETS, METRICS, Protocol, problem, rate_problem
+from benchmarks.settings import SettingsError
+from peft_fishdip.tasks import NerTask, SrlExample
+
+FEW = Protocol(fraction=0.5, num_ways=2, num_shots=1, num_episodes=3)
+TASKS = sorted(DEFAULT_DATA_SETS.items())
+
+
+def test_generated_sentences_are_the_same_for_the_same_seed_and_differ_for_others():
+    assert toy.sentences(20, seed=3) == toy.sentences(20, seed=3)
+    assert toy.sentences(20, seed=3) != toy.sentences(20, seed=4)
+
+
+def test_every_name_of_a_generated_sentence_is_labelled_and_nothing_else():
+    plain_words = {word for template in toy.TEMPLATES for word in template.split() if "{" not in word}
+    for example in toy.sentences(200, seed=0):
+        labelled = {i for span in example.spans for i in range(span.start, span.end)}
+        assert {i for i, token in enumerate(example.tokens) if token not in plain_words} == labelled
+
+
+def test_most_names_of_the_test_sentences_are_new():
+    def names(examples):
+        return {span.text(example.tokens) for example in examples for span in example.spans}
+
+    generated = problem("generated", None, Protocol(fraction=0.1), seed=0)
+    train, test = names(generated.train), names(generated.test)
+    assert len(test - train) > 0.9 * len(test)
+
+
+def test_generated_sentences_survive_the_text_format():
+    task = NerTask(toy.LABELS)
+    for example in toy.sentences(50, seed=5):
+        assert task.decode(example, task.encode(example).target).prediction == example
+
+
+@pytest.mark.parametrize(("kind", "name"), TASKS)
+def test_each_task_has_a_data_set_that_leaves_what_the_protocol_says(data_folder, kind, name):
+    found = problem(name, data_folder, FEW, seed=0)
+    assert found.kind == kind
+    if kind == "relation":
+        assert len(found.train) == 6 * 8  # all of the meta-training relations
+        assert [len(episode.support) for episode in found.episodes] == [2, 2, 2]
+        assert found.num_test == 3 * 2 * 5
+        assert not {x.label for e in found.episodes for x in e.query} & {x.label for x in found.train}
+    else:
+        assert (len(found.train), len(found.test), found.num_test) == (10, 5, 5)
+    gold = found.task.encode(found.train[0])
+    predicted = found.task.decode(found.train[0], gold.target)
+    scores = found.task.score([found.train[0]], [predicted])
+    assert [scores[name] for name in METRICS[kind]] == [1.0] * len(METRICS[kind])
+
+
+@pytest.mark.parametrize(("kind", "name"), TASKS)
+def test_the_seed_draws_the_examples(data_folder, kind, name):
+    def drawn(seed):
+        found = problem(name, data_folder, FEW, seed)
+        return [x.id for x in found.train], [x.id for episode in found.episodes for x in episode.support]
+
+    assert drawn(0) == drawn(0)
+    assert drawn(0) != drawn(1)
+    assert problem(name, data_folder, FEW, 0).test == problem(name, data_folder, FEW, 1).test
+
+
+@pytest.mark.parametrize(("kind", "name"), TASKS)
+def test_a_learning_rate_is_chosen_by_training_examples_alone(data_folder, kind, name):
+    whole = problem(name, data_folder, FEW, seed=0)
+    part = rate_problem(whole, FEW, seed=0)
+    if kind == "relation":
+        support = {x.id for episode in part.episodes for x in (*episode.support, *episode.query)}
+        assert support <= {x.id for x in whole.train}
+        assert not support & {x.id for x in part.train}
+        assert not {x.label for e in part.episodes for x in e.query} & {x.label for x in part.train}
+    else:
+        ids = [x.id for x in (*part.train, *part.test)]
+        assert sorted(ids) == sorted(x.id for x in whole.train)
+        assert len(part.test) == 2
+
+
+def test_limits(data_folder):
+    few = problem("conll04", data_folder, Protocol(fraction=1.0, max_train=3, max_test=2), seed=0)
+    assert (len(few.train), len(few.test)) == (3, 2)
+    assert few.train == problem("conll04", data_folder, Protocol(fraction=1.0), seed=0).train[:3]
+    assert len(problem("fewrel", data_folder, Protocol(num_ways=2, max_train=7), seed=0).train) == 7
+
+
+def test_a_label_that_only_the_test_part_has_is_not_known(data_folder, tmp_path):
+    (tmp_path / "ewt_srl").mkdir()
+    for part, label in (("train", "ARG1"), ("test", "ARG9")):
+        text = (data_folder / "ewt_srl" / "test.conll").read_text(encoding="utf-8").replace("ARG1", label)
+        (tmp_path / "ewt_srl" / f"{part}.conll").write_text(text, encoding="utf-8")
+    found = problem("ewt_srl", tmp_path, FEW, seed=0)
+    example = found.test[0]
+    assert isinstance(example, SrlExample)
+    decoded = found.task.decode(example, "[ Mira | ARG9 ] left Oslo")
+    assert [problem.kind for problem in decoded.problems] == ["label_error"]
+
+
+def test_titles_say_what_the_protocol_is():
+    protocol = Protocol(fraction=0.05, max_train=100)
+    assert protocol.title("ner") == "5 % of the training examples, at most 100"
+    assert protocol.title("relation") == "5-way 1-shot, 4 episodes"
+    assert (protocol.tag("ner"), protocol.tag("relation")) == ("fraction-0.05", "5-way-1-shot")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("fraction", 0.0), ("fraction", 1.5), ("fraction", float("nan")), ("max_train", 0), ("max_test", -1)],
+        *[("num_ways", 0), ("num_shots", 0), ("num_episodes", 0)],
+    ],
+)
+def test_protocols_that_leave_nothing_are_refused(name, value):
+    with pytest.raises(SettingsError, match=rf"{name}={value}"):
+        Protocol(**{name: value})
+
+
+def test_missing_unknown_and_malformed_data_is_named(data_folder, tmp_path):
+    with pytest.raises(SettingsError, match=r"'conll05' is unknown; there are wnut17, .*generated"):
+        problem("conll05", data_folder, FEW, 0)
+    with pytest.raises(SettingsError, match=r"'conll04': .*nowhere is no folder"):
+        problem("conll04", tmp_path / "nowhere", FEW, 0)
+    with pytest.raises(SettingsError, match="conll04_train"):
+        problem("conll04", tmp_path, FEW, 0)
+    (tmp_path / "conll04").mkdir()
+    (tmp_path / "conll04" / "conll04_train.json").write_text("{", encoding="utf-8")
+    with pytest.raises(SettingsError, match="conll04_train"):
+        problem("conll04", tmp_path, FEW, 0)
+    with pytest.raises(SettingsError, match="num_ways=9"):
+        problem("fewrel", data_folder, Protocol(num_ways=9), 0)
