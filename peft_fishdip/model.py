@@ -14,17 +14,16 @@ from peft.tuners.tuners_utils import BaseTuner, _ExcludedModule, _maybe_include_
 from torch import Tensor, nn
 
 from .adapter_io import adapter_tensors, install_checked, install_sum, is_vector
-from .carry_over import carry_over, check_optimizer
+from .carry_over import check_optimizer
 from .combination import check_combination, listed
-from .distributed import taken_from_first
 from .examples import Collator, padding_collator
 from .importance import scoring_mode
 from .injection import Injection, check_counts, discard, take_out, unwrap
 from .layer import FishDipLayer
 from .losses import LossFn, default_loss_fn
 from .mask_update import MaskUpdate
+from .masking import ordered_scores, remask
 from .scoring import Scores, Scoring
-from .selection import top_k
 from .state import AdapterState
 from .targets import find_targets
 
@@ -107,7 +106,7 @@ class FishDipModel(BaseTuner):
         with self._effective_in_place(), scoring_mode(self.model, parameters.values()):
             scores = scoring.scores()
         squared = 1 if state.config.importance == "fisher" else 2
-        return self._remask(state, scores, optimizer, started, step, expected_power=squared)
+        return remask(state, scores, optimizer, started, step, expected_power=squared)
 
     def set_mask(
         self,
@@ -130,19 +129,8 @@ class FishDipModel(BaseTuner):
         state = self._state(adapter_name)
         if optimizer is not None:
             optimizer = check_optimizer(optimizer, state.flat)
-        shapes = {delta.name: delta.shape for delta in state.deltas}
-        missing, unknown = sorted(shapes.keys() - scores.keys()), sorted(scores.keys() - shapes.keys())
-        if missing or unknown:
-            raise ValueError(
-                f"scores must have one tensor for each targeted parameter: missing {listed(missing)}, unknown "
-                f"{listed(unknown)}."
-            )
-        for name, shape in shapes.items():
-            if not isinstance(scores[name], Tensor) or scores[name].shape != shape or scores[name].is_complex():
-                found = getattr(scores[name], "shape", type(scores[name]).__name__)
-                raise ValueError(f"the score of {name!r} must be a real tensor of shape {tuple(shape)}, not {found}.")
-        ordered = {name: scores[name] for name in shapes}
-        return self._remask(state, Scores(ordered, (), ()), optimizer, started, step, expected_power=None)
+        ordered = ordered_scores(state, scores)
+        return remask(state, Scores(ordered, (), ()), optimizer, started, step, expected_power=None)
 
     def mask(self, adapter_name: str | None = None) -> dict[str, Tensor]:
         """Per targeted base parameter the flat positions that are trainable now: int64, ascending, on the CPU."""
@@ -158,47 +146,6 @@ class FishDipModel(BaseTuner):
             positions, order = delta.union.sort()
             result[delta.name] = (positions.cpu(), delta.values(piece)[order].cpu())
         return result
-
-    @torch.no_grad()
-    def _remask(
-        self,
-        state: AdapterState,
-        scores: Scores,
-        optimizer: Any,
-        started: float,
-        step: int | None,
-        expected_power: int | None,
-    ) -> MaskUpdate:
-        """Select, then change everything that follows from it.
-
-        `expected_power` tells which power of the scores is a squared gradient, if any.
-        """
-        vector = state.flat
-        chosen = top_k(scores.importance, vector.numel())
-        positions = taken_from_first(chosen.positions)
-        hint = None
-        if expected_power is not None:
-            hint = torch.cat(
-                [
-                    scores.importance[delta.name].flatten()[positions[delta.name]].pow(expected_power) * delta.scale**2
-                    for delta in state.deltas
-                ]
-            ).to(vector.device)
-        change = state.remask(positions)
-        if optimizer is not None:
-            carry_over(optimizer, vector, change.source, hint)
-        done = state.num_updates
-        state.num_updates = done + 1
-        return MaskUpdate(
-            step=done if step is None else step,
-            example_ids=scores.example_ids,
-            losses=scores.losses,
-            threshold=chosen.threshold,
-            num_active=vector.numel(),
-            overlap=change.kept / vector.numel(),
-            union_size=state.union_size,
-            seconds=time.perf_counter() - started,
-        )
 
     @contextmanager
     def _effective_in_place(self) -> Iterator[None]:

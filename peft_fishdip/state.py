@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .config import FishDipConfig
+from .mask_update import MaskUpdate
 
 
 class Remask(NamedTuple):
@@ -118,6 +119,7 @@ class AdapterState:
         self.deltas: list[SparseDelta] = []
         # of the checkpoint that is about to be loaded, if any
         self.expected_counts, self.num_updates = config.checkpointed()
+        self.last_update: MaskUpdate | None = None  # of this process
         self.carrier: nn.Module | None = None
         self.untouched = True  # no update, no training, nothing loaded: the mask is the data-free one
         self.guessed = False  # loaded by a path that does not tell active from frozen entries
