@@ -7,6 +7,7 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils import register_peft_method
 
 from ._register import PEFT_TYPE
+from .attached import tuner_of
 from .callback import FishDipCallback
 from .config import FishDipConfig
 from .layer import FishDipLayer
@@ -17,4 +18,12 @@ from .optim import SparseAdafactor
 if PEFT_TYPE not in PEFT_TYPE_TO_CONFIG_MAPPING:
     register_peft_method(name="fishdip", config_cls=FishDipConfig, model_cls=FishDipModel)
 
-__all__ = ["FishDipCallback", "FishDipConfig", "FishDipLayer", "FishDipModel", "MaskUpdate", "SparseAdafactor"]
+__all__ = [
+    "FishDipCallback",
+    "FishDipConfig",
+    "FishDipLayer",
+    "FishDipModel",
+    "MaskUpdate",
+    "SparseAdafactor",
+    "tuner_of",
+]

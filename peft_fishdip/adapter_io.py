@@ -116,6 +116,11 @@ class Values(Stored):
     def store(self, entry: Incoming, tensor: Tensor) -> None:
         entry.values = tensor
 
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.state.waiting:  # what no checkpoint has, transformers would report as missing from this one
+            destination.pop(prefix + "flat", None)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Values:
         super()._apply(fn, recurse)
         self.state.forget_pieces()

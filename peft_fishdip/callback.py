@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
+from .attached import tuner_of
 from .config import checked_counts
 from .examples import Collator, is_indexed
 from .losses import LossFn
@@ -57,7 +57,7 @@ class FishDipCallback(TrainerCallback, ExportableState):
                 "restore_callback_states_from_checkpoint=True makes a new FishDipCallback, without the "
                 f"{' and '.join(lost)} that the first one was given; leave it False: this callback restores itself."
             )
-        self._tuner = find_tuner(kwargs["model"])
+        self._tuner = tuner_of(kwargs["model"])
         saved: Any = state.stateful_callbacks
         loaded = saved.get(type(self).__name__) if isinstance(saved, dict) else None
         if state.global_step > 0 and isinstance(loaded, dict) and "attributes" in loaded:
@@ -66,7 +66,7 @@ class FishDipCallback(TrainerCallback, ExportableState):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        tuner = self._tuner or find_tuner(kwargs["model"])
+        tuner = self._tuner or tuner_of(kwargs["model"])
         if not due(state.global_step, tuner._state(None).config.update_interval):
             return
         loader = kwargs["train_dataloader"]
@@ -128,18 +128,3 @@ class FishDipCallback(TrainerCallback, ExportableState):
 
 def due(step: int, update_interval: int | None) -> bool:
     return step == 0 if update_interval is None else step % update_interval == 0
-
-
-def find_tuner(model: nn.Module) -> FishDipModel:
-    """The tuner inside of the model that a Trainer holds.
-
-    Raises:
-        ValueError: there is none.
-    """
-    for module in model.modules():
-        if isinstance(module, FishDipModel):
-            return module
-    raise ValueError(
-        f"FishDipCallback found no Fish-Dip adapter in {type(model).__name__}; train "
-        "get_peft_model(model, FishDipConfig(...))."
-    )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from peft import PeftConfig
 
 from ._register import PEFT_TYPE
+from .fingerprint import checked_fingerprint
+from .mask_update import MaskUpdate
+from .model_card import write_card
 
 CHOICES = {
     "sample_selection": ("highest_loss", "random", "all"),
@@ -17,6 +21,17 @@ CHOICES = {
     "init_mask": ("random", "magnitude"),
     "delta_scale": ("none", "rms"),
 }
+
+
+class Noted(NamedTuple):
+    """What a checkpoint tells of an adapter, beside its tensors."""
+
+    counts: dict[str, list[int]]
+    num_updates: int
+    base_fingerprint: dict[str, str]
+    num_parameters: int
+    """N, the entries of the parameters that the adapter targets."""
+    last_update: MaskUpdate | None
 
 
 @dataclass
@@ -104,6 +119,17 @@ class FishDipConfig(PeftConfig):
         metadata={"help": "Written by the tuner: per base parameter, its active and its frozen entries."},
     )
     num_updates: int = field(default=0, metadata={"help": "Written by the tuner: mask updates made so far."})
+    base_fingerprint: dict[str, str] | None = field(
+        default=None,
+        metadata={"help": "Written by the tuner: per base parameter its dtype, shape and digests, see fingerprint.py."},
+    )
+    strict: bool = field(
+        default=False,
+        metadata={
+            "help": "While an adapter is loaded: refuse a base model that is not bitwise the one it was saved with, "
+            "instead of warning. Not saved. PeftModel.from_pretrained(base, path, strict=True)."
+        },
+    )
 
     # PEFT stores the whole base embedding with an adapter that targets it, unless this is not None. It is no field: a
     # sparse delta to an embedding needs nothing else.
@@ -123,12 +149,16 @@ class FishDipConfig(PeftConfig):
                 raise ValueError(f"{name}={getattr(self, name)!r} is unknown; choose one of {', '.join(choices)}.")
         if self.counts is not None:
             self.counts = checked_counts(self.counts)
+        if self.base_fingerprint is not None:
+            self.base_fingerprint = checked_fingerprint(self.base_fingerprint)
 
-    def note(self, counts: dict[str, list[int]], num_updates: int) -> None:
+    def note(self, noted: Noted) -> None:
         """Write down what the checkpoint of an adapter with this config needs, just before it is saved."""
-        self.counts = counts
-        self.num_updates = num_updates
+        self.counts = noted.counts
+        self.num_updates = noted.num_updates
+        self.base_fingerprint = noted.base_fingerprint or None
         self.__dict__["_noted"] = True
+        self.__dict__["_for_card"] = noted
 
     def checkpointed(self) -> tuple[dict[str, list[int]] | None, int]:
         """Counts and number of updates as read from a checkpoint; none if they were noted for an adapter that lives.
@@ -136,6 +166,24 @@ class FishDipConfig(PeftConfig):
         A config may serve for many adapters, of many models, and gets noted what the last saved one needs.
         """
         return (None, 0) if self.__dict__.get("_noted") else (self.counts, self.num_updates)
+
+    def expected_fingerprint(self) -> dict[str, str] | None:
+        """That of the base which a checkpoint was saved with; none under the same conditions."""
+        return None if self.__dict__.get("_noted") else self.base_fingerprint
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, but for `strict`, which is a choice of who loads an adapter."""
+        fields: dict[str, Any] = super().to_dict()
+        del fields["strict"]
+        return fields
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
+        """Write adapter_config.json; if an adapter is being saved, also its section of the model card README.md."""
+        model = kwargs.get("auto_mapping_dict")
+        super().save_pretrained(str(save_directory), **kwargs)
+        noted = self.__dict__.pop("_for_card", None)
+        if noted is not None:
+            write_card(save_directory, self, noted, model)
 
     def _check_layers(self) -> None:
         if self.layers_to_transform is not None and isinstance(self.target_modules, str):
@@ -170,8 +218,9 @@ class FishDipConfig(PeftConfig):
             raise ValueError(f"seed={self.seed!r} must be an int in [0, 2**63).")
         if isinstance(self.num_updates, bool) or not isinstance(self.num_updates, int) or self.num_updates < 0:
             raise ValueError(f"num_updates={self.num_updates!r} must be an int >= 0; it is written by the tuner.")
-        if not isinstance(self.init_weights, bool):
-            raise TypeError(f"init_weights={self.init_weights!r} must be True or False.")
+        for name in ("init_weights", "strict"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name}={getattr(self, name)!r} must be True or False.")
 
 
 def is_number(value: Any) -> bool:

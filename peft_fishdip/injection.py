@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 import zlib
 from collections.abc import Sequence
 
@@ -10,7 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from .adapter_io import Values
+from .combination import listed
 from .config import FishDipConfig
+from .fingerprint import described, differences, fingerprint
+from .guards import put_guards, remove_guards
 from .layer import FishDipLayer, wrapper_class
 from .selection import distinct_integers, num_active, random_positions, top_k
 from .state import AdapterState, SparseDelta, TunedParameter
@@ -39,7 +43,51 @@ class Injection:
         self.targets = targets
         self.excluded = excluded
         self.found = {use.module for target in targets for use in target.uses}
+        self.tuned = {
+            id(layer.base_parameter(name)): parameter
+            for layer in model.modules()
+            if isinstance(layer, FishDipLayer)
+            for name, parameter in layer.tuned.items()
+        }
+        for target in targets:
+            self.tuned.setdefault(id(target.tensor), TunedParameter(target.name, target.tensor.shape))
         self.done = False
+
+    def check_base(self) -> None:
+        """Compare the base with the one that a checkpoint was saved with, if any.
+
+        Raises:
+            ValueError: they differ, or cannot be compared, and the config says `strict`. Else it warns.
+        """
+        saved = self.config.expected_fingerprint()
+        if saved is None:
+            if self.config.strict and self.config.checkpointed()[0] is not None:
+                raise ValueError(
+                    f"strict=True: adapter {self.adapter_name!r} was saved without a fingerprint of its base model, so "
+                    "whether this is the one cannot be told; load it without strict, and save it again."
+                )
+            return
+        tensors = {target.name: (self.tuned[id(target.tensor)], target.tensor) for target in self.targets}
+        present = fingerprint(tensors)
+        found = differences(saved, present)
+        unknown = sorted(tensors.keys() - (saved.keys() & present.keys()))
+        remedy = f"Load it onto the base it was made for ({self.config.base_model_name_or_path or 'it has no name'})"
+        if self.config.strict and (found or unknown):
+            raise ValueError(
+                f"strict=True: the base model is not the one that adapter {self.adapter_name!r} was saved with, or "
+                f"cannot be told to be. {described(found, len(tensors))}"
+                + (f"; {len(unknown)} cannot be compared: {listed(unknown)}" if unknown else "")
+                + f". {remedy}, in the same dtype, or without strict."
+            )
+        harmful = [difference for difference in found if not difference.harmless]
+        if harmful:
+            warnings.warn(
+                f"the base model is not the one that adapter {self.adapter_name!r} was saved with: "
+                f"{described(harmful, len(tensors))}. Its deltas add to other weights than those it was trained on. "
+                f"{remedy}.",
+                UserWarning,
+                stacklevel=2,
+            )
 
     def put_in_once(self) -> None:
         """Wrap all modules that use a target, and give the adapter its first mask and its trainable vector."""
@@ -50,17 +98,11 @@ class Injection:
         positions = first_positions(self.config, self.targets)
         scales = [delta_scale(self.config, target) for target in self.targets]
         state = AdapterState(self.adapter_name, self.config)
-        shared = {
-            id(layer.base_parameter(name)): parameter
-            for layer in self.model.modules()
-            if isinstance(layer, FishDipLayer)
-            for name, parameter in layer.tuned.items()
-        }
         modules = {name: self.model.get_submodule(name) for name in self.found}
         layers = wrapped(self.model, modules)
         owned: dict[str, dict[str, SparseDelta]] = {name: {} for name in modules}
         for target, scale in zip(self.targets, scales, strict=True):
-            tuned = shared.setdefault(id(target.tensor), TunedParameter(target.name, target.tensor.shape))
+            tuned = self.tuned[id(target.tensor)]
             delta = SparseDelta(target.name, target.tensor.shape, scale, state)
             tuned.deltas[self.adapter_name] = delta
             state.deltas.append(delta)
@@ -93,6 +135,7 @@ def wrapped(model: nn.Module, modules: dict[str, nn.Module]) -> dict[str, FishDi
         if isinstance(encoder, nn.TransformerEncoder) and any(isinstance(m, FishDipLayer) for m in encoder.modules()):
             encoder.__dict__.setdefault(NESTED, encoder.use_nested_tensor)
             encoder.use_nested_tensor = False  # only the fast path can work with nested tensors
+    put_guards(model)
     return {name: layers[id(module)] for name, module in modules.items()}
 
 
@@ -108,6 +151,7 @@ def unwrap(model: nn.Module) -> None:
         for leaf, child in parent._modules.items():
             if isinstance(child, FishDipLayer):
                 parent._modules[leaf] = child.base_layer
+    remove_guards(model)
 
 
 def discard(model: nn.Module, adapter_name: str) -> None:

@@ -52,6 +52,23 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
                 raise
             return getattr(super().__getattr__("base_layer"), name)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Parameters of the wrapped module stay what they are: tying a weight anew is fine, replacing it is not.
+
+        Raises:
+            ValueError: another parameter is put in the place of one that the wrapped module owns.
+        """
+        base = self.__dict__.get("_modules", {}).get("base_layer")
+        if isinstance(value, nn.Parameter) and base is not None and name in base._parameters:
+            if value is not base._parameters[name]:
+                raise ValueError(
+                    f"the {name} of a {type(base).__name__} that a Fish-Dip adapter tunes cannot be replaced, as by "
+                    "tying or resizing: the adapter's positions belong to this one. Change the base model before the "
+                    "adapter is added, or after merge_and_unload() or unload()."
+                )
+            return
+        super().__setattr__(name, value)
+
     def update_layer(self, state: AdapterState, owned: Mapping[str, SparseDelta]) -> None:
         """Make room for an adapter; `owned` are the deltas that this layer, not one tied to it, saves and loads."""
         name = state.adapter_name
@@ -200,6 +217,18 @@ class FishDipEmbedding(FishDipLayer):
         return BorrowedEmbedding.apply(
             ids, weight, base.padding_idx, self.tuned["weight"], deltas, *active_pieces(deltas)
         )
+
+
+def tuned_parameters(model: nn.Module, adapter_name: str) -> dict[str, tuple[TunedParameter, Tensor]]:
+    """By name, the parameters that an adapter of `model` tunes, each with its base tensor."""
+    found: dict[str, tuple[TunedParameter, Tensor]] = {}
+    for layer in model.modules():
+        if not isinstance(layer, FishDipLayer):
+            continue
+        for name, parameter in layer.tuned.items():
+            if adapter_name in parameter.deltas:
+                found.setdefault(parameter.name, (parameter, layer.base_parameter(name)))
+    return found
 
 
 def wrapper_class(module: nn.Module) -> type[FishDipLayer]:

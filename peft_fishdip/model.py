@@ -16,10 +16,13 @@ from torch import Tensor, nn
 from .adapter_io import adapter_tensors, install_checked, install_sum, is_vector
 from .carry_over import check_optimizer
 from .combination import check_combination, listed
+from .config import Noted
 from .examples import Collator, padding_collator
+from .fingerprint import fingerprint
+from .guards import refuse_adapter_names
 from .importance import scoring_mode
 from .injection import Injection, check_counts, discard, take_out, unwrap
-from .layer import FishDipLayer
+from .layer import FishDipLayer, tuned_parameters
 from .losses import LossFn, default_loss_fn
 from .mask_update import MaskUpdate
 from .masking import ordered_scores, remask
@@ -195,12 +198,13 @@ class FishDipModel(BaseTuner):
 
     def _base_parameters(self, state: AdapterState) -> dict[str, nn.Parameter]:
         """The base parameters that the adapter targets, in its order."""
-        found: dict[str, nn.Parameter] = {}
-        for layer in self._layers():
-            for name, parameter in layer.tuned.items():
-                if state.adapter_name in parameter.deltas:
-                    found.setdefault(parameter.name, layer.base_parameter(name))  # type: ignore[arg-type]
-        return {delta.name: found[delta.name] for delta in state.deltas}
+        found = tuned_parameters(self.model, state.adapter_name)
+        return {delta.name: found[delta.name][1] for delta in state.deltas}  # type: ignore[misc]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the model, with the deltas of the active adapters."""
+        refuse_adapter_names(kwargs)
+        return super().forward(*args, **kwargs)
 
     # ----- injection ----------------------------------------------------------------------------------------------
 
@@ -208,8 +212,8 @@ class FishDipModel(BaseTuner):
         """Put an adapter into the model; see BaseTuner.
 
         Raises:
-            ValueError: the adapter exists, K would be 0, a parameter cannot be tuned, or the config has counts that
-                belong to another model. The model is as it was then.
+            ValueError: the adapter exists, K would be 0, a parameter cannot be tuned, or the config has counts, or with
+                `strict` a fingerprint, that belong to another model. The model is as it was then.
         """
         before = self._states_of(model).get(adapter_name)
         if before is not None and before.waiting:
@@ -222,6 +226,7 @@ class FishDipModel(BaseTuner):
             check_counts(config, targets)
         self._injection = Injection(model, adapter_name, config, targets, excluded)
         try:
+            self._injection.check_base()
             super().inject_adapter(model, adapter_name, *args, **kwargs)
         finally:
             del self._injection
@@ -247,11 +252,7 @@ class FishDipModel(BaseTuner):
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
-        if kwargs.get("adapter_names") is not None:
-            raise ValueError(
-                "adapter_names: Fish-Dip cannot use different adapters within one batch; call the model once for each, "
-                "with set_adapter."
-            )
+        refuse_adapter_names(kwargs)
         yield
 
     # ----- merging, summing, removing -----------------------------------------------------------------------------
@@ -349,7 +350,8 @@ class FishDipModel(BaseTuner):
         The config, which PEFT saves right after this, is told the shapes, so that every loader can allocate them.
         """
         state = cls._states_of(model)[adapter_name]
-        config.note(state.counts, state.num_updates)
+        lines = fingerprint(tuned_parameters(model, adapter_name))
+        config.note(Noted(state.counts, state.num_updates, lines, state.num_parameters, state.last_update))
         selected = super()._get_adapter_state_dict(model, config, adapter_name, *args, **kwargs)
         return {key: tensor for key, tensor in selected.items() if not is_vector(key)}
 

@@ -287,16 +287,17 @@ class TunedParameter:
         self.deltas: dict[str, SparseDelta] = {}
         self.merged_adapters: list[str] = []
         self.lock = threading.RLock()
+        self.known: tuple[object, str] | None = None  # the fingerprint of the base tensor, and of which state of it
         self._backup: tuple[Tensor, Tensor] | None = None
         self._joint: tuple[list[Tensor], Tensor, list[Tensor]] | None = None
 
     def __getstate__(self) -> dict[str, object]:
-        return {key: value for key, value in self.__dict__.items() if key not in ("lock", "_joint")}
+        return {key: value for key, value in self.__dict__.items() if key not in ("lock", "known", "_joint")}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self.lock = threading.RLock()
-        self._joint = None
+        self.known = self._joint = None
 
     def of(self, adapters: Sequence[str]) -> tuple[SparseDelta, ...]:
         """The deltas of these adapters, in their order, less those that are empty."""
@@ -363,6 +364,16 @@ class TunedParameter:
                 write(weight.data, positions.to(weight.device), base.to(weight))
             self._backup = None
             self.merged_adapters = []
+
+    def unmerged(self, weight: Tensor) -> Tensor:
+        """The base tensor as it is when nothing is merged into it: itself, or a restored copy. Detached."""
+        with self.lock:
+            if self._backup is None:
+                return weight.detach()
+            copy = weight.detach().clone()
+            positions, base = self._backup
+        write(copy, positions.to(copy.device), base.to(copy))
+        return copy
 
 
 def active_pieces(deltas: Sequence[SparseDelta]) -> list[Tensor]:

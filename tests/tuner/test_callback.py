@@ -243,7 +243,7 @@ def test_a_stream_asks_for_a_dataset_and_works_with_one(stream: Any, tmp_path: P
 def test_a_model_without_an_adapter_is_refused(tmp_path: Path) -> None:
     runner, _ = trainer(tmp_path, bert_classifier(), FishDipCallback())
     runner.remove_callback(Recorder)
-    with pytest.raises(ValueError, match="FishDipCallback found no Fish-Dip adapter in BertForSequenceClassification"):
+    with pytest.raises(ValueError, match="no Fish-Dip adapter in BertForSequenceClassification; add one with"):
         runner.train()
 
 

@@ -1,0 +1,117 @@
+"""The part of an adapter's README.md that tells what only this method knows."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import ModelCardData
+
+from .fingerprint import digest
+
+if TYPE_CHECKING:
+    from .config import FishDipConfig, Noted
+
+BEGIN = "<!-- fishdip: written at every save, up to the end mark -->"
+END = "<!-- fishdip: end -->"
+
+AUTO_CLASSES = {
+    "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
+    "CAUSAL_LM": "AutoModelForCausalLM",
+    "SEQ_CLS": "AutoModelForSequenceClassification",
+    "TOKEN_CLS": "AutoModelForTokenClassification",
+    "QUESTION_ANS": "AutoModelForQuestionAnswering",
+    "FEATURE_EXTRACTION": "AutoModel",
+}
+
+
+def write_card(
+    folder: str | os.PathLike[str], config: FishDipConfig, noted: Noted, model: Mapping[str, str] | None
+) -> None:
+    """Put the section below the title of the README.md of `folder`, which is made where PEFT has not made one.
+
+    What else stands there stays; the section of an earlier save is replaced.
+
+    Args:
+        config: as it has been saved there.
+        noted: what the tuner knew of the adapter.
+        model: PEFT's `auto_mapping`: class and library of the base, known where there is no task type.
+    """
+    path = Path(folder) / "README.md"
+    section = f"{BEGIN}\n{card_section(config, noted, model)}\n{END}"
+    text = path.read_text(encoding="utf-8") if path.is_file() else f"---\n{metadata(config)}\n---\n\n"
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        title = re.search(r"^# .*\n+", text, re.MULTILINE)
+        at = title.end() if title else len(text)
+        before, after = text[:at].rstrip("\n") + "\n\n", "\n\n" + text[at:] if title else "\n"
+    path.write_text(before + section + after, encoding="utf-8")
+
+
+def metadata(config: FishDipConfig) -> str:
+    """The card's header, as YAML."""
+    name = config.base_model_name_or_path
+    known = name if name and not os.path.exists(name) else None
+    return ModelCardData(base_model=known, library_name="peft", tags=["fishdip"]).to_yaml()
+
+
+def card_section(config: FishDipConfig, noted: Noted, model: Mapping[str, str] | None) -> str:
+    active = sum(count[0] for count in noted.counts.values())
+    union = active + sum(count[1] for count in noted.counts.values())
+    share = union / noted.num_parameters
+    rows: dict[str, Any] = {
+        "base model": f"`{config.base_model_name_or_path}`" if config.base_model_name_or_path else "unnamed",
+        "targeted parameters (N)": f"{noted.num_parameters:,} in {len(noted.counts)} tensors",
+        "density": f"{config.density:g}",
+        "trainable at a time (K)": f"{active:,}",
+        "trained in all (union)": f"{union:,}, {share:.2%} of N",
+        "mask updates": f"{noted.num_updates:,}, " + planned(config),
+    }
+    update = noted.last_update
+    if update is not None:
+        rows["last update"] = (
+            f"before step {update.step:,}: {len(update.example_ids)} examples with losses up to "
+            f"{max(update.losses, default=0.0):.3g}, {update.overlap:.1%} of the mask stayed"
+            if update.example_ids
+            else f"before step {update.step:,}, by given scores: {update.overlap:.1%} of the mask stayed"
+        )
+    if noted.base_fingerprint:
+        rows["fingerprint of the targeted base weights"] = f"`sha256:{digest(noted.base_fingerprint)}`"
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    return (
+        "## Fish-Dip adapter\n\nA sparse delta to the base model, trained by "
+        "[Fish-Dip](https://aclanthology.org/2023.emnlp-main.433) with `peft_fishdip`: only the entries that mattered "
+        f"most for the worst training examples were changed.\n\n| | |\n|---|---|\n{table}\n\n"
+        f"```python\n{loading(config, model)}\n```"
+    )
+
+
+def planned(config: FishDipConfig) -> str:
+    if config.update_interval is None:
+        return "the first mask stays"
+    return f"one every {config.update_interval:,} optimizer steps"
+
+
+def loading(config: FishDipConfig, model: Mapping[str, str] | None) -> str:
+    """Code that loads the adapter."""
+    name = config.base_model_name_or_path or "path/to/the/base/model"
+    lines = ["import peft_fishdip  # makes the method known to PEFT", "from peft import PeftModel"]
+    auto = AUTO_CLASSES.get(str(getattr(config.task_type, "value", config.task_type)))
+    if auto:
+        library, class_name = "transformers", auto
+    elif model and model["parent_library"].startswith("transformers."):
+        library, class_name = "transformers", model["base_model_class"]
+    else:
+        library = class_name = ""
+    if class_name:
+        lines += [f"from {library} import {class_name}", "", f'base = {class_name}.from_pretrained("{name}")']
+    else:
+        lines += ["", "base = ...  # the model that the adapter was trained on"]
+    lines.append(
+        'model = PeftModel.from_pretrained(base, "path/to/this/folder")  # strict=True: only onto these weights'
+    )
+    return "\n".join(lines)
