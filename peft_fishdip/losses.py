@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -128,3 +128,14 @@ def batch_size(batch: Batch) -> int:
         if isinstance(value, Tensor) and value.dim():
             return value.shape[0]
     raise ValueError(f"a batch holds no tensor, only {', '.join(sorted(batch)) or 'nothing'}.")
+
+
+def refuse_infinite(numbers: Sequence[int], losses: Tensor) -> None:
+    """Raise if the loss of one of these examples is NaN or infinite."""
+    losses = losses.reshape(-1)
+    if not bool(losses.isfinite().all()):
+        bad = int((~losses.isfinite()).nonzero()[0])
+        raise ValueError(
+            f"the loss of example {numbers[bad]} is {float(losses[bad])}; losses must be finite: check that example "
+            "and the model's dtype (float16 overflows), or leave it out."
+        )

@@ -20,13 +20,17 @@ from .examples import (
     Numbered,
     batches,
     is_indexed,
+    length,
     number_to_pick,
     pick,
     row,
     to_device,
 )
 from .importance import accumulate_importance
-from .losses import Batch, EmptyExampleError, LossFn, evaluated
+from .losses import Batch, EmptyExampleError, LossFn, evaluated, refuse_infinite
+
+TOKENS_TOGETHER = 1024
+"""Tokens, with padding, of examples that share a backward pass."""
 
 
 class Scores(NamedTuple):
@@ -71,13 +75,8 @@ class Scoring:
             ValueError: there are too few examples, one has no target, or a loss is not finite.
         """
         mine, count = self.choose()
-        losses: dict[int, float] = {}
-        sums = accumulate_importance(
-            self.model,
-            self.parameters,
-            self.chosen_batches(mine),
-            self.recorded_loss(mine, losses),
-            self.config.importance,
+        sums, losses = accumulate_importance(
+            self.model, self.parameters, self.groups(mine), self.loss_fn, self.config.importance
         )
         sum_in_place(sums.values())
         for tensor in sums.values():
@@ -166,36 +165,26 @@ class Scoring:
     def device(self) -> torch.device:
         return next(iter(self.parameters.values())).device
 
-    def chosen_batches(self, chosen: list[Candidate]) -> Iterator[Batch]:
-        bar = tqdm(chosen, desc="Fish-Dip: Fisher information", delay=2, disable=world()[0] > 0)
-        for candidate in bar:
-            batch = candidate.batch
-            if batch is None:
-                batch = pick(self.examples, [candidate.number], self.collator).batch
-            yield to_device(batch, self.device)
+    def groups(self, chosen: list[Candidate]) -> Iterator[Numbered]:
+        """The chosen examples in batches of similar length; those of a stream one by one."""
+        with tqdm(total=len(chosen), desc="Fish-Dip: Fisher information", delay=2, disable=world()[0] > 0) as bar:
+            for numbers in self.grouped(chosen):
+                group = pick(self.examples, numbers, self.collator)
+                yield Numbered(group.ids, to_device(group.batch, self.device))
+                bar.update(len(numbers))
+            for candidate in chosen:
+                if candidate.batch is not None:
+                    yield Numbered([candidate.number], to_device(candidate.batch, self.device))
+                    bar.update()
 
-    def recorded_loss(self, chosen: list[Candidate], losses: dict[int, float]) -> LossFn:
-        """The loss function, which also notes the loss of each chosen example, in their order."""
-        numbers = iter([candidate.number for candidate in chosen])
-
-        def loss_fn(model: nn.Module, batch: Batch) -> Tensor:
-            number = next(numbers)
-            try:
-                loss = self.loss_fn(model, batch)
-            except EmptyExampleError as error:
-                raise ValueError(f"example {number}: {error}") from error
-            refuse_infinite([number], loss.detach())
-            losses[number] = float(loss.detach().sum())
-            return loss
-
-        return loss_fn
-
-
-def refuse_infinite(numbers: list[int], losses: Tensor) -> None:
-    losses = losses.reshape(-1)
-    if not bool(losses.isfinite().all()):
-        bad = int((~losses.isfinite()).nonzero()[0])
-        raise ValueError(
-            f"the loss of example {numbers[bad]} is {float(losses[bad])}; losses must be finite: check that example "
-            "and the model's dtype (float16 overflows), or leave it out."
-        )
+    def grouped(self, chosen: list[Candidate]) -> Iterator[list[int]]:
+        """Numbers of examples that are to share a pass: short ones, where its cost is not that of its products."""
+        lengths = {c.number: length(self.examples[c.number]) for c in chosen if c.batch is None}
+        group: list[int] = []
+        for number in sorted(lengths, key=lambda number: (lengths[number], number)):
+            if group and (len(group) == self.batch_size or (len(group) + 1) * lengths[number] > TOKENS_TOGETHER):
+                yield group
+                group = []
+            group.append(number)
+        if group:
+            yield group

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from peft_fishdip.examples import Numbered
 from peft_fishdip.importance import accumulate_importance, scoring_mode
 from peft_fishdip.losses import default_loss_fn
 
@@ -124,17 +125,19 @@ def test_random_examples_differ_between_seeds_and_updates_but_not_between_runs()
     assert chosen(0) != chosen(1)
 
 
+@pytest.mark.parametrize("together", [1, 2, 4])
 @pytest.mark.parametrize("importance", ["fisher", "absolute"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_scores_themselves_are_those_of_the_dense_reference(family: str, importance: str) -> None:
+def test_the_scores_themselves_are_those_of_the_dense_reference(family: str, importance: str, together: int) -> None:
     build, make = FAMILIES[family]
     model, examples = build(), make(4)
     dense = DenseFishDip(build(), family, {"density": 0.1, "importance": importance})
     parameters = dict(model.named_parameters())
     with scoring_mode(model, parameters.values()):
-        sums = accumulate_importance(
-            model, parameters, [padded([example]) for example in examples], default_loss_fn(model, "sum"), importance
-        )
+        groups = [
+            Numbered(list(range(i, i + together)), padded(examples[i : i + together])) for i in range(0, 4, together)
+        ]
+        sums, _ = accumulate_importance(model, parameters, groups, default_loss_fn(model, "sum"), importance)
     for name, expected in dense.scores(examples).items():
         torch.testing.assert_close(sums[name] / 4, expected, rtol=2e-4, atol=1e-7)
 
