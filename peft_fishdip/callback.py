@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
 from .attached import tuner_of
@@ -48,8 +48,8 @@ class FishDipCallback(TrainerCallback, ExportableState):
         """Find the tuner; after a resume, restore which entries of the loaded adapter are active.
 
         Raises:
-            ValueError: there is no Fish-Dip adapter; or the Trainer has made this callback anew, without what the first
-                one was given.
+            ValueError: there is no Fish-Dip adapter; it is one that the Trainer cannot load at the end, as it is told
+                to; or the Trainer has made this callback anew, without what the first one was given.
         """
         lost = [name for name in self.given if getattr(self, name) is None]
         if lost:
@@ -58,6 +58,11 @@ class FishDipCallback(TrainerCallback, ExportableState):
                 f"{' and '.join(lost)} that the first one was given; leave it False: this callback restores itself."
             )
         self._tuner = tuner_of(kwargs["model"])
+        if args.load_best_model_at_end and isinstance(kwargs["model"], PreTrainedModel):
+            raise ValueError(
+                "load_best_model_at_end: the Trainer can save the adapter of a model.add_adapter(...), but not load it "
+                "again; train get_peft_model(model, FishDipConfig(...)), or load the best checkpoint yourself."
+            )
         saved: Any = state.stateful_callbacks
         loaded = saved.get(type(self).__name__) if isinstance(saved, dict) else None
         if state.global_step > 0 and isinstance(loaded, dict) and "attributes" in loaded:
