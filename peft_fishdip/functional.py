@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .gradients import matrix_gradient, row_gradient
 from .state import SparseDelta, TunedParameter, active_pieces, at_least_float, write
 
 Deltas = Sequence[SparseDelta]
@@ -177,58 +178,6 @@ def piece_gradient(delta: SparseDelta, gradient: Tensor, piece: Tensor) -> Tenso
     delta.state.warn_of_odd_mask()
     gradient = gradient.float()
     return (gradient * delta.scale if delta.scale != 1.0 else gradient).to(piece.dtype)
-
-
-# Above this share of active entries the dense product wins on a CPU: 5x faster at 1 %, 2x at 10 % of a 4096 x 1024
-# weight, break-even at 10 % of a 1024 x 4096 one.
-SAMPLED_MAX_DENSITY = 0.05
-
-
-def matrix_gradient(left: Tensor, right: Tensor, delta: SparseDelta) -> Tensor:
-    """Entries of `left.T @ right` at the active positions.
-
-    Args:
-        left: (tokens, rows) and right: (tokens, columns) for a parameter of shape (rows, columns).
-        delta: tells the positions.
-
-    Returns:
-        (active entries,), in the dtype of `left`.
-    """
-    if not delta.active.numel():
-        return left.new_empty(0)
-    sparse_enough = delta.active.numel() <= SAMPLED_MAX_DENSITY * delta.numel
-    if left.dtype == torch.float32 and left.device.type == "cpu" and sparse_enough:
-        return sampled_gradient(left, right, delta)
-    return dense_gradient(left, right, delta)
-
-
-def dense_gradient(left: Tensor, right: Tensor, delta: SparseDelta) -> Tensor:
-    """[`matrix_gradient`] by the whole product and a gather, which costs 0.2 % of it at most."""
-    return left.t().matmul(right).view(-1).index_select(0, delta.active)
-
-
-def sampled_gradient(left: Tensor, right: Tensor, delta: SparseDelta) -> Tensor:
-    """[`matrix_gradient`] by one dot product of `tokens` terms for each active position."""
-    # the kernel reads rows of its first and columns of its second operand: both lie contiguous this way
-    rows, columns = left.t().contiguous(), right.t().contiguous()
-    return torch.sparse.sampled_addmm(delta.csr_pattern(), rows, columns.t(), beta=0.0).values()
-
-
-def row_gradient(rows: Tensor, dense: Tensor, delta: SparseDelta) -> Tensor:
-    """The gradient at the active positions of a table of which only some rows have one.
-
-    Args:
-        rows: int64 (r,), ascending: the rows that have a gradient.
-        dense: (r, columns): their gradients.
-        delta: tells the positions.
-    """
-    if not rows.numel():
-        return dense.new_zeros(delta.active.numel())
-    columns = delta.shape[-1]
-    active_rows = torch.div(delta.active, columns, rounding_mode="floor")
-    index = torch.searchsorted(rows, active_rows).clamp_(max=rows.numel() - 1)
-    values = dense.view(-1).index_select(0, index * columns + delta.active % columns)
-    return torch.where(rows[index] == active_rows, values, 0)
 
 
 def autocast_dtype(x: Tensor, weight: Tensor) -> torch.dtype:

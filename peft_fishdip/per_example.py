@@ -83,8 +83,8 @@ class PerExample:
         self.relative: list[tuple[Any, Any]] = [
             (attention, table)
             for attention in model.modules()
-            if hasattr(attention, "compute_bias") and hasattr(attention, "relative_attention_bias")
-            for table in attention.relative_attention_bias.modules()
+            if hasattr(attention, "compute_bias")
+            for table in getattr(attention, "relative_attention_bias", nn.Identity()).modules()
             if self.owned(table)
         ]
         tables = {id(table) for _, table in self.relative}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -50,10 +50,10 @@ class SparseDelta:
         self.frozen = frozen
         self.frozen_values = frozen_values
         self.union = torch.cat([active, frozen]) if frozen.numel() else active
-        self.csr: Tensor | None = None
+        self.pattern: Any = None  # what the gradient at these positions needs, see gradients.py
 
     def __getstate__(self) -> dict[str, object]:
-        return self.__dict__ | {"csr": None}  # sparse tensors cannot be copied
+        return self.__dict__ | {"pattern": None}  # sparse tensors cannot be copied
 
     def __len__(self) -> int:
         return self.union.numel()
@@ -72,22 +72,6 @@ class SparseDelta:
     def to(self, device: torch.device) -> None:
         if self.active.device != device:
             self.set_positions(self.active.to(device), self.frozen.to(device), self.frozen_values.to(device))
-
-    def csr_pattern(self) -> Tensor:
-        """The mask as a sparse CSR matrix of zeros, shape (rows, columns) of the parameter's first and last axis."""
-        if self.csr is None:
-            columns = self.shape[-1]
-            rows = torch.arange(self.shape[0] + 1, device=self.active.device) * columns
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-                self.csr = torch.sparse_csr_tensor(
-                    torch.searchsorted(self.active, rows),
-                    self.active % columns,
-                    torch.zeros(self.active.numel(), device=self.active.device),
-                    size=tuple(self.shape),
-                    check_invariants=False,
-                )
-        return self.csr
 
 
 class Incoming:

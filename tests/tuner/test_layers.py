@@ -12,8 +12,15 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from peft_fishdip import FishDipLayer, functional
-from peft_fishdip.functional import dense_gradient, matrix_gradient, sampled_gradient
+from peft_fishdip import FishDipLayer, gradients
+from peft_fishdip.gradients import (
+    BACKENDS,
+    Costs,
+    Pattern,
+    matrix_gradient,
+    pattern_of,
+)
+from peft_fishdip.state import SparseDelta
 
 from .models import FAMILIES, Attention, flat_of, padded, randomise, tuned
 
@@ -180,20 +187,86 @@ def test_the_backends_of_the_weight_gradient_agree(shape: tuple[int, int], count
     delta = model.base_model._state(None).deltas[0]
     left, right = torch.randn(tokens, shape[0]), torch.randn(tokens, shape[1])
     expected = (left.t() @ right).reshape(-1)[delta.active]
-    for backend in (dense_gradient, sampled_gradient, matrix_gradient):
+    for backend in (*BACKENDS.values(), matrix_gradient):
         torch.testing.assert_close(backend(left, right, delta), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_both_backends_are_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+def delta_with(rows: list[int], columns: list[int], shape: tuple[int, int]) -> SparseDelta:
+    """A mask of all entries in the given rows and columns."""
+    model = tuned(nn.Sequential(nn.Linear(shape[1], shape[0], bias=False)), density=1.0)
+    delta = model.base_model._state(None).deltas[0]
+    grid = torch.tensor(rows).unsqueeze(1) * shape[1] + torch.tensor(columns)
+    delta.set_positions(grid.flatten(), delta.frozen[:0], delta.frozen_values[:0])
+    return delta
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("rows", "columns"), [([2], [0, 3]), ([0, 7, 8], [1]), (list(range(9)), [4]), ([8], [5])])
+def test_the_backends_agree_on_clustered_masks(rows: list[int], columns: list[int], dtype: torch.dtype) -> None:
+    delta = delta_with(rows, columns, (9, 6))
+    left, right = torch.randn(11, 9).to(dtype), torch.randn(11, 6).to(dtype)
+    expected = (left.float().t() @ right.float()).reshape(-1)[delta.active]
+    for backend in BACKENDS.values():
+        found = backend(left, right, delta).float()
+        torch.testing.assert_close(found, expected, rtol=1e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-2)
+
+
+def test_the_cheapest_backend_is_chosen_by_the_mask_and_the_costs() -> None:
+    def mask(count: int, rows: int, columns: int) -> Pattern:
+        generator = torch.Generator().manual_seed(0)
+        inside = torch.randperm(rows * columns, generator=generator)[:count].sort().values
+        base = nn.Sequential(nn.Linear(256, 256, bias=False))
+        delta = tuned(base, density=1.0).base_model._state(None).deltas[0]
+        delta.set_positions(inside // columns * 256 + inside % columns, delta.frozen[:0], delta.frozen_values[:0])
+        return pattern_of(delta)
+
+    costs = Costs(multiply=0.025, dot=0.13, move=1.2, pick=1.5)
+    assert mask(655, 256, 256).cheapest(100, costs) == "sampled"  # 1 %, everywhere
+    assert mask(26_000, 256, 256).cheapest(100, costs) == "dense"  # 40 %
+    assert mask(6_000, 80, 80).cheapest(100, costs) == "subset"  # almost all of a block
+    assert mask(655, 256, 256).cheapest(100, costs._replace(dot=13.0)) == "dense"
+    assert mask(6_000, 80, 80).cheapest(100, costs._replace(move=100.0)) == "dense"
+
+
+def test_all_backends_are_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[str] = []
-    for name in ("dense_gradient", "sampled_gradient"):
-        original = getattr(functional, name)
-        monkeypatch.setattr(functional, name, lambda *a, n=name, f=original: (used.append(n), f(*a))[1])
-    for density in (0.02, 0.5):
-        model = tuned(nn.Sequential(nn.Linear(20, 20, bias=False)), density=density)
-        model.base_model._state(None).untouched = False
-        model(torch.randn(2, 20)).sum().backward()
-    assert used == ["sampled_gradient", "dense_gradient"]
+    for name, backend in BACKENDS.items():
+        monkeypatch.setitem(gradients.BACKENDS, name, lambda *a, n=name, f=backend: (used.append(n), f(*a))[1])
+    for active in (torch.arange(0, 90_000, 301), torch.arange(90_000), torch.arange(9_000)):
+        model = tuned(nn.Sequential(nn.Linear(300, 300, bias=False)), density=active.numel() / 90_000)
+        scores = torch.zeros(90_000)
+        scores[active] = 1.0
+        model.base_model.set_mask({"0.weight": scores.view(300, 300)})
+        model(torch.randn(50, 300)).sum().backward()
+    assert used == ["sampled", "dense", "subset"]
+
+
+def test_layers_with_the_same_input_share_its_transpose_and_it_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k, self.v = (nn.Linear(256, 256) for _ in range(3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.q(x) * self.k(x) + self.v(2 * x)
+
+    model = tuned(Attention(), density=0.01)
+    model.base_model.set_mask({name: torch.rand(p.shape) for name, p in Attention().named_parameters()})
+    sources: list[torch.Tensor] = []
+    original = gradients.LastTransposed.of
+
+    def of(self: gradients.LastTransposed, matrix: torch.Tensor) -> torch.Tensor:
+        result = original(self, matrix)
+        sources.append(result)
+        return result
+
+    monkeypatch.setattr(gradients.LastTransposed, "of", of)
+    model(torch.randn(20, 256)).sum().backward()
+    assert len(sources) == 3
+    assert len({tensor.data_ptr() for tensor in sources}) == 2
+    slot = gradients._last.slot
+    assert slot.source is None
+    assert slot.result is None
 
 
 @pytest.mark.parametrize("targets", [None, ["out_proj"], ["attention"], r".*out_proj"])

@@ -1,0 +1,205 @@
+"""The gradient of a matrix at its active entries alone.
+
+Three ways to the same numbers: all entries by one product and a gather; one dot product per active entry; or the
+product of the rows and columns that have active entries. Which is the cheapest follows from the shape of the mask and
+the number of tokens, by costs that were measured.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import Variable
+
+from .state import SparseDelta
+
+
+class Costs(NamedTuple):
+    """Nanoseconds on one CPU core, float32; `python -m benchmarks.speed calibrate` measures them. Ratios count."""
+
+    multiply: float = 0.025
+    """Of a multiplication and addition in a matrix product."""
+    dot: float = 0.13
+    """Of one in a dot product per active entry."""
+    move: float = 1.2
+    """Of an element that is transposed or gathered."""
+    pick: float = 1.5
+    """Of an active entry that is read out of a product."""
+
+
+COSTS = Costs()
+
+
+class Pattern:
+    """The active entries of a matrix as the backends want them; made when first needed.
+
+    Attributes:
+        rows, columns: int64, ascending: those that have active entries.
+    """
+
+    def __init__(self, delta: SparseDelta) -> None:
+        width = delta.shape[-1]
+        self.shape = (delta.shape[0], width)
+        self.active = delta.active
+        row = torch.div(delta.active, width, rounding_mode="floor")
+        self.rows = row.unique_consecutive()
+        self.columns = (delta.active % width).unique()
+        self.csr: Tensor | None = None
+        self.block: Tensor | None = None
+
+    @property
+    def compact(self) -> bool:
+        """Whether it pays to gather the rows that have active entries instead of transposing all."""
+        return 2 * self.rows.numel() <= self.shape[0]
+
+    def cheapest(self, tokens: int, costs: Costs = COSTS) -> str:
+        """ "dense", "sampled" or "subset", whichever costs least with so many tokens."""
+        rows, columns = self.shape
+        active, some_rows, some_columns = self.active.numel(), self.rows.numel(), self.columns.numel()
+        moved = (some_rows if self.compact else rows) + columns
+        prices = {
+            "dense": tokens * rows * columns * costs.multiply + active * costs.pick,
+            "sampled": tokens * (moved * costs.move + active * costs.dot),
+            "subset": tokens * (some_rows + some_columns) * costs.move
+            + tokens * some_rows * some_columns * costs.multiply
+            + active * costs.pick,
+        }
+        return min(prices, key=prices.__getitem__)
+
+    def sparse(self) -> Tensor:
+        """Zeros at the active entries: CSR of shape (rows or rows that have active entries, columns)."""
+        if self.csr is None:
+            width = self.shape[1]
+            if self.compact:
+                starts = torch.searchsorted(self.active, self.rows * width)
+                starts = torch.cat([starts, starts.new_tensor([self.active.numel()])])
+                height = self.rows.numel()
+            else:
+                height = self.shape[0]
+                starts = torch.searchsorted(self.active, torch.arange(height + 1, device=self.active.device) * width)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+                self.csr = torch.sparse_csr_tensor(
+                    starts,
+                    self.active % width,
+                    torch.zeros(self.active.numel(), device=self.active.device),
+                    size=(height, width),
+                    check_invariants=False,
+                )
+        return self.csr
+
+    def within_block(self) -> Tensor:
+        """Flat positions of the active entries in the block of `rows` and `columns`: int64."""
+        if self.block is None:
+            width = self.shape[1]
+            row = torch.searchsorted(self.rows, torch.div(self.active, width, rounding_mode="floor"))
+            column = torch.searchsorted(self.columns, self.active % width)
+            self.block = row * self.columns.numel() + column
+        return self.block
+
+
+def pattern_of(delta: SparseDelta) -> Pattern:
+    if delta.pattern is None:
+        delta.pattern = Pattern(delta)
+    pattern: Pattern = delta.pattern
+    return pattern
+
+
+def matrix_gradient(left: Tensor, right: Tensor, delta: SparseDelta) -> Tensor:
+    """Entries of `left.T @ right` at the active positions, by the cheapest way.
+
+    Args:
+        left: (tokens, rows) and right: (tokens, columns) for a parameter of shape (rows, columns).
+        delta: tells the positions.
+
+    Returns:
+        (active entries,), in the dtype of `left` or in float32.
+    """
+    if not delta.active.numel():
+        return left.new_empty(0)
+    if left.device.type != "cpu" or left.dtype == torch.float64:
+        return dense_gradient(left, right, delta)  # whose speed there is not known here
+    return BACKENDS[pattern_of(delta).cheapest(left.shape[0])](left, right, delta)
+
+
+def dense_gradient(left: Tensor, right: Tensor, delta: SparseDelta) -> Tensor:
+    """[`matrix_gradient`] by the whole product and a gather, which costs 0.2 % of it at most."""
+    return left.t().matmul(right).view(-1).index_select(0, delta.active)
+
+
+def sampled_gradient(left: Tensor, right: Tensor, delta: SparseDelta) -> Tensor:
+    """[`matrix_gradient`] by one dot product of `tokens` terms for each active position; float32."""
+    pattern = pattern_of(delta)
+    # the kernel reads rows of its first and columns of its second operand: both lie contiguous this way
+    rows = left.t().index_select(0, pattern.rows) if pattern.compact else left.t().contiguous()
+    return torch.sparse.sampled_addmm(pattern.sparse(), rows.float(), transposed(right).t(), beta=0.0).values()
+
+
+def subset_gradient(left: Tensor, right: Tensor, delta: SparseDelta) -> Tensor:
+    """[`matrix_gradient`] by the product of the rows and columns that have active entries, and a gather."""
+    pattern = pattern_of(delta)
+    some_left, some_right = left.index_select(1, pattern.rows), right.index_select(1, pattern.columns)
+    return some_left.t().matmul(some_right).view(-1).index_select(0, pattern.within_block())
+
+
+BACKENDS = {"dense": dense_gradient, "sampled": sampled_gradient, "subset": subset_gradient}
+
+
+class LastTransposed:
+    """The matrix that was transposed last: the query, key and value layers of an attention have the same input."""
+
+    def __init__(self) -> None:
+        self.source: Tensor | None = None
+        self.version = 0
+        self.result: Tensor | None = None
+
+    def of(self, matrix: Tensor) -> Tensor:
+        source = self.source
+        if torch._C._current_graph_task_id() == -1:  # not in a backward pass
+            return matrix.t().contiguous().float()
+        if (
+            source is None
+            or self.result is None
+            or source.data_ptr() != matrix.data_ptr()
+            or (source.shape, source.stride(), source.dtype) != (matrix.shape, matrix.stride(), matrix.dtype)
+            or self.version != matrix._version
+        ):
+            self.result = matrix.t().contiguous().float()
+            self.source, self.version = matrix, matrix._version  # held, so that its memory is not another's
+            Variable._execution_engine.queue_callback(self.forget)  # at the end of this backward pass
+        return self.result
+
+    def forget(self) -> None:
+        self.source = self.result = None
+
+
+_last = threading.local()
+
+
+def transposed(matrix: Tensor) -> Tensor:
+    """The transpose as a contiguous float32 matrix; that of the last one in this backward pass is kept."""
+    if not hasattr(_last, "slot"):
+        _last.slot = LastTransposed()
+    slot: LastTransposed = _last.slot
+    return slot.of(matrix)
+
+
+def row_gradient(rows: Tensor, dense: Tensor, delta: SparseDelta) -> Tensor:
+    """The gradient at the active positions of a table of which only some rows have one.
+
+    Args:
+        rows: int64 (r,), ascending: the rows that have a gradient.
+        dense: (r, columns): their gradients.
+        delta: tells the positions.
+    """
+    if not rows.numel():
+        return dense.new_zeros(delta.active.numel())
+    columns = delta.shape[-1]
+    active_rows = torch.div(delta.active, columns, rounding_mode="floor")
+    index = torch.searchsorted(rows, active_rows).clamp_(max=rows.numel() - 1)
+    values = dense.view(-1).index_select(0, index * columns + delta.active % columns)
+    return torch.where(rows[index] == active_rows, values, 0)
