@@ -11,6 +11,10 @@ from torch import Tensor
 
 CHUNK = 1 << 20
 HALF = 1 << 16
+SAMPLE = 1 << 18
+"""Scores that are looked at to guess where the k-th largest is."""
+SMALL_SHARE = 20
+"""A k of up to 1 / SMALL_SHARE of all scores is gathered with some more, 12 bytes each."""
 
 
 class TopK(NamedTuple):
@@ -26,8 +30,9 @@ def top_k(scores: Mapping[str, Tensor], k: int) -> TopK:
     """Choose the `k` largest of all scores together.
 
     Ties go to the tensor that comes first and, within it, to the lowest position. float32 bits, read as integers,
-    sort like the floats themselves, so a histogram of their high and then of their low 16 bits finds the k-th largest
-    exactly: three passes over the scores in chunks, and no memory that grows with them.
+    sort like the floats themselves. A sample of the scores tells about where the k-th largest is; one pass over them,
+    in chunks, gathers all above that. Where the sample misleads, or k is a large share of all, histograms of the high
+    and then of the low 16 bits find the k-th largest in passes whose memory does not grow with k.
 
     Args:
         scores: per name a floating point tensor of any shape; compared in float32.
@@ -39,6 +44,11 @@ def top_k(scores: Mapping[str, Tensor], k: int) -> TopK:
     total = sum(score.numel() for score in scores.values())
     if not 1 <= k <= total:
         raise ValueError(f"k={k} entries cannot be chosen from {total} scores; choose 1 to {total}.")
+
+    if SMALL_SHARE * k <= total:
+        candidates = at_least(scores, guessed_edge(scores, k, total), most=2 * k + CHUNK)
+        if candidates is not None and sum(keys.numel() for _, keys in candidates.values()) >= k:
+            return chosen_from(candidates, k)
 
     high_counts = torch.zeros(HALF, dtype=torch.int64)
     for name, score in scores.items():
@@ -57,16 +67,65 @@ def top_k(scores: Mapping[str, Tensor], k: int) -> TopK:
     ties = k - above - above_low
     positions = {}
     for name, score in scores.items():
-        found = []
+        found = [torch.empty(0, dtype=torch.int64, device=score.device)]
         for start, key in sortable_chunks(score):
-            chosen = key > kth
-            if ties:
-                tied = (key == kth).nonzero().squeeze(1)[:ties]
-                ties -= tied.numel()
-                chosen[tied] = True
+            chosen, ties = above_or_tied(key, kth, ties)
             found.append(chosen.nonzero().squeeze(1) + start)
-        positions[name] = torch.cat(found) if found else torch.empty(0, dtype=torch.int64)
+        positions[name] = torch.cat(found)
     return TopK(positions, from_sortable(kth))
+
+
+def guessed_edge(scores: Mapping[str, Tensor], k: int, total: int) -> int:
+    """A key that a little more than k scores reach, if every so-manieth of them is like all."""
+    stride = max(1, total // SAMPLE)
+    sample = torch.cat([score.detach().reshape(-1)[::stride].float().cpu() for score in scores.values()])
+    rank = min(sample.numel(), 8 + math.ceil(1.2 * k * sample.numel() / total))
+    edge = sample.kthvalue(sample.numel() - rank + 1).values
+    return int(next(sortable_chunks(edge))[1])
+
+
+Candidates = dict[str, tuple[Tensor, Tensor]]
+"""Per name positions (int64, ascending) and sortable keys (int32)."""
+
+
+def at_least(scores: Mapping[str, Tensor], edge: int, most: int) -> Candidates | None:
+    """All scores whose key reaches an edge; None if that are too many. Raises as `top_k` does."""
+    candidates: Candidates = {}
+    count = 0
+    for name, score in scores.items():
+        places = [torch.empty(0, dtype=torch.int64, device=score.device)]
+        keys = [torch.empty(0, dtype=torch.int32, device=score.device)]
+        for start, key in sortable_chunks(score, name):
+            place = (key >= edge).nonzero().squeeze(1)
+            count += place.numel()
+            if count > most:
+                return None
+            places.append(place + start)
+            keys.append(key[place])
+        candidates[name] = torch.cat(places), torch.cat(keys)
+    return candidates
+
+
+def chosen_from(candidates: Candidates, k: int) -> TopK:
+    """The k largest of some candidates."""
+    every = torch.cat([keys.cpu() for _, keys in candidates.values()])
+    kth = int(every.kthvalue(every.numel() - k + 1).values)
+    ties = k - int((every > kth).sum())
+    positions = {}
+    for name, (places, keys) in candidates.items():
+        chosen, ties = above_or_tied(keys, kth, ties)
+        positions[name] = places[chosen]
+    return TopK(positions, from_sortable(kth))
+
+
+def above_or_tied(key: Tensor, kth: int, ties: int) -> tuple[Tensor, int]:
+    """Which keys are greater than the k-th, or among the first `ties` that equal it; and how many ties are left."""
+    chosen = key > kth
+    if ties:
+        tied = (key == kth).nonzero().squeeze(1)[:ties]
+        ties -= tied.numel()
+        chosen[tied] = True
+    return chosen, ties
 
 
 def boundary(counts: Tensor, k: int) -> tuple[int, int]:
@@ -85,14 +144,16 @@ def sortable_chunks(score: Tensor, name: str | None = None) -> Iterator[tuple[in
     flat = score.detach().reshape(-1)
     for start in range(0, flat.numel(), CHUNK):
         piece = flat[start : start + CHUNK].float() + 0.0  # -0.0 becomes 0.0, its equal
-        if name is not None and not piece.isfinite().all():
+        # a sum is finite only if all terms are, and much faster to get
+        if name is not None and not piece.sum().isfinite() and not piece.isfinite().all():
             bad = int((~piece.isfinite()).nonzero()[0])
             raise ValueError(
                 f"the score of {name!r} at flat position {start + bad} is {float(piece[bad])}; scores must be finite: "
                 "look for an example whose loss or gradient overflows (float16 weights are a common cause)."
             )
         bits = piece.view(torch.int32)
-        yield start, bits ^ (bits >> 31 & 0x7FFFFFFF)  # the bits of a negative float sort backwards
+        # the bits of a negative float sort backwards
+        yield start, bits ^ (bits >> 31 & 0x7FFFFFFF) if bits.numel() and bits.min() < 0 else bits
 
 
 def from_sortable(key: int) -> float:

@@ -37,18 +37,25 @@ def scores(draw: Any) -> tuple[dict[str, Tensor], int]:
 
 
 @settings(max_examples=300, deadline=None)
-@given(case=scores(), chunk=st.sampled_from([1, 3, 1 << 20]))
-def test_the_choice_is_that_of_a_stable_sort(case: tuple[dict[str, Tensor], int], chunk: int) -> None:
+@given(
+    case=scores(),
+    chunk=st.sampled_from([1, 3, 1 << 20]),
+    sample=st.sampled_from([1, 5, 1 << 18]),
+    small_share=st.sampled_from([1, 20, 1 << 40]),
+)
+def test_the_choice_is_that_of_a_stable_sort(
+    case: tuple[dict[str, Tensor], int], chunk: int, sample: int, small_share: int
+) -> None:
     tensors, k = case
     if sum(tensor.numel() for tensor in tensors.values()) == 0:
         with pytest.raises(ValueError, match="k=1 entries cannot be chosen from 0 scores"):
             top_k(tensors, k)
         return
-    before, selection.CHUNK = selection.CHUNK, chunk
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selection, "CHUNK", chunk)
+        patch.setattr(selection, "SAMPLE", sample)
+        patch.setattr(selection, "SMALL_SHARE", small_share)
         chosen = top_k(tensors, k)
-    finally:
-        selection.CHUNK = before
     expected = global_top_k({name: tensor.float() for name, tensor in tensors.items()}, k)
     for name, mask in expected.items():
         assert chosen.positions[name].tolist() == mask.flatten().nonzero().squeeze(1).tolist()
@@ -70,6 +77,28 @@ def test_scores_that_differ_in_the_last_bit_are_told_apart_beyond_a_chunk() -> N
     score[winners] = torch.nextafter(torch.tensor(1.0), torch.tensor(2.0))
     assert top_k({"a": score}, 4).positions["a"].tolist() == winners
     assert top_k({"a": score}, 6).positions["a"].tolist() == [0, 1, 3, *winners[1:]]
+
+
+@pytest.mark.parametrize("outlier", [0.0, 2.0])
+def test_a_sample_that_misleads_costs_time_alone(monkeypatch: pytest.MonkeyPatch, outlier: float) -> None:
+    monkeypatch.setattr(selection, "SAMPLE", 10)
+    monkeypatch.setattr(selection, "CHUNK", 64)
+    score = torch.rand(1000) + 0.5
+    score[::100] = outlier  # all that the sample sees
+    histograms: list[int] = []
+    real = selection.boundary
+    monkeypatch.setattr(selection, "boundary", lambda *args: histograms.append(1) or real(*args))
+    expected = score.argsort(descending=True, stable=True)[:30].sort().values
+    assert torch.equal(top_k({"a": score}, 30).positions["a"], expected)
+    assert len(histograms) == 2
+
+
+def test_memory_beyond_the_choice_is_small_where_the_choice_is() -> None:
+    gathered = selection.at_least(
+        {"a": torch.rand(10_000)}, selection.guessed_edge({"a": torch.rand(10_000)}, 100, 10_000), 10_000
+    )
+    assert gathered is not None
+    assert 100 <= gathered["a"][0].numel() < 200
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
