@@ -127,7 +127,7 @@ class FishDipConfig(PeftConfig):
         default=False,
         metadata={
             "help": "While an adapter is loaded: refuse a base model that is not bitwise the one it was saved with, "
-            "instead of warning. Not saved. PeftModel.from_pretrained(base, path, strict=True), or wherever a config is "
+            "instead of warning. Not saved. PeftModel.from_pretrained(base, path, strict=True), or where a config is "
             "taken FishDipConfig.from_pretrained(path, strict=True)."
         },
     )
