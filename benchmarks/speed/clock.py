@@ -43,6 +43,11 @@ class Spread:
         return cls(min(values), quarters[0], median(values), quarters[2], max(values), len(values))
 
 
+def shown(value: float, digits: int = 3) -> str:
+    """A number with so many digits that tell, and no power of ten up to a million."""
+    return f"{value:,.0f}" if 10**digits <= abs(value) < 1e6 else f"{value:.{digits}g}"
+
+
 def ratios(values: Sequence[float], others: Sequence[float]) -> list[float]:
     """Round by round: what was measured at the same time is compared."""
     return [value / other for value, other in zip(values, others, strict=True)]

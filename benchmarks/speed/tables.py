@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..report.content import Cell, Table
-from .clock import Spread, ratios
+from .clock import Spread, ratios, shown
 from .spec import Spec
 from .targets import Results, costs, findings, linearity, measured_sizes, size_name
 
@@ -22,8 +22,8 @@ def target_table(results: Results) -> Table:
     return Table("Targets", ("target", "limit", "measured", "verdict"), tuple(lines), (note,))
 
 
-def number(value: float | None, unit: float = 1.0, digits: int = 3) -> Cell:
-    return Cell("-") if value is None else Cell(f"{value / unit:.{digits}g}", value)
+def number(value: float | None, unit: float = 1.0) -> Cell:
+    return Cell("-") if value is None else Cell(shown(value / unit), value)
 
 
 def spread_cell(values: Sequence[float], unit: float = 1.0) -> Cell:
@@ -31,7 +31,7 @@ def spread_cell(values: Sequence[float], unit: float = 1.0) -> Cell:
     if not values:
         return Cell("-")
     own = Spread.of([value / unit for value in values])
-    return Cell(f"{own.low:.3g} | {own.quarter:.3g} | {own.three_quarters:.3g} | {own.high:.3g}")
+    return Cell(" | ".join(map(shown, (own.low, own.quarter, own.three_quarters, own.high))))
 
 
 def step_table(part: Mapping[str, Any], caption: str = "Training steps") -> Table:

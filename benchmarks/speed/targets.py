@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .clock import Spread, ratios
+from .clock import Spread, ratios, shown
 from .spec import Spec
 
 Results = Mapping[str, Any]
@@ -34,7 +34,7 @@ class Finding:
         if not self.values:
             return "not measured"
         spread = Spread.of(self.values)
-        median, low, high = (f"{value:.{self.digits}g}" for value in (spread.median, spread.low, spread.high))
+        median, low, high = (shown(value, self.digits) for value in (spread.median, spread.low, spread.high))
         return median if spread.count == 1 else f"{median} ({low} to {high}, {spread.count}x)"
 
     @property
@@ -46,7 +46,7 @@ class Finding:
         median = Spread.of(self.values).median
         for limit, excess in ((self.most, 1), (self.least, -1)):
             if limit is not None and (median - limit) * excess > 0:
-                by = f"{100 * abs(median / limit - 1):.3g} %" if limit else f"{median:.3g}"
+                by = f"{shown(100 * abs(median / limit - 1))} %" if limit else shown(median)
                 return f"missed by {by}"
         return "met"
 
