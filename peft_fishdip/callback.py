@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
@@ -15,6 +16,10 @@ from .examples import Collator, is_indexed
 from .losses import LossFn
 from .mask_update import MaskUpdate
 from .model import FishDipModel
+from .recent import RecentExamples
+
+FIRST_LOOK = 250
+"""Examples that are scanned for the first mask where later ones go by the losses of training."""
 
 
 class FishDipCallback(TrainerCallback, ExportableState):
@@ -26,21 +31,30 @@ class FishDipCallback(TrainerCallback, ExportableState):
         dataset: the examples to choose from; the Trainer's training set if not given.
         data_collator: from a list of features to a batch; the Trainer's if not given.
         loss_fn: see `FishDipModel.update_mask`; not needed for the usual transformers models.
+        reuse_training_losses: choose by the losses that training has computed since the last update, instead of
+            scanning all examples; for large sets. The first update scans FIRST_LOOK examples, drawn by the seed.
 
     Attributes:
         updates: the records of all updates of this process, oldest first.
     """
 
     def __init__(
-        self, dataset: Any = None, data_collator: Collator | None = None, loss_fn: LossFn | None = None
+        self,
+        dataset: Any = None,
+        data_collator: Collator | None = None,
+        loss_fn: LossFn | None = None,
+        *,
+        reuse_training_losses: bool = False,
     ) -> None:
         self.dataset = dataset
         self.data_collator = data_collator
         self.loss_fn = loss_fn
+        self.reuse_training_losses = reuse_training_losses
         self.given = [name for name in ("dataset", "data_collator", "loss_fn") if getattr(self, name) is not None]
         self.updates: list[MaskUpdate] = []
         self._figures: dict[str, float] = {}
         self._tuner: FishDipModel | None = None
+        self._recent: RecentExamples | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -63,6 +77,8 @@ class FishDipCallback(TrainerCallback, ExportableState):
                 "load_best_model_at_end: the Trainer can save the adapter of a model.add_adapter(...), but not load it "
                 "again; train get_peft_model(model, FishDipConfig(...)), or load the best checkpoint yourself."
             )
+        if self.reuse_training_losses:
+            self._recent = self._tuner.recent_examples(self.loss_fn)
         saved: Any = state.stateful_callbacks
         loaded = saved.get(type(self).__name__) if isinstance(saved, dict) else None
         if state.global_step > 0 and isinstance(loaded, dict) and "attributes" in loaded:
@@ -75,14 +91,8 @@ class FishDipCallback(TrainerCallback, ExportableState):
         if not due(state.global_step, tuner._state(None).config.update_interval):
             return
         loader = kwargs["train_dataloader"]
-        dataset = self.dataset if self.dataset is not None else loader.dataset
-        if self.dataset is None and not is_indexed(dataset):
-            raise ValueError(
-                "the Trainer's training set is a stream, without numbered examples; give FishDipCallback(dataset=...) "
-                "the examples to choose from."
-            )
         update = tuner.update_mask(
-            dataset,
+            self._examples(loader, tuner._state(None).config.seed),
             data_collator=self.data_collator or loader.collate_fn,
             optimizer=kwargs["optimizer"],
             batch_size=args.per_device_eval_batch_size,
@@ -92,6 +102,26 @@ class FishDipCallback(TrainerCallback, ExportableState):
         self.updates.append(update)
         self._figures = update.figures()
         state.log_history.append({**self._figures, "epoch": state.epoch, "step": state.global_step})
+
+    def _examples(self, loader: Any, seed: int) -> Any:
+        """What the mask is to be updated by."""
+        if self._recent is not None and len(self._recent):
+            return self._recent
+        dataset = self.dataset if self.dataset is not None else loader.dataset
+        if self.dataset is None and not is_indexed(dataset):
+            raise ValueError(
+                "the Trainer's training set is a stream, without numbered examples; give FishDipCallback(dataset=...) "
+                "the examples to choose from."
+            )
+        if not self.reuse_training_losses or len(dataset) <= FIRST_LOOK:
+            return dataset
+        if self._recent is not None and self.updates:
+            raise ValueError(
+                "reuse_training_losses=True, but no training step told its losses: the model was called without "
+                "labels, as with label_smoothing_factor or a compute_loss of your own; leave it False."
+            )
+        generator = torch.Generator().manual_seed(seed)
+        return [dataset[i] for i in torch.randperm(len(dataset), generator=generator)[:FIRST_LOOK].tolist()]
 
     def on_log(
         self,
@@ -115,6 +145,9 @@ class FishDipCallback(TrainerCallback, ExportableState):
                 config = json.loads(path.read_text(encoding="utf-8"))
                 self._restore({"counts": config.get("counts"), "num_updates": config.get("num_updates", 0)})
         self._tuner = None
+        if self._recent is not None:
+            self._recent.close()
+            self._recent = None
 
     def state(self) -> dict[str, Any]:
         """What the Trainer writes into its own checkpoint: PEFT loads an adapter over one of the same name without its

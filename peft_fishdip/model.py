@@ -17,7 +17,7 @@ from .adapter_io import adapter_tensors, install_checked, install_sum, is_vector
 from .carry_over import check_optimizer
 from .combination import check_combination, listed
 from .config import Noted
-from .examples import Collator, padding_collator
+from .examples import MAX_OF_A_SHARE, Collator, padding_collator
 from .fingerprint import fingerprint
 from .guards import refuse_adapter_names
 from .importance import scoring_mode
@@ -26,6 +26,7 @@ from .layer import FishDipLayer, tuned_parameters
 from .losses import LossFn, default_loss_fn
 from .mask_update import MaskUpdate
 from .masking import ordered_scores, remask
+from .recent import RecentExamples
 from .scoring import Scores, Scoring
 from .state import AdapterState
 from .targets import find_targets
@@ -73,8 +74,9 @@ class FishDipModel(BaseTuner):
         deltas, gradients and optimizer state over.
 
         Args:
-            examples: a Dataset or sequence of feature dicts (`input_ids`, `labels`, ...), or an iterable of ready
-                batches. Several processes are each given the same Dataset, or each their own batches.
+            examples: a Dataset or sequence of feature dicts (`input_ids`, `labels`, ...), an iterable of ready batches,
+                or `recent_examples`, which are not scanned, and forgotten afterwards. Several processes are each given
+                the same Dataset, or each their own batches.
             data_collator: from a list of features to a batch; pads on the right if not given. Unused for batches.
             optimizer: the optimizer that trains the adapter, whose state then follows the mask.
             batch_size: examples per batch while losses are computed.
@@ -109,7 +111,24 @@ class FishDipModel(BaseTuner):
         with self._effective_in_place(), scoring_mode(self.model, parameters.values()):
             scores = scoring.scores()
         squared = 1 if state.config.importance == "fisher" else 2
-        return remask(state, scores, optimizer, started, step, expected_power=squared)
+        update = remask(state, scores, optimizer, started, step, expected_power=squared)
+        if isinstance(examples, RecentExamples):
+            examples.forget()
+        return update
+
+    def recent_examples(self, loss_fn: LossFn | None = None, adapter_name: str | None = None) -> RecentExamples:
+        """Listen to training from now on, to update the mask by the losses that it computes: see RecentExamples.
+
+        Raises:
+            ValueError: the config chooses examples in another way than by their loss, or the loss is not known.
+        """
+        config = self._state(adapter_name).config
+        if config.sample_selection != "highest_loss":
+            raise ValueError(
+                f"sample_selection={config.sample_selection!r} does not look at losses; give update_mask the examples."
+            )
+        most = MAX_OF_A_SHARE if isinstance(config.num_samples, float) else config.num_samples
+        return RecentExamples(self.model, loss_fn or default_loss_fn(self.model, config.example_loss), most)
 
     def set_mask(
         self,

@@ -28,6 +28,7 @@ from .examples import (
 )
 from .importance import accumulate_importance
 from .losses import Batch, EmptyExampleError, LossFn, evaluated, refuse_infinite
+from .recent import RecentExamples
 
 TOKENS_TOGETHER = 1024
 """Tokens, with padding, of examples that share a backward pass."""
@@ -98,12 +99,13 @@ class Scoring:
             return candidate.priority, -candidate.number
 
         num_samples = self.config.num_samples
+        recent = isinstance(self.examples, RecentExamples)
         if self.config.sample_selection == "all":
             kept = list(counted())
         else:
             most = MAX_OF_A_SHARE if isinstance(num_samples, float) else num_samples
             kept = heapq.nlargest(most, counted(), key=rank)
-        total = sum(gather_lists([seen]))
+        total = sum(gather_lists([self.examples.seen if recent else seen]))
         count = number_to_pick(total if self.config.sample_selection == "all" and total else num_samples, total)
         ranked = sorted(gather_lists([rank(candidate) for candidate in kept]), reverse=True)[:count]
         best = set(ranked)
@@ -111,6 +113,11 @@ class Scoring:
 
     def candidates(self) -> Iterator[Candidate]:
         """This process's examples with their priorities: losses, random numbers, or zeros."""
+        if isinstance(self.examples, RecentExamples):
+            rank, processes = world()
+            for loss, number, batch in self.examples.candidates():
+                yield Candidate(loss, number * processes + rank, batch)
+            return
         if self.config.sample_selection == "highest_loss":
             with tqdm(desc="Fish-Dip: losses", total=self.local_count(), delay=2, disable=world()[0] > 0) as bar:
                 for numbered in self.numbered_batches():
