@@ -44,6 +44,7 @@ def test_losses_are_those_of_each_example_and_only_the_highest_are_kept() -> Non
     _, make = FAMILIES["t5"]
     model, examples = tuned(tied_t5(), density=0.05, num_samples=3), make(8)
     recent = hear(model, examples, 4)
+    recent.close()
     alone = default_loss_fn(model.base_model.model, "sum")
     losses = [alone(model.base_model.model, padded([example])).sum().item() for example in examples]
     assert recent.seen == 8
