@@ -13,11 +13,14 @@ import torch
 from transformers.utils import logging
 
 from .base_model import default_model
-from .comparison import RATES, Comparison
-from .problems import DATA_SETS, DEFAULT_DATA_SETS, Protocol
+from .comparison import Comparison
+from .data_sets import DATA_SETS, DEFAULT_DATA_SETS
+from .experiment import EXPERIMENTS, folders, load_experiments
+from .problems import Protocol
+from .rates import RATES
 from .report import write_report
-from .results import read_results
-from .settings import SettingsError, load_experiments, titles
+from .results import failed, read_results
+from .settings import SettingsError
 
 OVERRIDES = {"steps": int, "meta_steps": int, "batch_size": int, "max_length": int, "eval_batch_size": int}
 """Training parameters that the command line can set for all methods."""
@@ -27,17 +30,17 @@ OF_NO_USE = ("`is_gradient_checkpointing`", "Unsupported layer type", "Sparse in
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """0; 1 if a run that the report tells of failed; 2 for what cannot be done as asked."""
     options = parse(arguments)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     for message in OF_NO_USE:
         warnings.filterwarnings("ignore", message=message)
     try:
-        COMMANDS[options.command](options)
+        return COMMANDS[options.command](options)
     except SettingsError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -64,24 +67,29 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--ways", type=int, default=5, help="relations of an episode")
     add("--shots", type=int, default=1, help="labelled examples of each")
     add("--episodes", type=int, default=4, help="episodes of a run")
-    add("--seeds", nargs="+", type=int, default=[0])
+    add("--seeds", nargs="+", type=int, default=[0], help="the first one draws the examples that rates are chosen by")
     add("--model", help="Hub id or folder of a pretrained encoder-decoder model")
     add("--rates", nargs="+", default=[*map(str, RATES)], help="learning rates to choose from, or: own")
     for name, kind in OVERRIDES.items():
         add(f"--{name.replace('_', '-')}", type=kind, help="of each run; default: what the experiments say")
+    add("--retry-failed", action="store_true", help="do runs that failed again")
     reporting = commands.add_parser("report", help="tables and pictures of the runs that are done")
     reporting.add_argument("--to", type=Path, help="folder of the report; default: that of the results")
     for command in (comparing, reporting):
         command.add_argument("--output", type=Path, default=Path("runs"), help="folder of the results (default: runs)")
     listing = commands.add_parser("list", help="methods, tasks and data sets")
-    listing.set_defaults(output=None)
+    for command in (comparing, listing):
+        command.add_argument("--experiments", type=Path, help="folder with your own experiments, <method>/<name>")
     return parser.parse_args(arguments)
 
 
-def compare(options: argparse.Namespace) -> None:
+def compare(options: argparse.Namespace) -> int:
     overrides: dict[str, Any] = {
         name: getattr(options, name) for name in OVERRIDES if getattr(options, name) is not None
     }
+    refuse_file("--output", options.output)
+    if wrong := [seed for seed in options.seeds if not 0 <= seed < 2**32]:
+        raise SettingsError(f"--seeds {wrong[0]}: must be from 0 to 2**32 - 1")
     protocols = [
         Protocol(
             fraction=fraction,
@@ -91,20 +99,31 @@ def compare(options: argparse.Namespace) -> None:
             num_shots=options.shots,
             num_episodes=options.episodes,
         )
-        for fraction in options.fractions
+        for fraction in dict.fromkeys(options.fractions)
     ]
     Comparison(
         output=options.output,
-        base_model=options.model or default_model(options.output),
-        experiments=load_experiments(options.methods, overrides),
+        experiments=load_experiments(options.methods, overrides, roots(options)),
         datasets=datasets(options),
+        base_model=options.model or default_model(options.output),
         protocols=protocols,
-        seeds=options.seeds,
+        seeds=list(dict.fromkeys(options.seeds)),
         rates=rates(options.rates),
         root=options.data,
         overrides=overrides,
+        retry_failed=options.retry_failed,
     ).run(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    report(options)
+    return report(options)
+
+
+def refuse_file(option: str, path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise SettingsError(f"{option} {path} is a file; name a folder")
+
+
+def roots(options: argparse.Namespace) -> list[Path]:
+    """Where experiments are: ours, and the user's own."""
+    return [EXPERIMENTS, *([options.experiments] if options.experiments else [])]
 
 
 def datasets(options: argparse.Namespace) -> list[str]:
@@ -133,21 +152,24 @@ def rates(words: Sequence[str]) -> list[float]:
     return values
 
 
-def report(options: argparse.Namespace) -> None:
+def report(options: argparse.Namespace) -> int:
     """Write tables and pictures of all results in the folder."""
+    folder = getattr(options, "to", None) or options.output
+    refuse_file("--to", folder)
     results = read_results(options.output)
     if not results:
         raise SettingsError(f"{options.output} holds no results; run `python -m benchmarks compare` first")
-    folder = getattr(options, "to", None) or options.output
     paths = write_report(results, folder)
     print((folder / "report.md").read_text(encoding="utf-8"))
     print(f"{len(results)} results: {', '.join(str(path) for path in paths if path.suffix != '.svg')}")
+    return int(any(map(failed, results)))
 
 
-def list_all(_: argparse.Namespace) -> None:
-    print("methods:", *titles(), sep="\n  ")
+def list_all(options: argparse.Namespace) -> int:
+    print("methods:", *folders(roots(options)), sep="\n  ")
     print("tasks:", *(f"{task}: {name}" for task, name in DEFAULT_DATA_SETS.items()), sep="\n  ")
     print("data sets:", *(f"{name} ({data.kind})" for name, data in DATA_SETS.items()), sep="\n  ")
+    return 0
 
 
 COMMANDS = {"compare": compare, "report": report, "list": list_all}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 from transformers.optimization import Adafactor
 
 from . import toy
+from .jobs import lock
 from .vocabulary import EOS, PAD, train_tokenizer
 
 NANO = Path(__file__).parent / "nano"
@@ -32,9 +34,10 @@ def default_model(output: Path) -> str:
 def build_base_model(
     sentences: Sequence[str], folder: Path, *, vocab_size: int, d_model: int, num_layers: int, steps: int, seed: int
 ) -> Path:
-    """Make a base model, once: a T5 that restores sentences of which 15 % of the tokens were dropped.
+    """Make a base model: a T5 that restores sentences of which 15 % of the tokens were dropped.
 
-    A model that cannot copy learns no augmented format from a few dozen sentences.
+    It is made once, whole or not at all, whatever processes ask for it. A model that cannot copy learns no augmented
+    format from a few dozen sentences.
 
     Args:
         sentences: unlabelled text of the domain.
@@ -43,8 +46,22 @@ def build_base_model(
         steps: of 32 sentences each.
         seed: of initialisation and order.
     """
-    if (folder / "config.json").exists():
-        return folder
+    with lock(folder.parent, folder.name):
+        if not (folder / "config.json").exists():
+            unfinished = folder.with_suffix(".unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            model, tokenizer = train_base_model(sentences, vocab_size, d_model, num_layers, steps, seed)
+            model.save_pretrained(unfinished)
+            tokenizer.save_pretrained(unfinished)
+            shutil.rmtree(folder, ignore_errors=True)
+            unfinished.replace(folder)
+    return folder
+
+
+def train_base_model(
+    sentences: Sequence[str], vocab_size: int, d_model: int, num_layers: int, steps: int, seed: int
+) -> tuple[Any, Any]:
+    """Model and tokenizer; arguments as of build_base_model."""
     tokenizer = train_tokenizer(sentences, vocab_size)
     torch.manual_seed(seed)
     config = T5Config(
@@ -77,9 +94,7 @@ def build_base_model(
             bar.update()
             bar.set_postfix(loss=f"{loss.item():.3f}")
     model.config.dropout_rate = 0.1
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return model, tokenizer
 
 
 def denoising_batch(rows: Sequence[list[int]], rng: random.Random) -> dict[str, Tensor]:

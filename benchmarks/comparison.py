@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,14 +9,16 @@ from typing import Any
 
 import torch
 
-from .jobs import Job, work_through
-from .problems import DATA_SETS, Problem, Protocol, problem, rate_problem
-from .results import score, write_json, write_result
-from .settings import Experiment, SettingsError, one_line, read_json
-from .training import Outcome, load_model, run
-
-RATES = (3e-4, 3e-3, 3e-2, 3e-1)
-"""The learning rates that every method may choose from."""
+from .cells import Cell
+from .data_sets import DATA_SETS
+from .experiment import Experiment
+from .files import read_own, write_json
+from .jobs import lock, work_through
+from .pretrained import check_adapters, digest, load_model
+from .problems import Protocol, problem, rate_problem
+from .results import failed
+from .settings import SettingsError
+from .training import warm_up
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Comparison:
     """Folder of the data sets."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """Training parameters that all experiments were given."""
+    retry_failed: bool = False
+    """Whether runs that failed are done again, with those that chose a learning rate among failed ones."""
 
     def run(self, device: torch.device) -> None:
         """Do all runs that are not done yet, together with other processes that do the same.
@@ -44,114 +47,90 @@ class Comparison:
         A run that fails is recorded with its error, and the others go on.
 
         Raises:
-            SettingsError: a data set or the model cannot be read, or the folder has results made in another way.
+            SettingsError: a data set, an adapter or the model cannot be used, or there are results made in another way.
         """
+        model, _ = load_model(self.base_model)
+        cells = list(self.cells(digest(self.base_model, model), device))
+        check_adapters(self.experiments, model)
+        del model
+        with lock(self.output, "comparison"):
+            self.begin()
+            if self.retry_failed:
+                remove_failed(cells)
+            self.refuse_stale(cells)
+        jobs = [job for cell in cells for job in cell.rate_jobs()] + [job for cell in cells for job in cell.jobs()]
+        if not all(job.path.exists() for job in jobs):
+            warm_up(self.experiments[0], self.base_model, device)
+        work_through(jobs, self.output)
+
+    def cells(self, base_digest: str, device: torch.device) -> Iterator[Cell]:
+        """All of them; what they are to learn is drawn here, so that too few examples are refused at once."""
+        first = self.seeds[0]
         for dataset in self.datasets:
-            problem(dataset, self.root, self.protocols[0], self.seeds[0])
-        load_model(self.base_model)
-        self.begin()
-        cells = [
-            Cell(self, experiment, dataset, protocol, device)
-            for dataset in self.datasets
-            for protocol in (self.protocols[:1] if DATA_SETS[dataset].kind == "relation" else self.protocols)
-            for experiment in self.experiments
-        ]
-        jobs = [job for cell in cells for job in cell.rate_jobs()]
-        jobs += [cell.job(seed) for cell in cells for seed in self.seeds]
-        work_through(jobs, self.output / "locks")
+            for protocol in self.protocols[:1] if DATA_SETS[dataset].kind == "relation" else self.protocols:
+                problems = {seed: problem(dataset, self.root, protocol, seed) for seed in self.seeds}
+                choosing = any(self.rates_of(experiment) for experiment in self.experiments)
+                trial = rate_problem(problems[first], protocol, first) if choosing else None
+                for experiment in self.experiments:
+                    yield Cell(
+                        *(self.output, self.base_model, base_digest, experiment, protocol),
+                        *(problems, self.rates_of(experiment), trial, device),
+                    )
+
+    def rates_of(self, experiment: Experiment) -> Sequence[float]:
+        """What it chooses from; nothing if its rate is fixed or it has none."""
+        return () if experiment.params.fixed_rate or experiment.params.in_context_examples else self.rates
 
     def begin(self) -> None:
-        """Write down what all results in the folder have in common, or compare with what was written."""
+        """Write down what all results in the folder have in common, or compare with what was written.
+
+        Raises:
+            SettingsError: it differs.
+        """
         protocol = self.protocols[0]
         common: dict[str, Any] = {
             "model": self.base_model,
+            "data": None if self.root is None else str(self.root.resolve()),
             "rates": list(self.rates),
+            "rate seed": self.seeds[0] if self.rates else None,
             "training parameters": dict(self.overrides),
             "episodes": protocol.num_episodes,
             "max_train": protocol.max_train,
             "max_test": protocol.max_test,
         }
         path = self.output / "comparison.json"
-        before = read_json(path) if path.exists() else common
+        before = read_own(path) if path.exists() else common
         changed = [
             f"{name} was {before.get(name)!r}, is {now!r}" for name, now in common.items() if before.get(name) != now
         ]
         if changed:
-            raise SettingsError(f"{path.parent} has other results ({'; '.join(changed)}); choose another --output")
+            remedy = "choose another --output"
+            if before.get("rate seed") not in (None, common["rate seed"]):
+                remedy = f"name seed {before['rate seed']} first in --seeds, or {remedy}"
+            raise SettingsError(f"{self.output} has other results ({'; '.join(changed)}); {remedy}")
         write_json(path, common)
 
-
-@dataclass(frozen=True)
-class Cell:
-    """A method on what a protocol leaves of a data set."""
-
-    comparison: Comparison
-    experiment: Experiment
-    dataset: str
-    protocol: Protocol
-    device: torch.device
-
-    def path(self, folder: str, suffix: str) -> Path:
-        tag = self.protocol.tag(DATA_SETS[self.dataset].kind)
-        name = f"{self.experiment.method}--{self.experiment.name}--{suffix}.json"
-        return self.comparison.output / folder / self.dataset / tag / name
-
-    def rate_paths(self) -> dict[float, Path]:
-        """Where the result of each learning rate is; empty if there is nothing to choose."""
-        if self.experiment.params.in_context_examples:
-            return {}
-        return {rate: self.path("rates", f"rate{rate:g}") for rate in self.comparison.rates}
-
-    def rate_jobs(self) -> Iterator[Job]:
-        """The runs by which the learning rate is chosen: on examples of the first seed's training set alone."""
-        seed = self.comparison.seeds[0]
-        for rate, path in self.rate_paths().items():
-
-            def work(rate: float = rate, path: Path = path) -> None:
-                whole = self.problem(seed)
-                part = rate_problem(whole, self.protocol, seed)
-                self.attempt(path, self.experiment.with_rate(rate), part, seed)
-
-            yield Job(path, work)
-
-    def job(self, seed: int) -> Job:
-        """The run that is reported."""
-        path = self.path("results", f"seed{seed}")
-
-        def work() -> None:
-            trials = {rate: read_json(where) for rate, where in self.rate_paths().items()}
-            experiment = self.experiment
-            if trials:
-                experiment = experiment.with_rate(max(trials, key=lambda rate: score(trials[rate])))
-            choice = [trial_row(rate, trial) for rate, trial in trials.items()]
-            self.attempt(path, experiment, self.problem(seed), seed, rate_choice=choice)
-
-        return Job(path, work, tuple(self.rate_paths().values()))
-
-    def problem(self, seed: int) -> Problem:
-        return problem(self.dataset, self.comparison.root, self.protocol, seed)
-
-    def attempt(self, path: Path, experiment: Experiment, part: Problem, seed: int, **config: Any) -> None:
-        """Run, and write what came of it."""
-        base_model = self.comparison.base_model
-        try:
-            outcome, error = run(experiment, part, base_model, seed, self.device), ""
-        except Exception as problem:  # whatever a method of a user's own may raise; the other runs go on
-            outcome, error = Outcome(), one_line(problem)
-            print(f"{path.stem} on {part.dataset} failed: {error}", file=sys.stderr)
-        relation = part.kind == "relation"
-        config["protocol"] = self.protocol.title(part.kind)
-        config["fraction"] = None if relation else self.protocol.fraction
-        write_result(path, experiment, part, outcome, error, model_id=base_model, seed=seed, **config)
+    def refuse_stale(self, cells: Sequence[Cell]) -> None:
+        """
+        Raises:
+            SettingsError: there are results that other files of the experiment or of the model gave.
+        """
+        stale = [
+            str(path.relative_to(self.output))
+            for cell in cells
+            for path, result in cell.results()
+            if result["run_info"].get("fingerprint") != cell.fingerprint
+        ]
+        if stale:
+            raise SettingsError(
+                f"{self.output} has results of experiments or of a model whose files have changed since: "
+                f"{', '.join(stale)}; delete these, or choose another --output"
+            )
 
 
-def trial_row(rate: float, trial: Mapping[str, Any]) -> dict[str, Any]:
-    """What a learning rate came to, for the result of the run that chose among them."""
-    row = trial["train_info"]["metrics"][-1]
-    scores = {name.removeprefix("test "): value for name, value in row.items() if name.startswith("test ")}
-    return {
-        "learning_rate": rate,
-        "scores": scores,
-        "loss": scores.pop("loss", None),
-        "error": trial["run_info"]["error_msg"],
-    }
+def remove_failed(cells: Sequence[Cell]) -> None:
+    """Delete the results of runs that failed, and of those that chose among learning rates one of which failed."""
+    for cell in cells:
+        for path, result in cell.results():
+            if failed(result) or any(row["error"] for row in result["run_info"]["rate_choice"]):
+                path.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
+
+from .files import make_folder
 
 WAIT = 1.0
 """Seconds between two looks at what other processes are doing."""
@@ -27,37 +30,46 @@ class Job:
     """Files of other jobs that must be there first."""
 
 
-def work_through(jobs: Sequence[Job], locks: Path) -> None:
+def work_through(jobs: Sequence[Job], folder: Path) -> None:
     """Do all jobs that are not done yet; return when all are done, by whomever.
 
     A job that another process has begun is left to it: while a process works on a job it holds a file lock, which the
     system lets go when the process ends in whatever way. A job that was cut short is then done again.
 
     Args:
-        locks: folder for the lock files, the same for all processes.
+        folder: where their files are, by whatever path a process calls it.
     """
-    locks.mkdir(parents=True, exist_ok=True)
-    pending = list(jobs)
-    with tqdm(total=len(jobs), unit="run", desc="Comparison", smoothing=0) as bar:
+    pending = [job for job in jobs if not job.path.exists()]
+    done = len(jobs) - len(pending)
+    with tqdm(total=len(jobs), initial=done, unit="run", desc="Comparison", smoothing=0) as bar:
         while pending:
-            waiting = [job for job in pending if not attempt(job, locks)]
-            bar.update(len(pending) - len(waiting))
+            waiting = []
+            for job in pending:
+                if attempt(job, folder):
+                    bar.update()
+                else:
+                    waiting.append(job)
             if len(waiting) == len(pending):
                 time.sleep(WAIT)
             pending = waiting
 
 
-def attempt(job: Job, locks: Path) -> bool:
+def attempt(job: Job, folder: Path) -> bool:
     """Whether the job is done now; False if it is another process's, or cannot begin yet."""
     if job.path.exists():
         return True
     if not all(path.exists() for path in job.needs):
         return False
-    lock = FileLock(locks / hashlib.sha256(str(job.path).encode()).hexdigest()[:16], timeout=0)
+    name = hashlib.sha256(os.path.relpath(job.path, folder).encode()).hexdigest()[:16]
     try:
-        with lock:
+        with lock(folder, name, timeout=0):
             if not job.path.exists():
                 job.work()
         return True
     except Timeout:
         return False
+
+
+def lock(folder: Path, name: str, timeout: float = -1) -> FileLock:
+    """A lock that all processes with this folder share; Timeout if it is not free after so many seconds (-1: wait)."""
+    return FileLock(make_folder(folder / "locks") / name, timeout=timeout)

@@ -33,5 +33,5 @@ def make_scheduler(optimizer: torch.optim.Optimizer, params: TrainingParams, ste
 
 def warmup_and_decay(step: int, steps: int, warmup_share: float) -> float:
     """Share of the peak learning rate: up linearly, then down linearly to zero."""
-    warmup = max(1, round(warmup_share * steps))
-    return min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
+    warmup = round(warmup_share * steps)
+    return min((step + 1) / max(1, warmup), (steps - step) / max(1, steps - warmup))

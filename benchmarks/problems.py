@@ -1,42 +1,16 @@
-"""The five tasks of a comparison: their data sets, and the few examples that a protocol leaves of them."""
+"""What a run has to learn: the few examples that a protocol leaves of a data set."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from peft_fishdip.tasks import (
-    CONLL04_ENTITIES,
-    CONLL04_RELATIONS,
-    MASAKHANER_ENTITIES,
-    MULTIWOZ_SLOTS,
-    WNUT17_ENTITIES,
-    WOZ_SLOTS,
-    DataFormatError,
-    DstTask,
-    Episode,
-    JointTask,
-    NerExample,
-    NerTask,
-    RelationTask,
-    SrlTask,
-    Task,
-    fraction_indices,
-    meta_split,
-    read_conll,
-    read_conll04,
-    read_fewrel,
-    read_multiwoz,
-    read_relation_names,
-    read_srl_columns,
-    read_woz,
-    sample_episode,
-)
+from peft_fishdip.tasks import Episode, Task, fraction_indices, meta_split, sample_episode
 
-from . import toy
+from .data_sets import DATA_SETS, load
 from .settings import SettingsError
 
 METRICS: dict[str, tuple[str, ...]] = {
@@ -104,28 +78,12 @@ class Problem:
     test: list[Any] = field(default_factory=list)
     episodes: list[Episode] = field(default_factory=list)
     """Of relation, in place of `test`."""
+    train_file: str | None = None
+    """Name of the training file, where there may be one or another."""
 
     @property
     def num_test(self) -> int:
         return len(self.test) or sum(len(episode.query) for episode in self.episodes)
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A data set as it lies on disk."""
-
-    task: Task[Any]
-    train: Sequence[Any]
-    test: Sequence[Any]
-
-
-@dataclass(frozen=True)
-class DataSet:
-    """A data set that can be compared on."""
-
-    kind: str
-    load: Callable[[Path], Loaded]
-    """From the folder that holds all data sets. OSError or DataFormatError if something is missing or malformed."""
 
 
 def problem(name: str, root: Path | None, protocol: Protocol, seed: int) -> Problem:
@@ -134,21 +92,22 @@ def problem(name: str, root: Path | None, protocol: Protocol, seed: int) -> Prob
     Raises:
         SettingsError: the data set is unknown, missing or malformed, or has too few examples.
     """
-    if name not in DATA_SETS:
-        raise SettingsError(f"data set {name!r} is unknown; there are {', '.join(DATA_SETS)}")
-    if name != "generated" and (root is None or not root.is_dir()):
-        raise SettingsError(f"data set {name!r}: {root} is no folder; --data names the folder with the data sets")
+    loaded = load(name, root)
     kind = DATA_SETS[name].kind
+    relation = kind == "relation"
     try:
-        loaded = load(name, root)
-        if kind == "relation":
-            train = [loaded.train[i] for i in fraction_indices(len(loaded.train), 1.0, seed)[: protocol.max_train]]
-            episodes = sample_episodes(loaded.test, protocol, seed)
-            return Problem(name, kind, loaded.task, train, episodes=episodes)
-        chosen = fraction_indices(len(loaded.train), protocol.fraction, seed)[: protocol.max_train]
-        train = [loaded.train[i] for i in chosen]
-        return Problem(name, kind, loaded.task, train, limited(loaded.test, protocol.max_test))
-    except (OSError, DataFormatError, ValueError) as error:
+        chosen = fraction_indices(len(loaded.train), 1.0 if relation else protocol.fraction, seed)
+        found = Problem(
+            name,
+            kind,
+            loaded.task,
+            [loaded.train[i] for i in chosen[: protocol.max_train]],
+            train_file=loaded.train_file,
+        )
+        if relation:
+            return replace(found, episodes=sample_episodes(loaded.test, protocol, seed))
+        return replace(found, test=limited(loaded.test, protocol.max_test))
+    except ValueError as error:
         raise SettingsError(f"data set {name!r}: {error}") from error
 
 
@@ -157,19 +116,29 @@ def rate_problem(whole: Problem, protocol: Protocol, seed: int) -> Problem:
 
     A share of the training examples takes the place of the test set; for relation, episodes are drawn from a
     share of the meta-training relations.
+
+    Raises:
+        SettingsError: there are too few examples.
     """
+    too_few = (
+        f"data set {whole.dataset!r}: {len(whole.train)} training examples are too few to choose a learning rate by"
+    )
+    remedy = "give more examples, or set the rates with --rates own"
     if whole.kind == "relation":
         labels = len({example.label for example in whole.train})
         held_out = max(protocol.num_ways, round(RATE_SHARE * labels))
-        train, rest = meta_split(whole.train, num_test_relations=held_out, seed=seed)
-        return Problem(whole.dataset, whole.kind, whole.task, train, episodes=sample_episodes(rest, protocol, seed))
+        try:
+            train, rest = meta_split(whole.train, num_test_relations=held_out, seed=seed)
+            return replace(whole, train=train, episodes=sample_episodes(rest, protocol, seed))
+        except ValueError as error:
+            raise SettingsError(f"{too_few}: {error}; {remedy}") from error
     order = list(range(len(whole.train)))
+    if len(order) < 2:
+        raise SettingsError(f"{too_few}; {remedy}")
     random.Random(seed).shuffle(order)
     count = max(1, round(RATE_SHARE * len(order)))
-    if len(order) < 2:
-        raise SettingsError(f"{len(order)} training example is too few to choose a learning rate by; set a rate")
     train, test = [whole.train[i] for i in order[count:]], [whole.train[i] for i in order[:count]]
-    return Problem(whole.dataset, whole.kind, whole.task, train, limited(test, protocol.max_test))
+    return replace(whole, train=train, test=limited(test, protocol.max_test))
 
 
 def sample_episodes(examples: Sequence[Any], protocol: Protocol, seed: int) -> list[Episode]:
@@ -184,80 +153,3 @@ def limited(examples: Sequence[Any], count: int | None) -> list[Any]:
     if count is None or count >= len(examples):
         return list(examples)
     return random.Random(0).sample(list(examples), count)
-
-
-_loaded: dict[tuple[str, Path | None], Loaded] = {}
-
-
-def load(name: str, root: Path | None) -> Loaded:
-    """A data set, read once."""
-    if (name, root) not in _loaded:
-        _loaded[name, root] = DATA_SETS[name].load(root or Path())
-    return _loaded[name, root]
-
-
-def _generated(_: Path) -> Loaded:
-    return Loaded(NerTask(toy.LABELS), toy.sentences(toy.TRAIN, seed=-1), toy.sentences(toy.TEST, seed=-2))
-
-
-def _conll04(root: Path) -> Loaded:
-    train, test = (read_conll04(root / "conll04" / f"conll04_{part}.json") for part in ("train", "test"))
-    return Loaded(JointTask(CONLL04_ENTITIES, CONLL04_RELATIONS), train, test)
-
-
-def _conll04_ner(root: Path) -> Loaded:
-    joint = _conll04(root)
-    train, test = ([NerExample(x.tokens, x.spans, x.id) for x in part] for part in (joint.train, joint.test))
-    return Loaded(NerTask(CONLL04_ENTITIES), train, test)
-
-
-def _columns(folder: str, labels: dict[str, str], train: str, test: str) -> Callable[[Path], Loaded]:
-    return lambda root: Loaded(NerTask(labels), read_conll(root / folder / train), read_conll(root / folder / test))
-
-
-def _fewrel(root: Path) -> Loaded:
-    folder = root / "fewrel"
-    whole = folder / "train_wiki.json"
-    train = read_fewrel(whole if whole.exists() else folder / "train_wiki_partial.json")
-    test = read_fewrel(folder / "val_wiki.json")
-    known = read_relation_names(folder / "pid2name.json")
-    labels = {str(x.label): known.get(str(x.label), str(x.label)) for x in (*train, *test)}
-    return Loaded(RelationTask(labels), train, test)
-
-
-def _ewt_srl(root: Path) -> Loaded:
-    train, test = (read_srl_columns(root / "ewt_srl" / f"{part}.conll") for part in ("train", "test"))
-    # the labels of the training part: a test set must not tell which there are
-    return Loaded(SrlTask(sorted({span.label for x in train for span in x.arguments})), train, test)
-
-
-def _woz(root: Path) -> Loaded:
-    train, test = (read_woz(root / "woz2" / f"woz_{part}_en.json") for part in ("train", "test"))
-    return Loaded(DstTask(WOZ_SLOTS), train, test)
-
-
-def _multiwoz(root: Path) -> Loaded:
-    train, test = (read_multiwoz(root / "multiwoz21" / f"{part}.json.zip") for part in ("val", "test"))
-    return Loaded(DstTask(MULTIWOZ_SLOTS), train, test)
-
-
-DATA_SETS: dict[str, DataSet] = {
-    "wnut17": DataSet("ner", _columns("wnut17", WNUT17_ENTITIES, "wnut17train.conll", "emerging.test.annotated")),
-    "fewrel": DataSet("relation", _fewrel),
-    "conll04": DataSet("joint", _conll04),
-    "ewt_srl": DataSet("srl", _ewt_srl),
-    "woz2": DataSet("dst", _woz),
-    "conll04-ner": DataSet("ner", _conll04_ner),
-    **{
-        f"masakhaner-{language}": DataSet(
-            "ner", _columns(f"masakhaner/{language}", MASAKHANER_ENTITIES, "train.txt", "test.txt")
-        )
-        for language in ("hau", "swa", "yor")
-    },
-    "multiwoz21": DataSet("dst", _multiwoz),
-    "generated": DataSet("ner", _generated),
-}
-"""By name; MultiWOZ trains on the validation dialogues."""
-
-DEFAULT_DATA_SETS = {"ner": "wnut17", "relation": "fewrel", "joint": "conll04", "srl": "ewt_srl", "dst": "woz2"}
-"""Of each task, the data set that stands for it."""

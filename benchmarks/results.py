@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import datetime
 import functools
-import json
-import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from .experiment import Experiment
+from .files import read_own, write_json
+from .outcome import Outcome
 from .problems import METRICS, Problem
-from .settings import Experiment, read_json
-from .training import Outcome
+from .settings import SettingsError
 
 PACKAGES = ("peft-fishdip", "peft", "transformers", "torch", "safetensors", "datasets", "sentencepiece")
 
@@ -28,25 +28,27 @@ def write_result(
     problem: Problem,
     outcome: Outcome,
     error: str = "",
+    fingerprint: str = "",
+    rate_choice: Sequence[Mapping[str, Any]] = (),
     **config: Any,
 ) -> None:
     """Write the result of a run, whole or not at all.
 
     Args:
         error: what a failed run failed with.
+        fingerprint: of what the experiment and the model were.
+        rate_choice: what the learning rate was chosen by, see rates.trial_row.
         config: what else the run was made with, such as model_id, seed and protocol.
     """
     trace = outcome.trace
-    last = trace.metrics[-1] if trace.metrics else {}
     test_row = {
         "step": trace.step,
         "test accuracy": outcome.scores.get(METRICS[problem.kind][0]),
-        "train loss": last.get("train loss"),
-        "train samples": last.get("train samples", 0),
-        "train total tokens": last.get("train total tokens", 0),
+        "train loss": trace.metrics[-1]["train loss"] if trace.metrics else None,
+        "train samples": trace.samples,
+        "train total tokens": trace.tokens,
         **{f"test {name}": value for name, value in outcome.scores.items()},
     }
-    rate_choice = config.pop("rate_choice", [])
     content = {
         "run_info": {
             "created_at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -54,30 +56,37 @@ def write_result(
             "experiment_name": experiment.title,
             "peft_branch": "release",
             "git_revision": git_revision(),
+            "fingerprint": fingerprint,
             "train_config": {
                 **experiment.params.as_dict(),
                 "task": problem.kind,
                 "dataset": problem.dataset,
                 "num_train_examples": len(problem.train),
                 "num_test_examples": problem.num_test,
+                "num_episodes": len(problem.episodes),
+                "train_file": problem.train_file,
                 **config,
             },
-            "rate_choice": rate_choice,
+            "rate_choice": list(rate_choice),
             "peft_config": outcome.adapter_config,
             "error_msg": error,
         },
         "train_info": {
             "accelerator_memory_max": outcome.peak_memory,
+            "memory_after_fit": outcome.fit_memory,
             "train_time": trace.train_time,
             "mask_update_time": trace.update_time,
             "eval_time": outcome.eval_time,
             "file_size": outcome.file_size,
+            "num_base_params": outcome.num_base_params,
             "num_trainable_params": outcome.num_trainable_params,
             "num_total_params": outcome.num_total_params,
             "stopped_at": trace.step,
             "status": "failed" if error else "success",
             "metrics": [*trace.metrics, test_row],
             "mask_updates": trace.updates,
+            "fit_begins": trace.begins,
+            "in_context_shown": outcome.in_context_shown,
         },
         "meta_info": {
             "package_info": {f"{name}-version": version(name) for name in PACKAGES},
@@ -93,27 +102,25 @@ def write_result(
     write_json(path, content)
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-    unfinished.write_text(json.dumps(content, indent=1, default=sorted) + "\n", encoding="utf-8")
-    unfinished.replace(path)
-
-
 def read_results(folder: Path) -> list[dict[str, Any]]:
     """All results below a folder, in the order of their paths."""
-    return [read_json(path) for path in sorted(folder.glob("results/*/*/*.json"))]
+    return [read_result(path) for path in sorted(folder.glob("results/*/*/*.json"))]
 
 
-def score(result: Mapping[str, Any]) -> tuple[float, float]:
-    """By which the runs of a method are compared: mean of the task's metrics, then the negative test loss."""
-    row = result["train_info"]["metrics"][-1]
-    metrics = [row.get(f"test {name}") for name in METRICS[result["run_info"]["train_config"]["task"]]]
-    loss = row.get("test loss")
-    if result["train_info"]["status"] != "success" or loss is None or loss != loss:
-        return float("-inf"), float("-inf")
-    return sum(metrics) / len(metrics), -loss
+def read_result(path: Path) -> dict[str, Any]:
+    """The result of a run.
+
+    Raises:
+        SettingsError: the file holds none.
+    """
+    content = read_own(path)
+    if not all(isinstance(content.get(part), dict) for part in ("run_info", "train_info", "meta_info")):
+        raise SettingsError(f"{path} is not the result of a run; delete this file")
+    return content
+
+
+def failed(result: Mapping[str, Any]) -> bool:
+    return bool(result["train_info"].get("status") != "success")
 
 
 @functools.cache

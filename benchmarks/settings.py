@@ -1,20 +1,14 @@
-"""How to train: defaults, what an experiment's folder says, what the command line says, in this order."""
+"""The numbers of one training run, and what is said when one of them is wrong."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from peft import PeftConfig
-from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-
-from . import methods  # noqa: F401  (registers the methods of our own)
-
-HERE = Path(__file__).parent
-EXPERIMENTS = HERE / "experiments"
+DEFAULTS = Path(__file__).parent / "default_training_params.json"
 OPTIMIZERS = ("adamw", "adafactor", "sparse_adafactor")
 MASKS = ("fisher", "random")
 
@@ -29,6 +23,8 @@ class TrainingParams:
 
     learning_rate: float
     """Peak rate; warmed up linearly over `warmup_share` of the steps, then down to zero."""
+    fixed_rate: bool
+    """Whether that rate is kept where the other methods choose theirs."""
     optimizer: str
     """One of OPTIMIZERS; adafactor and sparse_adafactor scale the rate by the RMS of each tensor, as in the paper."""
     steps: int
@@ -40,6 +36,7 @@ class TrainingParams:
     warmup_share: float
     weight_decay: float
     max_grad_norm: float
+    """Gradients, as the optimizer sees them, are scaled down to this norm over all trainable parameters."""
     early_stop_loss: float
     """Training ends once the loss of a step was below this ..."""
     early_stop_steps: int
@@ -52,16 +49,18 @@ class TrainingParams:
     mask: str
     """Of a Fish-Dip adapter: by Fisher information, or drawn once at random."""
     in_context_examples: int
-    """If greater than 0: nothing is trained, so many examples are put before each source instead."""
+    """If greater than 0: nothing is trained, so many examples (of an episode: all) stand before each source instead."""
+    in_context_length: int
+    """Tokens of such a source; examples that do not fit are left out."""
 
     def __post_init__(self) -> None:
         for name in (
             *("learning_rate", "steps", "meta_steps", "batch_size", "early_stop_steps"),
-            *("max_length", "eval_batch_size", "log_every"),
+            *("max_grad_norm", "max_length", "eval_batch_size", "log_every", "in_context_length"),
         ):
             if not getattr(self, name) > 0:
                 raise SettingsError(f"{name}={getattr(self, name)!r} must be greater than 0")
-        for name in ("warmup_share", "weight_decay", "max_grad_norm", "early_stop_loss", "in_context_examples"):
+        for name in ("warmup_share", "weight_decay", "early_stop_loss", "in_context_examples"):
             if not getattr(self, name) >= 0:
                 raise SettingsError(f"{name}={getattr(self, name)!r} must not be negative")
         for name, known in (("optimizer", OPTIMIZERS), ("mask", MASKS)):
@@ -78,8 +77,8 @@ class TrainingParams:
             if name not in known:
                 raise SettingsError(f"{origin}: there is no training parameter {name!r}; there are {', '.join(known)}")
             kind = type(known[name])
-            fits = isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
-            if not fits:
+            fits = isinstance(value, (int, float) if kind is float else kind)
+            if not fits or (isinstance(value, bool) and kind is not bool):
                 raise SettingsError(f"{origin}: {name}={value!r} must be of type {kind.__name__}")
         try:
             return replace(self, **values)
@@ -87,84 +86,8 @@ class TrainingParams:
             raise SettingsError(f"{origin}: {error}") from None
 
 
-@dataclass(frozen=True)
-class Experiment:
-    """One way to train: a folder below `experiments/`."""
-
-    method: str
-    name: str
-    adapter: Path | None
-    """Folder of the adapter_config.json; None for full fine-tuning."""
-    params: TrainingParams
-
-    @property
-    def title(self) -> str:
-        return f"{self.method}/{self.name}"
-
-    def with_rate(self, rate: float) -> Experiment:
-        return replace(self, params=replace(self.params, learning_rate=rate))
-
-
-def load_experiments(
-    selected: Sequence[str], overrides: Mapping[str, Any], root: Path = EXPERIMENTS
-) -> list[Experiment]:
-    """The experiments of these titles, each once; a method stands for all its experiments, "all" for all there are.
-
-    Raises:
-        SettingsError: there is none of a title, or a file of it is broken.
-    """
-    chosen: dict[str, None] = {}
-    for title in selected:
-        matching = [other for other in titles(root) if title in ("all", other, other.split("/")[0])]
-        if not matching:
-            raise SettingsError(f"experiment {title!r} is unknown; there are {', '.join(titles(root))}")
-        chosen.update(dict.fromkeys(matching))
-    return [load_experiment(root / title, overrides) for title in chosen]
-
-
-def load_experiment(folder: Path, overrides: Mapping[str, Any]) -> Experiment:
-    """The experiment of a folder `<method>/<name>`."""
-    params = default_params()
-    own = folder / "training_params.json"
-    if own.exists():
-        params = params.updated(read_json(own), str(own))
-    params = params.updated(overrides, "command line")
-    adapter = folder if (folder / "adapter_config.json").exists() else None
-    if adapter is not None:
-        read_adapter_config(adapter)
-    return Experiment(folder.parent.name, folder.name, adapter, params)
-
-
 def default_params() -> TrainingParams:
-    return TrainingParams(**read_json(HERE / "default_training_params.json"))
-
-
-def read_adapter_config(folder: Path) -> PeftConfig:
-    """The PEFT config of an experiment's folder.
-
-    Raises:
-        SettingsError: it is none, or has a field that its method does not know (PEFT itself would ignore that).
-    """
-    path = folder / "adapter_config.json"
-    content = read_json(path)
-    kind = content.get("peft_type")
-    if kind not in PEFT_TYPE_TO_CONFIG_MAPPING:
-        known = ", ".join(sorted(map(str.lower, PEFT_TYPE_TO_CONFIG_MAPPING)))
-        raise SettingsError(f"{path}: peft_type={kind!r} is unknown; there are {known} (in capitals)")
-    known_fields = {field.name for field in fields(PEFT_TYPE_TO_CONFIG_MAPPING[kind])}
-    if unknown := sorted(content.keys() - known_fields):
-        raise SettingsError(
-            f"{path}: {kind} has no field {', '.join(unknown)}; it has {', '.join(sorted(known_fields))}"
-        )
-    try:
-        return PeftConfig.from_pretrained(str(folder))
-    except (ValueError, TypeError) as error:
-        raise SettingsError(f"{path} is no PEFT config: {one_line(error)}") from error
-
-
-def titles(root: Path = EXPERIMENTS) -> list[str]:
-    """All experiments, as method/name."""
-    return sorted(f"{folder.parent.name}/{folder.name}" for folder in root.glob("*/*") if folder.is_dir())
+    return TrainingParams(**read_json(DEFAULTS))
 
 
 def read_json(path: Path) -> dict[str, Any]:

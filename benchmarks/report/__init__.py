@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..files import write_text
 from .markdown import markdown
 from .page import page
 from .rows import Result, make_rows
@@ -16,11 +18,13 @@ __all__ = ["write_report"]
 def write_report(results: Sequence[Result], folder: Path) -> list[Path]:
     """Write report.md, report.html and pictures/*.svg; the same results give the same bytes, in any order.
 
+    Pictures of an earlier report in the same folder that this one does not show are deleted.
+
     Returns:
         What was written, the two reports first.
 
     Raises:
-        SettingsError: there are no results, or one of them is none of a comparison's.
+        SettingsError: there are no results, one of them is none of a comparison's, or a file cannot be written.
     """
     rows = make_rows(results)
     parts = sections(rows)
@@ -30,7 +34,18 @@ def write_report(results: Sequence[Result], folder: Path) -> list[Path]:
         folder / "report.html": page(TITLE, summary(rows), parts, methods),
         **{folder / "pictures" / f"{picture.name}.svg": picture.svg for picture in pictures_of(parts)},
     }
+    before = pictures_before(folder)
     for path, text in files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        write_text(path, text)
+    for path in before - files.keys():
+        path.unlink(missing_ok=True)
     return list(files)
+
+
+def pictures_before(folder: Path) -> set[Path]:
+    """What the last report in this folder shows."""
+    report = folder / "report.md"
+    names = (
+        re.findall(r"\]\(pictures/([a-z0-9-]+\.svg)\)", report.read_text(encoding="utf-8")) if report.exists() else []
+    )
+    return {folder / "pictures" / name for name in names}

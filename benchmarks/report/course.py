@@ -36,7 +36,7 @@ def loss_gallery(rows: Sequence[Row], looks: Looks) -> Gallery:
             pictures.append(losses(setting, {m: p for m, p in curves.items() if p}, masked, looks))
     reading = (
         "Training loss by step (logarithmic), of each method's first seed: methods with a mask, beside full "
-        "fine-tuning. Dotted lines: mask updates."
+        "fine-tuning. Dotted lines: mask updates. Where episodes follow, this is the meta-training before them."
     )
     return Gallery("Training loss", reading, tuple(pictures))
 
@@ -51,9 +51,22 @@ def updates(row: Row) -> list[dict[str, Any]]:
     return row.successes[0]["train_info"]["mask_updates"] or []
 
 
+def end_of_first_fit(run: Result) -> float:
+    """The step at which meta-training ended and the first episode began; infinite where there are no episodes."""
+    return [*run["train_info"]["fit_begins"], math.inf, math.inf][1]
+
+
 def loss_points(run: Result) -> list[tuple[float, float]]:
+    """Step and loss, of the first fit."""
     points = [(line["step"], line.get("train loss")) for line in run["train_info"]["metrics"][:-1]]
-    return [(step, loss) for step, loss in points if loss is not None and math.isfinite(loss) and loss > 0]
+    last = end_of_first_fit(run)
+    return [(step, loss) for step, loss in points if step <= last and loss and math.isfinite(loss) and loss > 0]
+
+
+def first_fit_updates(row: Row) -> list[int]:
+    """Steps of the mask updates before any episode."""
+    last = end_of_first_fit(row.successes[0])
+    return [update["step"] for update in updates(row) if update["step"] < last]
 
 
 def losses(
@@ -63,7 +76,7 @@ def losses(
 
     def paint(axes: Axes) -> None:
         axes.grid(visible=False, axis="x")
-        for step in sorted({update["step"] for row in masked for update in updates(row)}):
+        for step in sorted({step for row in masked for step in first_fit_updates(row)}):
             axes.axvline(step, color="#808080", linewidth=0.8, linestyle=":", zorder=0)
         ends = []
         for method, points in curves.items():

@@ -194,7 +194,7 @@ def memory_gallery(rows: Sequence[Row], looks: Looks) -> Gallery:
         bars(axes, rows, "accelerator_memory_max", 2**20, looks)
         axes.set_xlabel("MiB at the peak")
 
-    reading = "Shorter is better: peak memory, mean over seeds (dots: single seeds)."
+    reading = "Shorter is better: peak memory of training and evaluation, mean over seeds (dots: single seeds)."
     return cost_gallery(rows, "Peak memory", reading, "memory", paint)
 
 

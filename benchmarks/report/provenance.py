@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from ..rates import ENOUGH
 from .content import Cell, Section, Table
 from .rows import Result, Row, model_name, settings_of, train_config
 from .tables import TASKS, amounts, rates, span
@@ -15,8 +16,10 @@ def provenance(rows: Sequence[Row]) -> Section:
     runs = [run for row in rows for run in row.runs]
     text = (
         "Budgets are those of the settings; a run whose loss stays at zero may stop sooner. "
-        "Times and memory compare only within one machine: on a GPU, peak memory is what CUDA allocated at most; "
-        "on a CPU, by how much the process's resident size grew."
+        "Times and memory compare only within one machine. Peak memory, of training and evaluation, is on a GPU what "
+        "CUDA allocated at most; on a CPU by how much the process's resident size grew from before the model was "
+        "loaded, after one short run that is not measured. The peak in training is what it was before the first "
+        "evaluation."
     )
     return Section("runs", "What was run", text, (budgets(rows), learning_rates(rows), environment(runs)))
 
@@ -25,9 +28,9 @@ def budgets(rows: Sequence[Row]) -> Table:
     lines = []
     for setting in settings_of(rows):
         own = [row for row in rows if row.setting == setting]
-        runs = [run for row in own for run in row.runs]
-        configs = [train_config(run) for run in runs]
-        stops = [run["train_info"].get("stopped_at") for row in own for run in row.successes]
+        configs = [train_config(run) for row in own for run in row.runs]
+        infos = [run["train_info"] for row in own for run in row.successes]
+        stops = [info["stopped_at"] for info in infos if info["num_trainable_params"]]
         lines.append(
             (
                 Cell(setting.data_title),
@@ -36,33 +39,52 @@ def budgets(rows: Sequence[Row]) -> Table:
                 Cell(setting.model),
                 Cell(amounts(own)),
                 Cell(span(config["seed"] for config in configs)),
-                Cell(span(config["steps"] for config in configs)),
-                Cell(span(stop for stop in stops if stop is not None) if any(stops) else "–"),
+                Cell(" or ".join(sorted({steps(config) for config in configs}))),
+                Cell(span(stops) if stops else "–"),
                 Cell(span(config["batch_size"] for config in configs)),
             )
         )
     header = ("data set", "task", "protocol", "model", "examples", "seeds", "steps", "stopped at", "batch size")
-    return Table("Settings and budgets", header, tuple(lines))
+    files = {
+        f"{row.setting.data_title}: training examples are those of {file}."
+        for row in rows
+        for run in row.runs
+        if (file := train_config(run).get("train_file"))
+    }
+    return Table("Settings and budgets", header, tuple(lines), tuple(sorted(files)))
+
+
+def steps(config: dict[str, Any]) -> str:
+    """Of relation, those of meta-training, then those of each episode."""
+    if config["task"] != "relation":
+        return f"{config['steps']:,}"
+    return f"{config['meta_steps']:,} meta + {config['num_episodes']} x {config['steps']:,}"
 
 
 def learning_rates(rows: Sequence[Row]) -> Table:
-    """Per method that trains anything, which rates were tried and which were taken."""
+    """Per method that trains anything, which rates were tried, which failed, and which were taken."""
     lines = []
     for method in sorted({row.method for row in rows}):
-        own = [row for row in rows if row.method == method and row.successes and row.num_trainable]
-        if not own:
+        own = [row for row in rows if row.method == method]
+        trained = [row for row in own if row.successes and row.num_trainable]
+        choices = [rate_choice(row.runs[0]) for row in own]
+        if not trained and not any(choices):
             continue
-        runs = [run for row in own for run in row.successes]
-        tried = sorted({choice["learning_rate"] for run in runs for choice in rate_choice(run)})
-        taken = Counter(rate for row in own for rate in rates(row))
-        chosen = sum(any(len(rate_choice(run)) > 1 for run in row.successes) for row in own)
-        edges = sum(any(map(at_edge, row.successes)) for row in own)
+        runs = [run for row in own for run in row.runs]
+        trials = [trial for choice in choices for trial in choice]
+        tried = sorted({trial["learning_rate"] for trial in trials})
+        wrong = Counter(trial["learning_rate"] for trial in trials if trial["error"])
+        taken = Counter(rate for row in trained for rate in rates(row))
+        chosen = sum(len(rate_choice(row.successes[0])) > 1 for row in trained)
+        edges = sum(any(map(at_edge, row.successes)) for row in trained)
         lines.append(
             (
                 Cell(method),
                 Cell(", ".join(sorted({str(train_config(run).get("optimizer", "–")) for run in runs}))),
                 Cell(", ".join(f"{rate:g}" for rate in tried) if tried else "none: set by hand"),
-                Cell(", ".join(f"{rate:g} ({count} of {len(own)})" for rate, count in sorted(taken.items()))),
+                Cell(span(trial["held_out"] for trial in trials) if trials else "–"),
+                Cell(times(wrong, len(own)) or "–"),
+                Cell(times(taken, len(trained)) or "–"),
                 Cell(f"{edges} of {chosen}" if chosen else "–", edges if chosen else None),
             )
         )
@@ -70,11 +92,16 @@ def learning_rates(rows: Sequence[Row]) -> Table:
     if any(rate_choice(run) for row in rows for run in row.runs):
         notes = (
             "Each rate is tried once per method and setting, on training examples of the first seed that are held out "
-            "for it, never on test examples. The best mean score is taken, among equals the lowest loss.",
+            "for it, never on test examples. The best mean score is taken, among equals the lowest loss; of fewer than "
+            f"{ENOUGH} held-out examples, the lowest loss.",
             "At the edge: choices that fell on the smallest or the largest rate tried; a better one may lie beyond.",
         )
-    header = ("method", "optimizer", "rates tried", "rates taken (in how many settings)", "at the edge")
-    return Table("Learning rates", header, tuple(lines), notes)
+    header = ("method", "optimizer", "rates tried", "held-out examples", "rates that failed")
+    return Table("Learning rates", (*header, "rates taken (in how many settings)", "at the edge"), tuple(lines), notes)
+
+
+def times(counts: Counter[float], settings: int) -> str:
+    return ", ".join(f"{rate:g} ({count} of {settings})" for rate, count in sorted(counts.items()))
 
 
 def rate_choice(run: Result) -> list[dict[str, Any]]:

@@ -25,6 +25,7 @@ DATASETS = {
     "generated": "Generated sentences",
 }
 CONFIG_FIELDS = ("task", "dataset", "protocol", "seed", "model_id", "learning_rate", "steps", "batch_size")
+INFO_FIELDS = ("status", "metrics", "num_base_params", "num_trainable_params", "memory_after_fit")
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,16 @@ class Row:
 
     @property
     def share(self) -> float:
-        """Trainable parameters in percent of all."""
-        return 100 * self.num_trainable / mean(self.figures("num_total_params"))
+        """Trainable parameters in percent of those of the base model."""
+        return 100 * self.num_trainable / mean(self.figures("num_base_params"))
+
+    @property
+    def num_changed(self) -> float:
+        """Entries that training could change: of a mask that moved, all that were ever in it."""
+        infos = [run["train_info"] for run in self.successes]
+        return mean(
+            (info["mask_updates"] or [{}])[-1].get("mask_union", info["num_trainable_params"]) for info in infos
+        )
 
 
 def mean_std(values: Sequence[float]) -> tuple[float, float | None]:
@@ -145,6 +154,7 @@ def check(result: Result) -> None:
     try:
         config, name = train_config(result), result["run_info"]["experiment_name"]
         missing = [field for field in CONFIG_FIELDS if field not in config]
+        missing += [field for field in INFO_FIELDS if field not in result["train_info"]]
     except (KeyError, TypeError) as error:
         raise SettingsError(f"not the result of a run: {error!r} is missing") from error
     if missing:

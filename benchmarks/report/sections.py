@@ -22,7 +22,8 @@ OVERVIEW = (
 )
 DATA_SETS = (
     "Scores are mean ± sample standard deviation over seeds; sizes and times are means over seeds. An adapter's size "
-    "is that of the files it is saved as. Training time includes mask updates."
+    "is that of the files it is saved as. Training time includes mask updates. The share is of the base model's "
+    "parameters. Changed entries are all that were ever trained: of a mask that moves, more than are trainable at once."
 )
 
 

@@ -7,6 +7,7 @@ from statistics import mean
 
 from .content import Cell, Table
 from .ranks import mean_ranks, ordered_methods
+from .remarks import remarks
 from .rows import Row, Setting, first_error, mean_std, settings_of, train_config
 
 NOTHING = Cell("–")
@@ -64,11 +65,13 @@ def data_set_table(rows: Sequence[Row]) -> Table:
         ("learning rate", rates_cell),
         ("trainable", lambda row: Cell(f"{row.num_trainable:,.0f}", row.num_trainable)),
         ("share", lambda row: share_cell([row])),
+        ("changed entries", lambda row: Cell(f"{row.num_changed:,.0f}", row.num_changed)),
         ("adapter", lambda row: size_cell(row, "file_size")),
         ("training", lambda row: seconds_cell(row, "train_time")),
         ("of it mask updates", lambda row: seconds_cell(row, "mask_update_time")),
         ("evaluation", lambda row: seconds_cell(row, "eval_time")),
         ("peak memory", lambda row: size_cell(row, "accelerator_memory_max")),
+        ("peak in training", lambda row: size_cell(row, "memory_after_fit")),
     )
     lines = tuple(
         (
@@ -80,7 +83,7 @@ def data_set_table(rows: Sequence[Row]) -> Table:
         for row in ordered
     )
     header = ("method", "seeds", *map(metric_title, setting.metrics), *(title for title, _ in costs))
-    return Table(f"{setting.title}: {amounts(rows)}", header, lines, failures(rows))
+    return Table(f"{setting.title}: {amounts(rows)}", header, lines, (*failures(rows), *remarks(rows)))
 
 
 def score_cell(rows: Sequence[Row], method: str, setting: Setting, metric: str) -> Cell:

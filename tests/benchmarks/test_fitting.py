@@ -7,10 +7,13 @@ import torch
 from peft import get_peft_model
 from transformers import AutoModelForSeq2SeqLM
 
-from benchmarks.fitting import Trace, collate, fit, mean_loss, shuffled_batches
+from benchmarks import fitting
+from benchmarks.features import collate
+from benchmarks.fitting import fit, mean_loss, shuffled_batches
 from benchmarks.masks import layer_group, shares
 from benchmarks.memory import MemoryMeter
 from benchmarks.optimizers import make_optimizer, warmup_and_decay
+from benchmarks.outcome import Trace
 from benchmarks.settings import SettingsError, default_params
 from peft_fishdip import FishDipConfig, SparseAdafactor
 
@@ -56,6 +59,10 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_zero():
     assert 0 < rates[-1] < 0.02
 
 
+def test_without_a_warm_up_the_learning_rate_falls_from_the_first_step_on():
+    assert [warmup_and_decay(step, 4, 0.0) for step in range(4)] == [1.0, 0.75, 0.5, 0.25]
+
+
 def test_training_leaves_a_trace(model):
     trace = Trace()
     before = mean_loss(model, FEATURES, 2, CPU)
@@ -65,6 +72,59 @@ def test_training_leaves_a_trace(model):
     assert [row["step"] for row in trace.metrics] == [4, 6, 8, 9]
     assert mean_loss(model, FEATURES, 2, CPU) < before
     assert trace.updates == []
+    assert trace.begins == [0, 6]
+
+
+def test_figures_of_a_trace_go_on_over_all_fits(model):
+    """Of seven examples in batches of three, every third batch has one example."""
+    trace = Trace()
+    for _ in range(2):
+        fit(model, FEATURES, params(), 4, 0, CPU, trace)
+    samples = [row["train samples"] for row in trace.metrics]
+    assert samples == [3 + 3 + 1 + 3, 20]
+    assert trace.samples == 20
+    own = [len(f["input_ids"]) + len(f["labels"]) for f in FEATURES]
+    once = sum(own)
+    assert once + 3 * min(own) <= trace.metrics[0]["train total tokens"] <= once + 3 * max(own)
+    assert trace.metrics[1]["train total tokens"] == 2 * trace.metrics[0]["train total tokens"] == trace.tokens
+    first, second = (row["elapsed time"] for row in trace.metrics)
+    assert 0 < first < second <= trace.train_time
+    assert trace.metrics[1]["tokens / sec"] == pytest.approx(trace.tokens / second)
+
+
+def test_gradients_are_clipped_and_the_model_is_in_training_mode(model, monkeypatch):
+    norms, modes = [], []
+    real = fitting.make_optimizer
+
+    def spied(*args):
+        optimizer = real(*args)
+        parameters = optimizer.param_groups[0]["params"]
+
+        def look(*_):
+            norms.append(torch.cat([x.grad.flatten() for x in parameters if x.grad is not None]).norm().item())
+
+        optimizer.register_step_pre_hook(look)
+        return optimizer
+
+    monkeypatch.setattr(fitting, "make_optimizer", spied)
+    model.register_forward_pre_hook(lambda module, _: modes.append(module.training))
+    model.eval()
+    fit(model, FEATURES, params(max_grad_norm=0.125), 3, 0, CPU, Trace())
+    assert norms == pytest.approx([0.125] * 3, rel=1e-3)
+    assert modes == [True] * 3
+
+
+def test_the_bar_moves_with_each_step(model, monkeypatch):
+    bars = []
+    real = fitting.tqdm
+
+    def spied(*args, **options):
+        bars.append(real(*args, **{**options, "leave": True}))
+        return bars[-1]
+
+    monkeypatch.setattr(fitting, "tqdm", spied)
+    fit(model, FEATURES, params(), 4, 0, CPU, Trace())
+    assert [(bar.n, bar.total) for bar in bars] == [(4, 4)]
 
 
 def test_training_ends_early_once_there_is_nothing_left_to_learn(model):
@@ -84,10 +144,32 @@ def test_mask_updates_come_before_their_steps_and_are_noted(model):
     assert 0 < trace.update_time < trace.train_time
 
 
-def test_a_fixed_mask_is_chosen_once_and_a_random_one_never(model):
-    trace = Trace()
-    fit(fish_dip(model, update_interval=None), FEATURES, params(), 6, 0, CPU, trace)
+def test_the_optimizer_follows_the_mask(model, monkeypatch):
+    tuned = fish_dip(model, update_interval=2)
+    optimizers, real = [], tuned.base_model.update_mask
+    monkeypatch.setattr(
+        tuned.base_model,
+        "update_mask",
+        lambda *a, **options: optimizers.append(options["optimizer"]) or real(*a, **options),
+    )
+    fit(tuned, FEATURES, params(), 3, 0, CPU, Trace())
+    vector = next(x for x in tuned.parameters() if x.requires_grad)
+    assert [optimizer.param_groups[0]["params"][0] is vector for optimizer in optimizers] == [True, True]
+
+
+def test_a_fixed_mask_is_chosen_once_in_a_run_of_several_fits(model):
+    trace, tuned = Trace(), fish_dip(model, update_interval=None)
+    for _ in range(2):
+        fit(tuned, FEATURES, params(), 6, 0, CPU, trace)
     assert [update["step"] for update in trace.updates] == [0]
+
+
+@pytest.mark.parametrize(("wanted", "examples", "used"), [(0.1, 2, 2), (1024, 5, 5), (4, 7, 4), (0.1, 7, 3)])
+def test_where_there_are_too_few_examples_all_of_them_score_the_parameters(model, wanted, examples, used):
+    trace, tuned = Trace(), fish_dip(model, num_samples=wanted, sample_selection="random")
+    fit(tuned, FEATURES[:examples], params(), 1, 0, CPU, trace)
+    assert [update["mask_examples"] for update in trace.updates] == [used]
+    assert tuned.base_model.peft_config["default"].num_samples == wanted
 
 
 @pytest.mark.filterwarnings("ignore:.*no example")
@@ -99,8 +181,10 @@ def test_a_random_mask_stays(model):
 
 
 def test_mean_loss_is_the_loss_per_target_token_whatever_the_batches(model):
-    model.eval()
+    model.train()
     alone = mean_loss(model, FEATURES, 1, CPU)
+    assert model.training
+    model.eval()
     assert alone == pytest.approx(mean_loss(model, FEATURES, 7, CPU), rel=1e-5)
     total = sum(model(**collate([f])).loss.item() * len(f["labels"]) for f in FEATURES)
     assert alone == pytest.approx(total / sum(len(f["labels"]) for f in FEATURES), rel=1e-5)

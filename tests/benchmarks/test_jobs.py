@@ -4,10 +4,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from benchmarks.jobs import Job, work_through
+from benchmarks import jobs
+from benchmarks.jobs import Job, attempt, lock, work_through
+from benchmarks.settings import SettingsError
 
 WORKER = """
 import os, sys, time
@@ -24,7 +27,7 @@ def job(number):
         unfinished.write_text(str(os.getpid()))
         unfinished.replace(path)
     return Job(path, work)
-work_through([job(number) for number in range(8)], folder / "locks")
+work_through([job(number) for number in range(8)], folder)
 """
 
 
@@ -75,7 +78,7 @@ def test_a_job_waits_for_the_files_that_it_needs(tmp_path):
 
         return Job(tmp_path / name, work, tuple(tmp_path / need for need in needs))
 
-    work_through([job("c", "a", "b"), job("b", "a"), job("a")], tmp_path / "locks")
+    work_through([job("c", "a", "b"), job("b", "a"), job("a")], tmp_path)
     assert order == ["a", "b", "c"]
 
 
@@ -84,8 +87,42 @@ def test_what_is_done_is_not_done_again_and_an_error_reaches_the_caller(tmp_path
         raise KeyboardInterrupt
 
     (tmp_path / "done").touch()
-    work_through([Job(tmp_path / "done", fail)], tmp_path / "locks")
+    work_through([Job(tmp_path / "done", fail)], tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        work_through([Job(tmp_path / "open", fail)], tmp_path / "locks")
-    work_through([Job(tmp_path / "open", (tmp_path / "open").touch)], tmp_path / "locks")
+        work_through([Job(tmp_path / "open", fail)], tmp_path)
+    work_through([Job(tmp_path / "open", (tmp_path / "open").touch)], tmp_path)
     assert (tmp_path / "open").exists()
+
+
+def test_a_folder_has_the_same_locks_by_whatever_path_it_is_called(tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    begun = []
+
+    def work():  # while this process holds the lock of the job, it calls the folder by another path
+        other = Job(tmp_path / "runs" / "a", lambda: begun.append("again"))
+        assert not attempt(other, tmp_path / "runs")
+        Path("runs/a").touch()
+
+    work_through([Job(Path("runs/a"), work)], Path("runs"))
+    assert begun == []
+
+
+def test_the_bar_counts_what_is_done_as_it_is_done(tmp_path, monkeypatch):
+    shown, real = [], jobs.tqdm
+
+    class Bar(real):
+        def update(self, n=1):
+            shown.append((len(list(tmp_path.glob("[0-9]"))), self.initial, self.n + n, self.total))
+            return super().update(n)
+
+    monkeypatch.setattr(jobs, "tqdm", Bar)
+    (tmp_path / "0").touch()
+    work_through([Job(tmp_path / str(i), (tmp_path / str(i)).touch) for i in range(4)], tmp_path)
+    assert shown == [(2, 1, 2, 4), (3, 1, 3, 4), (4, 1, 4, 4)]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingsError, match=r"file/locks cannot be a folder"):
+        lock(tmp_path / "file", "x")

@@ -1,7 +1,10 @@
+import shutil
+
 import pytest
 
 from benchmarks import toy
-from benchmarks.problems import DEFAULT_DATA_SETS, METRICS, Protocol, problem, rate_problem
+from benchmarks.data_sets import DEFAULT_DATA_SETS
+from benchmarks.problems import METRICS, Protocol, problem, rate_problem
 from benchmarks.settings import SettingsError
 from peft_fishdip.tasks import NerTask, SrlExample
 
@@ -98,6 +101,29 @@ def test_a_label_that_only_the_test_part_has_is_not_known(data_folder, tmp_path)
     assert [problem.kind for problem in decoded.problems] == ["label_error"]
 
 
+def test_too_few_examples_to_choose_a_rate_by_are_refused(data_folder):
+    one = Protocol(fraction=1.0, max_train=1)
+    with pytest.raises(SettingsError, match=r"'conll04': 1 training examples are too few .*--rates own"):
+        rate_problem(problem("conll04", data_folder, one, 0), one, 0)
+    many = Protocol(num_ways=3, max_train=4)
+    with pytest.raises(SettingsError, match=r"'fewrel': 4 training examples are too few .*--rates own"):
+        rate_problem(problem("fewrel", data_folder, many, 0), many, 0)
+
+
+def test_episodes_differ_by_number_and_by_seed(data_folder):
+    drawn = [problem("fewrel", data_folder, FEW, seed).episodes for seed in range(2)]
+    supports = {tuple(example.id for example in episode.support) for episodes in drawn for episode in episodes}
+    assert len(supports) == 6
+
+
+def test_which_training_file_there_is_is_told(data_folder, tmp_path):
+    assert problem("fewrel", data_folder, FEW, 0).train_file == "train_wiki.json"
+    shutil.copytree(data_folder / "fewrel", tmp_path / "fewrel")
+    (tmp_path / "fewrel" / "train_wiki.json").rename(tmp_path / "fewrel" / "train_wiki_partial.json")
+    assert problem("fewrel", tmp_path, FEW, 0).train_file == "train_wiki_partial.json"
+    assert problem("conll04", data_folder, FEW, 0).train_file is None
+
+
 def test_titles_say_what_the_protocol_is():
     protocol = Protocol(fraction=0.05, max_train=100)
     assert protocol.title("ner") == "5 % of the training examples, at most 100"
@@ -120,9 +146,12 @@ def test_protocols_that_leave_nothing_are_refused(name, value):
 def test_missing_unknown_and_malformed_data_is_named(data_folder, tmp_path):
     with pytest.raises(SettingsError, match=r"'conll05' is unknown; there are wnut17, .*generated"):
         problem("conll05", data_folder, FEW, 0)
-    with pytest.raises(SettingsError, match=r"'conll04': .*nowhere is no folder"):
+    with pytest.raises(SettingsError, match=r"--data .*nowhere is no folder"):
         problem("conll04", tmp_path / "nowhere", FEW, 0)
-    with pytest.raises(SettingsError, match="conll04_train"):
+    with pytest.raises(SettingsError, match="'conll04' needs --data, the folder"):
+        problem("conll04", None, FEW, 0)
+    (tmp_path / "conl04").mkdir()
+    with pytest.raises(SettingsError, match=r"conll04_train.*; the folders of --data .* are: conl04"):
         problem("conll04", tmp_path, FEW, 0)
     (tmp_path / "conll04").mkdir()
     (tmp_path / "conll04" / "conll04_train.json").write_text("{", encoding="utf-8")

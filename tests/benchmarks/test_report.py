@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks.problems import METRICS
 from benchmarks.report import write_report
+from benchmarks.report.course import first_fit_updates, loss_points
 from benchmarks.report.labels import overlap, place, spread
 from benchmarks.report.ranks import main_settings, mean_ranks, ordered_methods, ranks
 from benchmarks.report.rows import make_rows
@@ -52,6 +53,7 @@ def make_result(
         {
             "step": step,
             "mask_overlap": 0.01 if step == 0 else chance.uniform(0.4, 0.7),
+            "mask_union": trainable + 30 * step,
             "shares": {"attention": 0.4, "feed_forward": 0.3, "embedding": 0.25, "norm": 0.04, "relative_bias": 0.01},
         }
         for step in steps
@@ -68,6 +70,8 @@ def make_result(
             "train_config": {
                 "learning_rate": rate,
                 "steps": 200,
+                "meta_steps": 100,
+                "num_episodes": 4,
                 "batch_size": 8,
                 "optimizer": "adamw",
                 "model_id": model,
@@ -79,20 +83,26 @@ def make_result(
                 "num_train_examples": 92,
                 "num_test_examples": 288,
             },
-            "rate_choice": [{"learning_rate": r, "scores": {}, "loss": 1.0, "error": ""} for r in rates],
+            "rate_choice": [
+                {"learning_rate": r, "scores": {}, "loss": 1.0, "held_out": 18, "error": ""} for r in rates
+            ],
         },
         "train_info": {
             "accelerator_memory_max": chance.uniform(2e8, 9e8),
+            "memory_after_fit": chance.uniform(1e8, 2e8),
             "train_time": chance.uniform(20, 300),
             "mask_update_time": chance.uniform(2, 8) if masks else 0.0,
             "eval_time": 5.0,
             "file_size": trainable * 8,
             "num_trainable_params": trainable,
-            "num_total_params": 1_000_000,
+            "num_base_params": 1_000_000,
+            "num_total_params": 1_000_000 + trainable,
             "stopped_at": 200,
             "status": "failed" if error else "success",
             "metrics": [] if error else [*trace, {"step": 200, **{f"test {k}": v for k, v in scores.items()}}],
             "mask_updates": updates if masks and not error else [],
+            "fit_begins": [0],
+            "in_context_shown": None,
         },
         "meta_info": {
             "package_info": {"peft-version": "0.21.2"},
@@ -271,7 +281,10 @@ def test_the_table_of_a_data_set_shows_costs(text):
     runs = [make_result("fishdip/density-1", "wnut17", seed)["train_info"] for seed in range(2)]
     assert line["seeds"] == "2 of 2"
     assert line["learning rate"] == "0.01"
-    assert (line["trainable"], line["share"]) == ("10,000", "1 %")
+    assert (line["trainable"], line["share"], line["changed entries"]) == ("10,000", "1 %", "14,500")
+    assert line["peak in training"] == f"{mean(run['memory_after_fit'] for run in runs) / 2**20:.0f} MiB"
+    full = next(line for line in table if line[0] == "full/adamw")
+    assert full[table[0].index("changed entries")] == full[table[0].index("trainable")] == "30,000"
     assert line["adapter"] == f"{80_000 / 2**20:.2f} MiB"
     seconds = mean(run["train_time"] for run in runs)
     assert line["training"] == (f"{seconds:.1f} s" if seconds < 100 else f"{seconds:.0f} s")
@@ -360,9 +373,75 @@ def test_learning_rates_tell_the_grid_and_its_edges(tmp_path):
     results = [make_result(rate=0.1), make_result(dataset="wnut17"), make_result("full/adamw", rates=())]
     text = write_report(results, tmp_path)[0].read_text(encoding="utf-8")
     assert table_with(text, "rates tried")[1:] == [
-        ["full/adamw", "adamw", "none: set by hand", "0.01 (1 of 1)", "–"],
-        ["lora/rank-8", "adamw", "0.001, 0.01, 0.1", "0.01 (1 of 2), 0.1 (1 of 2)", "1 of 2"],
+        ["full/adamw", "adamw", "none: set by hand", "–", "–", "0.01 (1 of 1)", "–"],
+        ["lora/rank-8", "adamw", "0.001, 0.01, 0.1", "18", "–", "0.01 (1 of 2), 0.1 (1 of 2)", "1 of 2"],
     ]
+
+
+def test_rates_that_failed_are_told_even_if_all_did(tmp_path):
+    failed = make_result(error="ValueError: none")
+    for row in failed["run_info"]["rate_choice"]:
+        row["error"] = "RuntimeError: out of memory"
+    text = write_report([make_result(dataset="wnut17"), failed], tmp_path)[0].read_text(encoding="utf-8")
+    (line,) = table_with(text, "rates tried")[1:]
+    assert line[4:6] == ["0.001 (1 of 2), 0.01 (1 of 2), 0.1 (1 of 2)", "0.01 (1 of 1)"]
+
+
+def of_relation(method, **info):
+    result = make_result(method, "fewrel", **{"trainable": 0} if method.startswith("in_context") else {})
+    result["train_info"].update(info)
+    return result
+
+
+def test_the_budget_of_episodes_is_told(tmp_path):
+    results = [of_relation("lora/rank-8", stopped_at=900), of_relation("in_context/4-examples", stopped_at=0)]
+    results[0]["run_info"]["train_config"]["train_file"] = "train_wiki_partial.json"
+    results.append(make_result())
+    text = write_report(results, tmp_path)[0].read_text(encoding="utf-8")
+    table = table_with(text, "stopped at")
+    steps, stopped = table[0].index("steps"), table[0].index("stopped at")
+    assert {(line[0], line[steps], line[stopped]) for line in table[1:]} == {
+        ("FewRel", "100 meta + 4 x 200", "900"),
+        ("CoNLL04", "200", "200"),
+    }
+    assert "- FewRel: training examples are those of train\\_wiki\\_partial.json.\n" in text
+
+
+def test_the_loss_of_episodes_is_cut_off():
+    run = of_relation("fishdip/density-1", fit_begins=[0, 100, 150])
+    assert [step for step, _ in loss_points(run)] == [50, 100]
+    (row,) = make_rows([run])
+    assert first_fit_updates(row) == [0, 50]
+    run["train_info"]["fit_begins"] = [0]
+    assert [step for step, _ in loss_points(run)] == [50, 100, 150, 200]
+    assert first_fit_updates(row) == [0, 50, 100, 150]
+
+
+def test_what_a_reader_must_know_of_a_method_stands_below_the_table(tmp_path):
+    results = [make_result(), make_result("in_context/4-examples", trainable=0)]
+    results[1]["train_info"]["in_context_shown"] = 3.25
+    for method, kind in (("houlsby/a", "HOULSBY"), ("compacter/a", "COMPACTER"), ("prompt/a", "PROMPT_TUNING")):
+        results.append(make_result(method))
+        results[-1]["run_info"]["peft_config"] = {"peft_type": kind}
+    text = write_report(results, tmp_path)[0].read_text(encoding="utf-8")
+    assert "- in\\_context/4-examples: 3.2 examples stood before a source on average" in text
+    assert "- houlsby/a: the layer norms stay frozen" in text
+    assert "- compacter/a: the layer norms stay frozen" in text
+    assert "- prompt/a: of an encoder-decoder, PEFT allocates the virtual tokens twice" in text
+
+
+def test_pictures_of_an_earlier_report_go_and_nothing_else(tmp_path):
+    write_report([make_result(), make_result("full/adamw")], tmp_path)
+    mine = tmp_path / "pictures" / "mine.svg"
+    mine.touch()
+    paths = write_report([make_result(dataset="wnut17")], tmp_path)
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == {*paths, mine}
+
+
+def test_a_report_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "pictures").touch()
+    with pytest.raises(SettingsError, match=r"pictures cannot be a folder"):
+        write_report([make_result()], tmp_path)
 
 
 def test_several_models_have_an_overview_each(tmp_path):
@@ -399,7 +478,10 @@ def broken(**changes):
         ([make_result(), make_result()], "two results of seed 0"),
         ([broken(task="poetry")], "'poetry' is unknown; there are ner"),
         ([{"run_info": {}}], "train_config"),
-        ([{"run_info": {"train_config": {"task": "ner"}, "experiment_name": "a/a"}}], "a/a has no dataset"),
+        (
+            [{"run_info": {"train_config": {"task": "ner"}, "experiment_name": "a/a"}, "train_info": {}}],
+            "a/a has no dataset",
+        ),
     ],
 )
 def test_bad_results_are_refused_and_nothing_is_written(tmp_path, results, message):

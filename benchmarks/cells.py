@@ -1,0 +1,112 @@
+"""What a comparison is made of: one method on one data set under one protocol, with its runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .experiment import ADAPTER, Experiment
+from .jobs import Job
+from .outcome import Outcome
+from .problems import Problem, Protocol
+from .rates import best_rate, trial_row
+from .results import read_result, write_result
+from .settings import one_line, read_json
+from .training import run
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """A method on what a protocol leaves of a data set."""
+
+    output: Path
+    base_model: str
+    base_digest: str
+    experiment: Experiment
+    protocol: Protocol
+    problems: Mapping[int, Problem]
+    """By seed."""
+    rates: Sequence[float]
+    """Learning rates to choose from; none if there is nothing to choose."""
+    trial: Problem | None
+    """What they are chosen by: training examples of the first seed alone."""
+    device: torch.device
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of all that the experiment says and of the model: results with another one are not to be mixed with these."""
+        adapter = self.experiment.adapter and read_json(self.experiment.adapter / ADAPTER)
+        content = [self.experiment.params.as_dict(), adapter, self.base_digest]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def path(self, folder: str, suffix: str) -> Path:
+        some = next(iter(self.problems.values()))
+        name = f"{self.experiment.method}--{self.experiment.name}--{suffix}.json"
+        return self.output / folder / some.dataset / self.protocol.tag(some.kind) / name
+
+    def rate_paths(self) -> dict[float, Path]:
+        """Where the result of each learning rate's trial is."""
+        return {rate: self.path("rates", f"rate{rate:g}") for rate in self.rates}
+
+    def rate_jobs(self) -> Iterator[Job]:
+        """The runs by which the learning rate is chosen."""
+        for rate, path in self.rate_paths().items():
+
+            def work(rate: float = rate, path: Path = path) -> None:
+                assert self.trial is not None
+                self.attempt(path, self.experiment.with_rate(rate), self.trial, next(iter(self.problems)))
+
+            yield Job(path, work)
+
+    def jobs(self) -> Iterator[Job]:
+        """The runs that are reported, one per seed."""
+        for seed in self.problems:
+            path = self.path("results", f"seed{seed}")
+
+            def work(seed: int = seed, path: Path = path) -> None:
+                self.attempt(path, self.experiment, self.problems[seed], seed, self.choice())
+
+            yield Job(path, work, tuple(self.rate_paths().values()))
+
+    def results(self) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """Those that are there already, of trials too."""
+        for job in (*self.rate_jobs(), *self.jobs()):
+            if job.path.exists():
+                yield job.path, read_result(job.path)
+
+    def choice(self) -> list[dict[str, Any]]:
+        """What became of each learning rate."""
+        return [trial_row(rate, read_result(path)) for rate, path in self.rate_paths().items()]
+
+    def attempt(
+        self, path: Path, experiment: Experiment, part: Problem, seed: int, choice: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
+        """Run, at the best rate if there is a choice, and write what came of it."""
+        try:
+            if choice:
+                experiment = experiment.with_rate(best_rate(choice))
+            outcome, error = run(experiment, part, self.base_model, seed, self.device), ""
+        except Exception as problem:  # whatever a method of a user's own may raise; the other runs go on
+            outcome, error = Outcome(), one_line(problem)
+            print(f"{path.stem} on {part.dataset} failed: {error}", file=sys.stderr)
+        write_result(
+            path,
+            experiment,
+            part,
+            outcome,
+            error,
+            self.fingerprint,
+            choice,
+            model_id=self.base_model,
+            seed=seed,
+            protocol=self.protocol.title(part.kind),
+            fraction=None if part.kind == "relation" else self.protocol.fraction,
+        )

@@ -1,0 +1,134 @@
+"""Ways to train: folders `<method>/<name>` with an adapter_config.json, a training_params.json, or both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from peft import PeftConfig, PeftType
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+from . import methods  # noqa: F401  (registers the methods of our own)
+from .settings import SettingsError, TrainingParams, default_params, one_line, read_json
+
+EXPERIMENTS = Path(__file__).parent / "experiments"
+ADAPTER, PARAMS = "adapter_config.json", "training_params.json"
+BUDGET = ("steps", "meta_steps", "batch_size", "max_length")
+"""Training parameters that are the same for all methods: the command line alone sets them."""
+TASK_TYPE = "SEQ_2_SEQ_LM"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One way to train."""
+
+    method: str
+    name: str
+    adapter: Path | None
+    """Folder of the adapter_config.json; None for full fine-tuning."""
+    params: TrainingParams
+
+    @property
+    def title(self) -> str:
+        return f"{self.method}/{self.name}"
+
+    def with_rate(self, rate: float) -> Experiment:
+        return replace(self, params=replace(self.params, learning_rate=rate))
+
+
+def load_experiments(
+    selected: Sequence[str], overrides: Mapping[str, Any], roots: Sequence[Path] = (EXPERIMENTS,)
+) -> list[Experiment]:
+    """The experiments of these titles, each once; a method stands for all its experiments, "all" for all there are.
+
+    Raises:
+        SettingsError: there is none of a title, or a file of it is broken.
+    """
+    known = folders(roots)
+    chosen: dict[str, None] = {}
+    for title in selected:
+        matching = [other for other in known if title in ("all", other, other.split("/")[0])]
+        if not matching:
+            raise SettingsError(f"experiment {title!r} is unknown; there are {', '.join(known)}")
+        chosen.update(dict.fromkeys(matching))
+    return [load_experiment(known[title], overrides) for title in chosen]
+
+
+def folders(roots: Sequence[Path] = (EXPERIMENTS,)) -> dict[str, Path]:
+    """Where all experiments are, by title.
+
+    Raises:
+        SettingsError: a root is no folder, or an experiment of the same title is in another.
+    """
+    found: dict[str, Path] = {}
+    for root in roots:
+        if not root.is_dir():
+            raise SettingsError(f"--experiments {root} is no folder; give one with a folder <method>/<name> for each")
+        for folder in root.glob("*/*"):
+            title = f"{folder.parent.name}/{folder.name}"
+            if not folder.is_dir() or is_hidden(folder.parent) or is_hidden(folder):
+                continue
+            if title in found:
+                raise SettingsError(f"{folder}: {found[title]} has the same title; rename one of them")
+            found[title] = folder
+    return dict(sorted(found.items()))
+
+
+def is_hidden(path: Path) -> bool:
+    return path.name.startswith((".", "__"))
+
+
+def load_experiment(folder: Path, overrides: Mapping[str, Any]) -> Experiment:
+    """The experiment of a folder `<method>/<name>`.
+
+    Raises:
+        SettingsError: a file is broken, missing, or none of an experiment's.
+    """
+    files = {path.name for path in folder.iterdir() if not is_hidden(path)}
+    if not files or files - {ADAPTER, PARAMS}:
+        there = ", ".join(sorted(files)) or "nothing"
+        raise SettingsError(f"{folder} has {there}; an experiment has {ADAPTER}, {PARAMS} or both, and nothing else")
+    params = default_params()
+    if PARAMS in files:
+        own = read_json(folder / PARAMS)
+        if budget := ", ".join(sorted(own.keys() & set(BUDGET))):
+            raise SettingsError(
+                f"{folder / PARAMS} sets {budget}, but budgets are the same for all methods; "
+                "remove it and use the command line, e.g. --steps"
+            )
+        params = params.updated(own, str(folder / PARAMS))
+    params = params.updated(overrides, "command line")
+    if ADAPTER in files:
+        read_adapter_config(folder)
+    return Experiment(folder.parent.name, folder.name, folder if ADAPTER in files else None, params)
+
+
+def read_adapter_config(folder: Path) -> PeftConfig:
+    """The PEFT config of an experiment's folder.
+
+    Raises:
+        SettingsError: it is none, is not for encoder-decoder models, or has a field that its method does not know (PEFT
+            itself would ignore that).
+    """
+    path = folder / ADAPTER
+    content = read_json(path)
+    kind = content.get("peft_type")
+    if not isinstance(kind, str) or kind not in PEFT_TYPE_TO_CONFIG_MAPPING:
+        known = ", ".join(sorted(map(str.lower, PEFT_TYPE_TO_CONFIG_MAPPING)))
+        raise SettingsError(f"{path}: peft_type={kind!r} is unknown; there are {known} (in capitals)")
+    if content.get("task_type") != TASK_TYPE:
+        raise SettingsError(
+            f'{path}: task_type={content.get("task_type")!r} must be "{TASK_TYPE}", since all models here are '
+            "encoder-decoders"
+        )
+    known_fields = {field.name for field in fields(PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)])}
+    if unknown := sorted(content.keys() - known_fields):
+        raise SettingsError(
+            f"{path}: {kind} has no field {', '.join(unknown)}; it has {', '.join(sorted(known_fields))}"
+        )
+    try:
+        return PeftConfig.from_pretrained(str(folder))
+    except (ValueError, TypeError) as error:
+        raise SettingsError(f"{path} is no PEFT config: {one_line(error)}") from error

@@ -1,0 +1,68 @@
+"""What a run measures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Trace:
+    """What training went through, over all fits of a run."""
+
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    """A row every `log_every` steps, in the names of PEFT's method_comparison."""
+    updates: list[dict[str, Any]] = field(default_factory=list)
+    """Figures of each mask update."""
+    begins: list[int] = field(default_factory=list)
+    """Steps done before each fit: a run has one, or meta-training and then one per episode."""
+    step: int = 0
+    """Steps that are done."""
+    samples: int = 0
+    """Examples that were trained on, each time counted."""
+    tokens: int = 0
+    """Tokens of these, of source and target, without padding."""
+    train_time: float = 0.0
+    """Seconds, mask updates included."""
+    update_time: float = 0.0
+
+    def add_row(self, losses: list[float], elapsed: float) -> None:
+        """A row of the metrics: the losses since the last one, the rest since the run began.
+
+        Args:
+            elapsed: seconds of training so far, all fits together.
+        """
+        self.metrics.append(
+            {
+                "step": self.step,
+                "train loss": sum(losses) / len(losses),
+                "train samples": self.samples,
+                "train total tokens": self.tokens,
+                "tokens / sec": self.tokens / elapsed,
+                "elapsed time": elapsed,
+            }
+        )
+
+
+@dataclass
+class Outcome:
+    """What a run came to."""
+
+    scores: dict[str, float] = field(default_factory=dict)
+    """Metrics of the task on the test examples, and `loss`, -log p in nats per target token."""
+    trace: Trace = field(default_factory=Trace)
+    num_base_params: int = 0
+    """Entries of the base model, before any adapter."""
+    num_trainable_params: int = 0
+    num_total_params: int = 0
+    eval_time: float = 0.0
+    """Seconds."""
+    file_size: int = 0
+    """Bytes of the saved adapter, or of the whole model; of episodes, what the first one learned."""
+    peak_memory: int = 0
+    """Bytes, see MemoryMeter."""
+    fit_memory: int = 0
+    """The same up to the first evaluation."""
+    in_context_shown: float | None = None
+    """Examples that stood before a source, on average."""
+    adapter_config: dict[str, Any] | None = None

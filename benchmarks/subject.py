@@ -1,0 +1,109 @@
+"""A model with all that its training and its evaluation need."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+
+from peft_fishdip.tasks import Episode, Task, candidate_losses, evaluate, likelihood_accuracy, to_features
+
+from .features import Features
+from .fitting import fit, mean_loss
+from .memory import MemoryMeter
+from .outcome import Outcome
+from .settings import TrainingParams
+
+
+@dataclass
+class Subject:
+    """What learns and is examined; `outcome` takes down what that costs."""
+
+    model: Any
+    tokenizer: Any
+    task: Task[Any]
+    params: TrainingParams
+    seed: int
+    device: torch.device
+    memory: MemoryMeter
+    outcome: Outcome
+
+    @property
+    def source_length(self) -> int:
+        """Tokens of a source at most."""
+        return self.params.in_context_length if self.params.in_context_examples else self.params.max_length
+
+    def copied(self) -> Subject:
+        """With a model of its own."""
+        other = copy.copy(self)
+        other.model = copy.deepcopy(self.model)
+        return other
+
+    def features(self, examples: list[Any]) -> Features:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*see `task.encode`")
+            return to_features(
+                self.task,
+                self.tokenizer,
+                examples,
+                max_source_length=self.source_length,
+                max_target_length=self.params.max_length,
+            )
+
+    def fit(self, examples: list[Any], steps: int) -> None:
+        fit(self.model, self.features(examples), self.params, steps, self.seed, self.device, self.outcome.trace)
+        if not self.outcome.eval_time:
+            self.outcome.fit_memory = self.memory.growth()
+
+    def scores(self, examples: list[Any]) -> dict[str, float]:
+        """Of generated texts, by the task's metrics."""
+        started = time.perf_counter()
+        scores = evaluate(
+            self.model,
+            self.tokenizer,
+            self.task,
+            examples,
+            batch_size=self.params.eval_batch_size,
+            max_source_length=self.source_length,
+            max_new_tokens=self.params.max_length,
+            progress=False,
+        )
+        loss = mean_loss(self.model, self.features(examples), self.params.eval_batch_size, self.device)
+        self.outcome.eval_time += time.perf_counter() - started
+        return {**scores, "loss": loss}
+
+    def choices(self, episode: Episode) -> dict[str, float]:
+        """Of the relation whose text is the most likely one among those of the episode."""
+        started = time.perf_counter()
+        losses = candidate_losses(
+            self.model,
+            self.tokenizer,
+            self.task,  # type: ignore[arg-type]
+            episode.query,
+            episode.labels,
+            batch_size=self.params.eval_batch_size,
+            max_length=self.source_length,
+            progress=False,
+        )
+        gold = [example.label for example in episode.query]
+        own = [row[episode.labels.index(label)] for row, label in zip(losses, gold, strict=True) if label]
+        self.outcome.eval_time += time.perf_counter() - started
+        return {"accuracy": likelihood_accuracy(losses, episode.labels, gold), "loss": mean(own)}
+
+    def saved_size(self) -> int:
+        """Bytes of the files that `save_pretrained` writes."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.model.save_pretrained(folder)
+            return sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
+
+
+def averages(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: mean(row[name] for row in rows) for name in rows[0]}
