@@ -3,9 +3,11 @@
 import json
 
 import pytest
+from filelock import Timeout
 
 from benchmarks import cells, comparison
 from benchmarks.__main__ import main
+from benchmarks.jobs import lock
 from benchmarks.outcome import Outcome
 
 ARGUMENTS = ["--steps", "1", "--batch-size", "2", "--max-length", "32", "--max-train", "4", "--max-test", "1"]
@@ -82,3 +84,23 @@ def test_a_process_warms_up_once_before_its_first_run_and_not_for_nothing(compar
     assert events == ["warm-up", "run", "run"]
     assert compare("--rates", "own") == 0
     assert events == ["warm-up", "run", "run"]
+
+
+def test_one_process_at_a_time_looks_at_what_is_there(compare, monkeypatch, tmp_path):
+    real = comparison.Comparison.begin
+
+    def begin(self):
+        with pytest.raises(Timeout):
+            lock(tmp_path, "comparison", timeout=0).acquire()
+        real(self)
+
+    monkeypatch.setattr(comparison.Comparison, "begin", begin)
+    assert compare("--rates", "own") == 0
+    assert (tmp_path / "comparison.json").exists()
+
+
+def test_a_result_that_cannot_be_written_ends_the_comparison_with_one_line(compare, tmp_path, capsys):
+    (tmp_path / "results").touch()
+    assert compare("--rates", "own") == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith(f"benchmarks: {tmp_path}/results/generated/fraction-0.1 cannot be a folder: ")

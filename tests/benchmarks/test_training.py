@@ -118,7 +118,7 @@ def test_the_seed_of_the_run_decides_what_is_random_in_training(base_model):
     assert losses[0] != losses[1]
 
 
-def test_in_context_examples_fit_and_stand_before_a_slot(still_model, episodes, monkeypatch):
+def test_in_context_examples_fit_and_stand_before_a_slot(still_model, monkeypatch):
     shown = spied(monkeypatch, training, "InContextTask")
     part = generated(train=6)
     outcome = run(experiment("in_context"), part, still_model, 0, CPU)
@@ -129,8 +129,17 @@ def test_in_context_examples_fit_and_stand_before_a_slot(still_model, episodes, 
     shorter = run(experiment("in_context", in_context_length=64), part, still_model, 0, CPU)
     assert shorter.in_context_shown < 4
     assert (outcome.num_trainable_params, outcome.trace.step, outcome.file_size) == (0, 0, 0)
-    relation = run(experiment("in_context"), episodes, still_model, 0, CPU)
-    assert relation.in_context_shown == 2  # all of the support
+
+
+def test_in_context_sources_are_as_long_as_they_may_be(base_model, data_folder, monkeypatch):
+    generated_texts, features = spied(monkeypatch, subject, "evaluate"), spied(monkeypatch, subject, "to_features")
+    candidates = spied(monkeypatch, subject, "candidate_losses")
+    run(experiment("in_context"), generated(), base_model, 0, CPU)
+    assert generated_texts[0][1]["max_source_length"] == features[0][1]["max_source_length"] == 1024
+    assert generated_texts[0][1]["max_new_tokens"] == features[0][1]["max_target_length"] == 48
+    part = problem("fewrel", data_folder, Protocol(num_ways=2, num_shots=3, num_episodes=1), 0)
+    assert run(experiment("in_context"), part, base_model, 0, CPU).in_context_shown == 6  # all of the support
+    assert candidates[0][1]["max_length"] == 1024
 
 
 def test_the_seed_of_the_run_draws_the_in_context_examples(base_model, monkeypatch):
