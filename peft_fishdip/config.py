@@ -187,11 +187,6 @@ class FishDipConfig(PeftConfig):
             write_card(save_directory, self, noted, model)
 
     def _check_layers(self) -> None:
-        if self.layers_to_transform is not None and isinstance(self.target_modules, str):
-            raise ValueError(
-                f"layers_to_transform={self.layers_to_transform!r} cannot be combined with the regex "
-                f"target_modules={self.target_modules!r}; name the modules in a list, or put the layers in the regex."
-            )
         if self.layers_pattern and self.layers_to_transform is None:
             raise ValueError(
                 f"layers_pattern={self.layers_pattern!r} says where layers_to_transform counts; set that too."

@@ -55,7 +55,7 @@ def find_targets(model: nn.Module, config: FishDipConfig) -> tuple[list[Target],
     excluded: set[str] = set()
     wanted = explicit(config, modules)
     for name in modules:
-        matched = check_target_module_exists(wanted, plain_name(name))
+        matched = check_target_module_exists(wanted, plain_name(name)) and in_layers(wanted, plain_name(name))
         if matched and (config.layers_to_transform is None or "." in name):
             if not owned[name] and isinstance(config.target_modules, (set, list)):
                 raise ValueError(
@@ -93,6 +93,13 @@ def explicit(config: FishDipConfig, names: Iterable[str]) -> FishDipConfig:
     if config.task_type in HEADS:
         spelled_out.modules_to_save = [*(config.modules_to_save or []), *HEADS[config.task_type]]
     return spelled_out
+
+
+def in_layers(config: FishDipConfig, name: str) -> Any:
+    """What PEFT says of a module that is targeted by its very name: whether it is in `layers_to_transform`."""
+    by_name = copy.copy(config)
+    by_name.target_modules = [f"_.{name}".rpartition(".")[2]]
+    return check_target_module_exists(by_name, name)
 
 
 def visible_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

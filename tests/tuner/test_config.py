@@ -56,11 +56,6 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"init_weights": "yes"}, TypeError, "init_weights='yes' must be True or False"),
     ({"counts": {"a": [1, -2]}}, ValueError, r"counts\['a'\]=\[1, -2\] must be two ints >= 0"),
     ({"num_updates": -1}, ValueError, "num_updates=-1 must be an int >= 0"),
-    (
-        {"layers_to_transform": [0], "target_modules": ".*q"},
-        ValueError,
-        r"layers_to_transform=\[0\] cannot be combined",
-    ),
     ({"layers_pattern": "layer"}, ValueError, "layers_pattern='layer' says where layers_to_transform counts"),
 ]
 
@@ -187,6 +182,9 @@ def test_target_modules_select_as_elsewhere_in_peft() -> None:
     assert names(exclude_modules=["LayerNorm"]) == [name for name in everything if "LayerNorm" not in name]
     assert names(target_modules=["query"], layers_to_transform=[1], layers_pattern="layer") == [
         name for name in everything if ".1." in name and ".query." in name
+    ]
+    assert names(target_modules=r".*\.(query|key)", layers_to_transform=1) == [
+        name for name in everything if ".layer.1." in name and (".query." in name or ".key." in name)
     ]
     assert names(layers_to_transform=0, layers_pattern="layer") == [name for name in everything if ".layer.0." in name]
     linear = names(target_modules="all-linear")
