@@ -25,7 +25,7 @@ DATASETS = {
     "generated": "Generated sentences",
 }
 CONFIG_FIELDS = ("task", "dataset", "protocol", "seed", "model_id", "learning_rate", "steps", "batch_size")
-INFO_FIELDS = ("status", "metrics", "num_base_params", "num_trainable_params", "memory_after_fit")
+INFO_FIELDS = ("status", "metrics", "num_base_params", "memory_after_fit", "fit_begins", "in_context_shown")
 
 
 @dataclass(frozen=True)

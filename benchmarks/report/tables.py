@@ -71,7 +71,7 @@ def data_set_table(rows: Sequence[Row]) -> Table:
         ("of it mask updates", lambda row: seconds_cell(row, "mask_update_time")),
         ("evaluation", lambda row: seconds_cell(row, "eval_time")),
         ("peak memory", lambda row: size_cell(row, "accelerator_memory_max")),
-        ("peak in training", lambda row: size_cell(row, "memory_after_fit")),
+        ("peak in training", lambda row: size_cell(row, "memory_after_fit") if row.num_trainable else NOTHING),
     )
     lines = tuple(
         (

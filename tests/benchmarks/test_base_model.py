@@ -1,12 +1,13 @@
 """The small model that is made where none is given."""
 
 import random
+from types import SimpleNamespace
 
 import pytest
 
 from benchmarks import base_model
 from benchmarks.base_model import build_base_model, denoising_batch, train_tokenizer
-from benchmarks.pretrained import load_model
+from benchmarks.pretrained import digest, load_model
 
 SENTENCES = ["the old bridge was closed again", "a letter came on Monday"] * 20
 SIZE = {"vocab_size": 320, "d_model": 32, "num_layers": 1, "steps": 2, "seed": 0}
@@ -36,6 +37,16 @@ def test_a_base_model_is_made_once_and_whole(tmp_path, monkeypatch):
     model, tokenizer = load_model(str(folder))
     assert model.config.vocab_size == len(tokenizer)
     assert sorted(path.name for path in folder.parent.iterdir()) == ["base", "locks"]
+
+
+def test_a_model_is_known_by_its_files_or_by_its_revision(tmp_path):
+    for name, content in (("a", "x"), ("b", "x"), ("c", "y")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(content, encoding="utf-8")
+    one, same, other = (digest(str(tmp_path / name), None) for name in "abc")
+    assert one == same != other
+    hub = SimpleNamespace(config=SimpleNamespace(_commit_hash="0123abc"))
+    assert digest("google-t5/t5-large", hub) == "0123abc"
 
 
 def test_the_vocabulary_falls_back_on_bytes_and_keeps_the_marks_of_the_format():

@@ -2,6 +2,8 @@
 
 import pytest
 
+from benchmarks.comparison import Comparison
+from benchmarks.experiment import load_experiments
 from benchmarks.rates import RATES, best_rate, trial_row
 
 
@@ -11,6 +13,14 @@ def row(rate, f1, loss, error="", held_out=20):
 
 def test_the_grid_has_a_rate_per_decade():
     assert RATES == (1e-3, 1e-2, 1e-1, 1.0)
+
+
+def test_every_method_chooses_but_those_with_a_rate_of_their_own_or_none(tmp_path):
+    experiments = load_experiments(["all"], {})
+    comparison = Comparison(tmp_path, "model", experiments, [], [], [0], RATES)
+    own = [experiment.title for experiment in experiments if not comparison.rates_of(experiment)]
+    assert own == ["fishdip/paper", "in_context/4-examples"]
+    assert {comparison.rates_of(experiment) for experiment in experiments} == {RATES, ()}
 
 
 def test_the_metrics_count_then_the_loss():

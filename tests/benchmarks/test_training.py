@@ -171,6 +171,22 @@ def test_what_is_measured(base_model, monkeypatch):
     assert outcome.peak_memory < 2e9
 
 
+def test_the_memory_of_training_is_what_it_was_before_any_evaluation(base_model, episodes, monkeypatch):
+    class Meter:
+        """The number of looks at it."""
+
+        def __init__(self, _):
+            self.looks = 0
+
+        def growth(self):
+            self.looks += 1
+            return self.looks
+
+    monkeypatch.setattr(training, "MemoryMeter", Meter)
+    outcome = run(experiment("full/adamw"), episodes, base_model, 0, CPU)
+    assert (outcome.fit_memory, outcome.peak_memory) == (2, 3)  # after meta-training and after the first episode
+
+
 def test_a_warm_up_is_short_and_never_fails(base_model, monkeypatch):
     runs = spied(monkeypatch, training, "run")
     warm_up(experiment("lora", steps=1000), base_model, CPU)

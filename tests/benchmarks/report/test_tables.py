@@ -95,6 +95,9 @@ def test_methods_without_training(tmp_path):
         "lora/rank-8": "0.01",
         "in\\_context/4-examples": "–",
     }
+    assert [line[table[0].index("peak in training")] == "–" for line in table[1:]] == [
+        line[0].startswith("in") for line in table[1:]
+    ]
 
 
 def test_the_papers_figures_are_marked_as_theirs(text, tmp_path):
