@@ -1,18 +1,22 @@
 # make bench   a comparison on generated sentences: tables and pictures, in a few minutes on two cores
-# make test    lint, types and the whole test suite
-# Both set everything up in .venv first. PYTHON=python3.12 chooses the interpreter.
+# make test    lint, types and the tests, but for slow ones
+# make test-all  ... and the slow ones
+# All set everything up in .venv first. PYTHON=python3.12 chooses the interpreter.
 
 PYTHON ?= python3
 BIN := .venv/bin
 # the models are tiny: one thread is as fast as two; waiting threads must not spin
 export OMP_WAIT_POLICY := passive
 
-.PHONY: bench test lint clean
+.PHONY: bench test test-all lint clean
 
 bench: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks compare --rates own --output runs/bench
 
 test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-all: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: .venv/ready

@@ -65,6 +65,8 @@ class Stored(nn.Module):
     def __setattr__(self, name: str, value: Any) -> None:
         owned = self.__dict__.get("owned", {})
         if name not in owned:
+            if name == "flat" and hasattr(value, "device_mesh"):  # a DTensor
+                self.state.sharded = True
             super().__setattr__(name, value)
             return
         self.store(self.state.incoming.setdefault(owned[name].name, Incoming()), value.detach())
@@ -111,6 +113,8 @@ class Values(Stored):
         flat = self.state.flat
         if flat.is_meta:
             return torch.empty(len(delta), device="meta")
+        if self.state.sharded:
+            self.state.refuse_sharded()
         return delta.values(flat.detach().split(self.state.sizes)[delta.index]).clone()
 
     def store(self, entry: Incoming, tensor: Tensor) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def world() -> tuple[int, int]:
@@ -26,6 +28,28 @@ def gather_lists(local: list[Any]) -> list[Any]:
     return [item for items in lists for item in items]
 
 
+def agreed(work: Callable[[], T]) -> T:
+    """What `work` returns, once all processes have done it: a part of a joint task that one of them alone may fail at.
+
+    Without this the others would wait in their next collective call for the one that has stopped. A process that dies
+    says nothing; gloo then notices the closed connection, NCCL the time that init_process_group was given.
+
+    Raises:
+        RuntimeError: it failed on another process. Where it failed itself, its own error is raised.
+    """
+    if world()[1] == 1:
+        return work()
+    try:
+        result = work()
+    except Exception as error:
+        gather_lists([f"{type(error).__name__}: {error}"])
+        raise
+    failures = [(rank, text) for rank, text in enumerate(gather_lists([""])) if text]
+    if failures:
+        raise RuntimeError(f"stopped, since process {failures[0][0]} did: {failures[0][1]}")
+    return result
+
+
 def sum_in_place(tensors: Iterable[Tensor]) -> None:
     """Add up each tensor over all processes."""
     if world()[1] > 1:
@@ -42,3 +66,30 @@ def taken_from_first(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     dist.broadcast(lengths, src=0)
     dist.broadcast(joined, src=0)
     return dict(zip(tensors, joined.split(lengths.tolist()), strict=True))
+
+
+def refuse_sharded(name: str, tensor: Tensor, shape: tuple[int, ...], fsdp2: bool = False) -> None:
+    """Positions count in a whole tensor, which FSDP and ZeRO-3 leave to no process.
+
+    Args:
+        name: of the tensor.
+        tensor: as this process holds it.
+        shape: of the whole tensor.
+        fsdp2: it is known to be sharded by fully_shard.
+
+    Raises:
+        ValueError: it holds a part of it alone.
+    """
+    by = None
+    if hasattr(tensor, "ds_id"):
+        by = "DeepSpeed ZeRO-3"
+    elif fsdp2 or hasattr(tensor, "device_mesh"):  # a DTensor
+        by = "fully_shard (FSDP2) or tensor parallelism"
+    elif tensor.shape != shape:
+        by = f"FSDP (it is of shape {tuple(tensor.shape)} here, and {tuple(shape)} as a whole)"
+    if by is not None:
+        raise ValueError(
+            f"{name!r} is sharded by {by}, and Fish-Dip needs whole tensors on each process: train with "
+            "DistributedDataParallel, or DeepSpeed up to ZeRO-2. The base is frozen, so beside its weights there are "
+            "only the gradients and the optimizer's state of the trained entries."
+        )

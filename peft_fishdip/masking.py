@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .carry_over import carry_over
 from .combination import listed
-from .distributed import taken_from_first
+from .distributed import agreed, taken_from_first
 from .mask_update import MaskUpdate
 from .scoring import Scores
 from .selection import top_k
@@ -38,7 +38,7 @@ def remask(
         expected_power: which power of the scores is a squared gradient, if any.
     """
     vector = state.flat
-    chosen = top_k(scores.importance, vector.numel())
+    chosen = agreed(lambda: top_k(scores.importance, vector.numel()))
     positions = taken_from_first(chosen.positions)
     hint = None
     if expected_power is not None:

@@ -17,6 +17,7 @@ from .adapter_io import adapter_tensors, install_checked, install_sum, is_vector
 from .carry_over import check_optimizer
 from .combination import check_combination, listed
 from .config import Noted
+from .distributed import agreed, refuse_sharded
 from .examples import MAX_OF_A_SHARE, Collator, padding_collator
 from .fingerprint import fingerprint
 from .guards import refuse_adapter_names
@@ -87,15 +88,13 @@ class FishDipModel(BaseTuner):
 
         Raises:
             ValueError: too few examples, one without a target, a loss or score that is not finite, an optimizer that
-                does not train the adapter, or merged or disabled adapters. Nothing has changed then.
+                does not train the adapter, sharded weights, or merged or disabled adapters. Nothing has changed then.
+            RuntimeError: another process has met such an error, or ended. Nothing has changed then.
         """
         started = time.perf_counter()
-        state = self._state(adapter_name)
-        vector = state.flat
-        if optimizer is not None:
-            optimizer = check_optimizer(optimizer, vector)
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1.")
+        state, optimizer = agreed(lambda: self._ready_for_update(adapter_name, optimizer))
         parameters = self._base_parameters(state)
         pad_token_id = getattr(getattr(self.model, "config", None), "pad_token_id", None)
         scoring = Scoring(
@@ -108,6 +107,7 @@ class FishDipModel(BaseTuner):
             loss_fn or default_loss_fn(self.model, state.config.example_loss),
             seed=state.config.seed + state.num_updates,
         )
+        agreed(self._refuse_merged)
         with self._effective_in_place(), scoring_mode(self.model, parameters.values()):
             scores = scoring.scores()
         squared = 1 if state.config.importance == "fisher" else 2
@@ -146,12 +146,11 @@ class FishDipModel(BaseTuner):
 
         Raises:
             ValueError: a parameter is missing, unknown or of another shape, or a score is not finite.
+            RuntimeError: another process has met such an error, or ended.
         """
         started = time.perf_counter()
-        state = self._state(adapter_name)
-        if optimizer is not None:
-            optimizer = check_optimizer(optimizer, state.flat)
-        ordered = ordered_scores(state, scores)
+        state, optimizer = agreed(lambda: self._ready_for_update(adapter_name, optimizer))
+        ordered = agreed(lambda: ordered_scores(state, scores))
         return remask(state, Scores(ordered, (), ()), optimizer, started, step, expected_power=None)
 
     def mask(self, adapter_name: str | None = None) -> dict[str, Tensor]:
@@ -169,14 +168,28 @@ class FishDipModel(BaseTuner):
             result[delta.name] = (positions.cpu(), delta.values(piece)[order].cpu())
         return result
 
+    def _ready_for_update(self, adapter_name: str | None, optimizer: Any) -> tuple[AdapterState, Any]:
+        """The adapter whose mask is to change, and the torch optimizer that trains it, if any.
+
+        Raises:
+            ValueError: its mask cannot change as things are.
+        """
+        state = self._state(adapter_name)
+        state.refuse_sharded()
+        for name, (parameter, tensor) in tuned_parameters(self.model, state.adapter_name).items():
+            refuse_sharded(name, tensor, parameter.shape)
+        return state, None if optimizer is None else check_optimizer(optimizer, state.flat)
+
+    def _refuse_merged(self) -> None:
+        if any(layer.merged for layer in self._layers()):
+            raise ValueError("an adapter is merged; call unmerge_adapter() before the mask is updated.")
+        if any(layer.disable_adapters for layer in self._layers()):
+            raise ValueError("the adapters are disabled; enable them before the mask is updated.")
+
     @contextmanager
     def _effective_in_place(self) -> Iterator[None]:
         """Within, the base parameters hold the effective values of the active adapters."""
         layers = list(self._layers())
-        if any(layer.merged for layer in layers):
-            raise ValueError("an adapter is merged; call unmerge_adapter() before the mask is updated.")
-        if any(layer.disable_adapters for layer in layers):
-            raise ValueError("the adapters are disabled; enable them before the mask is updated.")
         try:
             for layer in layers:
                 layer.merge()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .config import FishDipConfig
-from .distributed import gather_lists, sum_in_place, world
+from .distributed import agreed, gather_lists, sum_in_place, world
 from .examples import (
     MAX_OF_A_SHARE,
     Collator,
@@ -74,10 +74,13 @@ class Scoring:
 
         Raises:
             ValueError: there are too few examples, one has no target, or a loss is not finite.
+            RuntimeError: something stopped another process.
         """
         mine, count = self.choose()
-        sums, losses = accumulate_importance(
-            self.model, self.parameters, self.groups(mine), self.loss_fn, self.config.importance
+        sums, losses = agreed(
+            lambda: accumulate_importance(
+                self.model, self.parameters, self.groups(mine), self.loss_fn, self.config.importance
+            )
         )
         sum_in_place(sums.values())
         for tensor in sums.values():
@@ -100,11 +103,13 @@ class Scoring:
 
         num_samples = self.config.num_samples
         recent = isinstance(self.examples, RecentExamples)
-        if self.config.sample_selection == "all":
-            kept = list(counted())
-        else:
-            most = MAX_OF_A_SHARE if isinstance(num_samples, float) else num_samples
-            kept = heapq.nlargest(most, counted(), key=rank)
+        most = MAX_OF_A_SHARE if isinstance(num_samples, float) else num_samples
+
+        def best_of_mine() -> list[Candidate]:
+            everything = self.config.sample_selection == "all"
+            return list(counted()) if everything else heapq.nlargest(most, counted(), key=rank)
+
+        kept = agreed(best_of_mine)
         total = sum(gather_lists([self.examples.seen if recent else seen]))
         count = number_to_pick(total if self.config.sample_selection == "all" and total else num_samples, total)
         ranked = sorted(gather_lists([rank(candidate) for candidate in kept]), reverse=True)[:count]

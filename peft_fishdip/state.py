@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .config import FishDipConfig
+from .distributed import refuse_sharded
 from .mask_update import MaskUpdate
 
 
@@ -108,6 +109,7 @@ class AdapterState:
         self.untouched = True  # no update, no training, nothing loaded: the mask is the data-free one
         self.guessed = False  # loaded by a path that does not tell active from frozen entries
         self.warned = False
+        self.sharded = False  # by FSDP2, which puts whole parameters back for the time of a forward pass
         self.incoming: dict[str, Incoming] = {}
         self._pieces: tuple[tuple[object, ...], tuple[Tensor, ...]] | None = None
 
@@ -116,6 +118,10 @@ class AdapterState:
         """The trainable vector: float32 (K,)."""
         assert self.carrier is not None
         return cast(nn.Parameter, self.carrier.flat)
+
+    def refuse_sharded(self) -> None:
+        """Raise ValueError if no process has the whole trainable vector."""
+        refuse_sharded("the adapter's trainable vector", self.flat, (sum(self.sizes),), fsdp2=self.sharded)
 
     @property
     def sizes(self) -> list[int]:

@@ -14,6 +14,7 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 
 from .config import FishDipConfig
+from .distributed import refuse_sharded
 from .layer import FishDipLayer
 
 # PEFT trains these whole, but only says so in modules_to_save after the adapter is in
@@ -152,11 +153,12 @@ def owned_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 def refuse_unsupported(target: Target, modules: Mapping[str, nn.Module]) -> None:
     """Raise for quantised weights and for modules that change their weight themselves."""
     tensor = target.tensor
+    refuse_sharded(target.name, tensor, tensor.shape)
     plain = type(tensor.data) is torch.Tensor and type(tensor) is nn.Parameter
     if tensor.dtype not in FLOATS or not plain:
         raise ValueError(
             f"{target.name!r} is a {type(tensor).__name__} of dtype {tensor.dtype}: Fish-Dip tunes float32, float16, "
-            "bfloat16 and float64 weights, not quantised or sharded ones. Load the base model without quantisation, or "
+            "bfloat16 and float64 weights, not quantised ones. Load the base model without quantisation, or "
             "leave the module out with exclude_modules."
         )
     if tensor.numel() == 0:

@@ -1,0 +1,158 @@
+"""Several processes: one mask, the result of one process with the joint batch, and no process left waiting."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from torch import nn
+
+from peft_fishdip.distributed import agreed
+
+from .models import base_bits, bert_classifier, classifier_examples, flat_of, snapshot, tied_t5, tuned
+from .processes import alone, launched, outcome, start
+
+SHARDED = "is sharded by {}, and Fish-Dip needs whole tensors on each process: train with DistributedDataParallel"
+
+
+def close(found: torch.Tensor, expected: torch.Tensor) -> None:
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_ddp_gives_what_one_process_does_with_the_joint_batch(tmp_path: Path) -> None:
+    first, second = outcome("ddp", str(tmp_path))
+    assert first["masks"] == second["masks"]
+    assert len(first["masks"]) == 3
+    assert first["masks"][1] != first["masks"][2]
+    assert torch.equal(first["flat"], second["flat"])
+    expected = alone("ddp")
+    assert first["masks"] == expected["masks"]
+    assert first["updates"] == expected["updates"]
+    assert bool(expected["flat"].any())
+    close(first["flat"], expected["flat"])
+    loaded = PeftModel.from_pretrained(tied_t5(), str(tmp_path))
+    assert torch.equal(flat_of(loaded), first["flat"])
+
+
+def test_an_update_while_gradients_accumulate_loses_none(tmp_path: Path) -> None:
+    first, second = outcome("accumulation", str(tmp_path))
+    expected = alone("accumulation")
+    for view in (False, True):
+        before, kept, overlap = first[f"kept, {view}"]
+        assert 0 < kept < before
+        assert kept == pytest.approx(overlap * before, rel=0.1)
+        for key in (f"gradient, {view}, 0", f"gradient, {view}, 1", f"flat, {view}"):
+            assert torch.equal(first[key], second[key])
+            close(first[key], expected[key])
+
+
+def test_processes_may_have_unequal_numbers_of_examples_or_none(tmp_path: Path) -> None:
+    first, second = outcome("unequal", str(tmp_path))
+    expected = alone("unequal")
+    assert first["ids"] == second["ids"] == expected["ids"]
+    assert first["mask"] == second["mask"] == expected["mask"]
+    assert (first["steps"], second["steps"]) == (3, 2)
+    assert first["later"] == second["later"] != first["mask"]
+    assert torch.equal(first["flat"], second["flat"])
+
+
+def test_an_error_on_one_process_stops_both_unchanged_and_in_step(tmp_path: Path) -> None:
+    first, second = outcome("errors", str(tmp_path))
+    cases = {
+        "no target": "ValueError: example 1: all labels of the example in row 0",
+        "nan": "ValueError: the loss of example 1 is nan",
+        "nan in the backward pass": "is nan; losses must be finite",
+        "no memory": "MemoryError: no more memory",
+        "another optimizer": "ValueError: AdamW does not train the adapter's vector",
+        "merged": "ValueError: an adapter is merged",
+        "nan scores": "at flat position 0 is nan",
+        "no scores": "ValueError: scores must have one tensor for each targeted parameter",
+    }
+    assert first.keys() == second.keys() == cases.keys() | {f"{case}, afterwards" for case in cases}
+    for case, message in cases.items():
+        assert message in second[case]
+        assert first[case] == f"RuntimeError: stopped, since process 1 did: {second[case]}"
+        assert first[f"{case}, afterwards"] == second[f"{case}, afterwards"]
+
+
+def test_a_process_that_dies_in_an_update_ends_the_other_with_an_error(tmp_path: Path) -> None:
+    began = time.monotonic()
+    processes = start("dies", str(tmp_path))
+    for process in processes:
+        process.join(timeout=60)
+    assert time.monotonic() - began < 60
+    assert [process.exitcode for process in processes] == [0, -9]
+    found = torch.load(tmp_path / "dies.0.pt", weights_only=True)
+    assert found["error"]
+    assert found["unchanged"]
+
+
+def test_fsdp2_is_refused_before_anything_has_changed(tmp_path: Path) -> None:
+    for found in outcome("sharded", str(tmp_path)):
+        assert found["same"]  # inference is exact
+        assert found["forward"] is None
+        assert found["blocks"] is None
+        for case in ("update", "save", "injection"):
+            assert SHARDED.format("fully_shard (FSDP2) or tensor parallelism") in found[case]
+        assert found["files"] == []
+
+
+def test_zero_3_is_refused_before_anything_has_changed() -> None:
+    base = bert_classifier()
+    before = snapshot(base)
+    base.bert.pooler.dense.weight.ds_id = 7
+    with pytest.raises(ValueError, match=r"'bert.pooler.dense.weight' " + SHARDED.format("DeepSpeed ZeRO-3")):
+        tuned(base)
+    assert all(torch.equal(bits, before[name]) for name, bits in base_bits(base).items())
+    model = tuned(bert_classifier())
+    mask = model.base_model.mask()
+    flat_of(model).ds_id = 8
+    with pytest.raises(ValueError, match=SHARDED.format("DeepSpeed ZeRO-3")):
+        model.base_model.update_mask(classifier_examples(4))
+    del flat_of(model).ds_id
+    weight = next(p for name, p in model.named_parameters() if name.endswith("pooler.dense.base_layer.weight"))
+    weight.data = weight.data[:0]  # what FSDP with use_orig_params leaves to a process
+    with pytest.raises(ValueError, match=r"FSDP \(it is of shape \(0, 16\) here, and \(16, 16\) as a whole\)"):
+        model.base_model.update_mask(classifier_examples(4))
+    assert all(torch.equal(positions, mask[name]) for name, positions in model.base_model.mask().items())
+
+
+def test_one_process_has_nobody_to_agree_with() -> None:
+    def fail() -> None:
+        raise KeyError("x")
+
+    assert agreed(lambda: nn.Identity) is nn.Identity
+    with pytest.raises(KeyError):
+        agreed(fail)
+
+
+@pytest.mark.slow
+def test_trainer_and_accelerate_under_torchrun(tmp_path: Path) -> None:
+    command = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "-m", "tests.tuner.processes"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    root = Path(__file__).parents[2]
+    done: Any = subprocess.run(
+        [sys.executable, *command, str(tmp_path)], env=environment, cwd=root, capture_output=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    launched(str(tmp_path / "alone"))
+    first, second, expected = (
+        torch.load(tmp_path / name, weights_only=True) for name in ("2.0.pt", "2.1.pt", "alone/1.0.pt")
+    )
+    assert first["updates"] == second["updates"] == expected["updates"]
+    assert [step for step, _ in first["updates"]] == [0, 2, 4]
+    assert first["mask"] == second["mask"] == expected["mask"]
+    assert torch.equal(first["flat"], second["flat"])
+    close(first["flat"], expected["flat"])
+    assert first["own mask"] == second["own mask"]
+    assert first["own ids"] == second["own ids"]
+    assert torch.equal(first["own flat"], second["own flat"])
+    loaded = PeftModel.from_pretrained(tied_t5(), str(tmp_path / "adapter"))
+    assert torch.equal(flat_of(loaded), first["flat"])
