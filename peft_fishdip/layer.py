@@ -175,10 +175,12 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
                 weight = self.base_parameter(name)
                 tensor = effective_weight(weight, parameter, deltas)
                 stack.enter_context(standing_in(self.base_layer, name, tensor))
-                if weight.dim() > 1:  # vectors (norms, biases) are smaller than the activations of a few tokens
+                if (
+                    weight.dim() > 1 and not torch.compiler.is_compiling()
+                ):  # vectors (norms, biases) are smaller than the activations of a few tokens
                     make = partial(parameter.effective, weight.detach(), deltas, active_pieces(deltas))
                     rebuild[tensor.untyped_storage().data_ptr()] = make
-            if rebuild and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            if rebuild:
                 stack.enter_context(rebuilt_for_backward(rebuild))
             return self.base_layer(*args, **kwargs)
 
