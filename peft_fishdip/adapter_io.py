@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .selection import top_k
 from .state import AdapterState, Incoming, SparseDelta
+from .summary import SUMMARY, WORDS, check, counts_of, summary
 
 
 class Loaded(NamedTuple):
@@ -32,14 +33,20 @@ def install_if_complete(state: AdapterState) -> None:
     entries = [state.incoming.get(delta.name) for delta in state.deltas]
     if any(entry is None or entry.positions is None or entry.values is None for entry in entries):
         return
-    state.incoming = {}
-    install_checked(state, entries)  # type: ignore[arg-type]
+    found, state.incoming, state.incoming_summary = state.incoming_summary, {}, None
+    install_checked(state, entries, found)  # type: ignore[arg-type]
 
 
-def install_checked(state: AdapterState, entries: Sequence[Incoming]) -> None:
-    """Check the tensors of all deltas, in their order, and make them the adapter's."""
-    counts = active_counts(state, entries)
+def install_checked(state: AdapterState, entries: Sequence[Incoming], found: Tensor | None) -> None:
+    """Check the tensors of all deltas, in their order, and make them the adapter's; `found` is their summary, if any.
+
+    Raises:
+        ValueError: something is wrong with them.
+    """
+    counts = active_counts(state, entries, found)
     loaded = [checked(delta, entry, count) for delta, entry, count in zip(state.deltas, entries, counts, strict=True)]
+    if found is not None:
+        check(state, entries, counts, found)
     install(state, loaded)
 
 
@@ -87,8 +94,11 @@ class Stored(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
+        known = {prefix + key for key in (*self.owned, *self._parameters)}
         if self is self.state.carrier:  # the first of the adapter's modules in every state dict
             self.state.incoming = {}
+            self.state.incoming_summary = state_dict.get(prefix + SUMMARY)
+            known.add(prefix + SUMMARY)
         for key, delta in self.owned.items():
             if prefix + key not in state_dict:
                 missing_keys.append(prefix + key)
@@ -96,7 +106,6 @@ class Stored(nn.Module):
             entry = self.state.incoming.setdefault(delta.name, Incoming())
             self.store(entry, state_dict[prefix + key].detach())
             entry.num_active = local_metadata.get("num_active", {}).get(key, entry.num_active)
-        known = {prefix + key for key in (*self.owned, *self._parameters)}
         unexpected_keys.extend(key for key in state_dict if strict and key.startswith(prefix) and key not in known)
         try:
             install_if_complete(self.state)
@@ -105,9 +114,31 @@ class Stored(nn.Module):
 
 
 class Values(Stored):
-    """Deltas over the union, active ones first: float32. The carrier's also holds the trainable vector, `flat`."""
+    """Deltas over the union, active ones first: float32. The carrier's also holds the trainable vector, `flat`, and
+    saves the summary of the adapter."""
 
     flat: nn.Parameter
+
+    def __getattr__(self, name: str) -> Any:
+        state = self.__dict__.get("state")
+        is_summary = name == SUMMARY and state is not None and self is state.carrier
+        return self.summary_now() if is_summary else super().__getattr__(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != SUMMARY:
+            super().__setattr__(name, value)
+            return
+        self.state.incoming_summary = value.detach()
+        install_if_complete(self.state)
+
+    def summary_now(self) -> Tensor:
+        """See [`summary`]."""
+        state = self.state
+        if state.flat.is_meta:
+            return torch.empty(WORDS + len(state.deltas), dtype=torch.int64, device="meta")
+        pieces = state.flat.detach().split(state.sizes)
+        entries = [Incoming(d.union, d.values(piece)) for d, piece in zip(state.deltas, pieces, strict=True)]
+        return summary(state, entries, state.sizes)
 
     def stored(self, delta: SparseDelta) -> Tensor:
         flat = self.state.flat
@@ -122,6 +153,8 @@ class Values(Stored):
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self is self.state.carrier:
+            destination[prefix + SUMMARY] = self.summary_now()
         if self.state.waiting:  # what no checkpoint has, transformers would report as missing from this one
             destination.pop(prefix + "flat", None)
 
@@ -206,12 +239,12 @@ def checked(delta: SparseDelta, entry: Incoming, num_active: int) -> Loaded:
     return Loaded(active, frozen, values)
 
 
-def active_counts(state: AdapterState, entries: Sequence[Incoming]) -> list[int]:
+def active_counts(state: AdapterState, entries: Sequence[Incoming], found: Tensor | None) -> list[int]:
     """How many of each delta's positions are active.
 
-    A state dict says it in its metadata and a checkpoint in its config. Where an adapter is loaded over one of the
-    same name, PEFT does not read the config: then a position lower than the one before it starts the frozen ones, and
-    the total K settles most of the rest.
+    The summary says it, `found`. Adapters saved without one say it in their config, or the metadata of a state dict.
+    Where such a one is loaded over one of the same name, PEFT does not read the config: then a position lower than
+    the one before it starts the frozen ones, and the total K settles most of the rest.
 
     Raises:
         ValueError: no split adds up to K active entries.
@@ -221,13 +254,20 @@ def active_counts(state: AdapterState, entries: Sequence[Incoming]) -> list[int]
     sizes = [entry.tensors()[0].numel() for entry in entries]
     expected = [(state.expected_counts or {}).get(delta.name, [0, 0]) for delta in state.deltas]
     said = [entry.num_active for entry in entries if entry.num_active is not None]
-    if len(said) == len(entries):
+    if found is not None:
+        counts = counts_of(state, found)
+    elif len(said) == len(entries):
         counts = said
     elif [sum(count) for count in expected] == sizes:
         counts = [count[0] for count in expected]
     else:
         counts = guessed_counts(state, [entry.tensors()[0] for entry in entries])
-    if sum(counts) != k or any(count > size for count, size in zip(counts, sizes, strict=True)):
+    if any(not 0 <= count <= size for count, size in zip(counts, sizes, strict=True)):
+        raise ValueError(
+            "the adapter's tensors have fewer entries than its counts of active ones say: the file is damaged; get a "
+            "fresh copy of it."
+        )
+    if sum(counts) != k:
         raise ValueError(
             f"the adapter has {sum(counts)} active entries where density={state.config.density} of "
             f"{state.num_parameters} parameters makes {k}. It was made with another density or for another model; "
@@ -256,16 +296,23 @@ def guessed_counts(state: AdapterState, positions: Sequence[Tensor]) -> list[int
     return counts
 
 
-def adapter_tensors(model: nn.Module, state: AdapterState, state_dict: Mapping[str, Tensor]) -> list[Incoming]:
-    """The tensors of an adapter, in the order of its deltas, from a state dict with the keys of `model`.
+def adapter_tensors(
+    model: nn.Module, state: AdapterState, state_dict: Mapping[str, Tensor]
+) -> tuple[list[Incoming], Tensor | None]:
+    """The tensors of an adapter, in the order of its deltas, from a state dict with the keys of `model`; and their
+    summary, if there is one.
 
     Raises:
         ValueError: a tensor is missing, alone, or unknown to the model.
     """
     found: dict[str, Incoming] = {}
     known = set()
+    told = None
     for path, module in model.named_modules():
         if isinstance(module, Stored) and module.state is state:
+            if module is state.carrier:
+                known.add(f"{path}.{SUMMARY}")
+                told = state_dict.get(f"{path}.{SUMMARY}")
             for key, delta in module.owned.items():
                 name = f"{path}.{key}"
                 known.add(name)
@@ -289,7 +336,7 @@ def adapter_tensors(model: nn.Module, state: AdapterState, state_dict: Mapping[s
                 f"the adapter has no {' and no '.join(lacking)} for {delta.name!r}: the file is incomplete or was made "
                 "for another model."
             )
-    return [found[delta.name] for delta in state.deltas]
+    return [found[delta.name] for delta in state.deltas], told
 
 
 @torch.no_grad()

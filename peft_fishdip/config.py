@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 from peft import PeftConfig
+from peft.utils import CONFIG_NAME
 
 from ._register import PEFT_TYPE
 from .fingerprint import checked_fingerprint
@@ -179,9 +181,15 @@ class FishDipConfig(PeftConfig):
         return fields
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
-        """Write adapter_config.json; if an adapter is being saved, also its section of the model card README.md."""
+        """Write adapter_config.json; if an adapter is being saved, also its section of the model card README.md.
+
+        Each file is replaced as a whole: one that a save was cut short at is the old one.
+        """
         model = kwargs.get("auto_mapping_dict")
-        super().save_pretrained(str(save_directory), **kwargs)
+        os.makedirs(save_directory, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=save_directory, prefix=".saving-") as folder:
+            super().save_pretrained(folder, **kwargs)
+            os.replace(os.path.join(folder, CONFIG_NAME), os.path.join(save_directory, CONFIG_NAME))
         noted = self.__dict__.pop("_for_card", None)
         if noted is not None:
             write_card(save_directory, self, noted, model)

@@ -401,7 +401,7 @@ class FishDipModel(BaseTuner):
         state = cls._states_of(model)[adapter_name]
         waiting = state.waiting
         try:
-            install_checked(state, adapter_tensors(model, state, remapped))
+            install_checked(state, *adapter_tensors(model, state, remapped))
         except ValueError:
             if waiting:
                 discard(model, adapter_name)

@@ -111,6 +111,7 @@ class AdapterState:
         self.warned = False
         self.sharded = False  # by FSDP2, which puts whole parameters back for the time of a forward pass
         self.incoming: dict[str, Incoming] = {}
+        self.incoming_summary: Tensor | None = None
         self._pieces: tuple[tuple[object, ...], tuple[Tensor, ...]] | None = None
 
     @property

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -135,13 +136,24 @@ def test_one_process_has_nobody_to_agree_with() -> None:
 
 @pytest.mark.slow
 def test_trainer_and_accelerate_under_torchrun(tmp_path: Path) -> None:
-    command = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "-m", "tests.tuner.processes"]
+    command = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m", "tests.tuner.processes"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     root = Path(__file__).parents[2]
-    done: Any = subprocess.run(
-        [sys.executable, *command, str(tmp_path)], env=environment, cwd=root, capture_output=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    with (tmp_path / "log").open("wb") as log:
+        launcher = subprocess.Popen(
+            [sys.executable, *command, str(tmp_path)],
+            env=environment,
+            cwd=root,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        assert launcher.wait(timeout=200) == 0, (tmp_path / "log").read_text()[-3000:]
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(launcher.pid, signal.SIGKILL)
+    (tmp_path / "alone").mkdir()
     launched(str(tmp_path / "alone"))
     first, second, expected = (
         torch.load(tmp_path / name, weights_only=True) for name in ("2.0.pt", "2.1.pt", "alone/1.0.pt")

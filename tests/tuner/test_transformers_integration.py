@@ -132,6 +132,8 @@ def test_what_is_saved_has_counts_base_and_card_and_nothing_dense(family: str, f
         for kind in ("indices", "values"):
             assert tensors.pop(f"base_model.model.{path}.fishdip_{kind}.{leaf}").shape == (sum(count),)
     heads = {"base_model.model.classifier.bias", "base_model.model.classifier.weight"}
+    (summary,) = [key for key in tensors if key.endswith(".fishdip_values.summary")]
+    assert tensors.pop(summary).shape == (4 + len(config["counts"]),)
     assert set(tensors) == (heads if family == "bert" else set())
     assert any(frozen for _, frozen in config["counts"].values())
     assert "## Fish-Dip adapter" in (folder / family / "README.md").read_text()
