@@ -243,6 +243,8 @@ def launched(directory: str) -> None:
         use_cpu=True,
         per_device_train_batch_size=4 // world,
         num_train_epochs=2,
+        train_sampling_strategy="sequential",
+        average_tokens_across_devices=False,  # the Trainer would multiply T5's mean loss by the number of processes
         report_to=[],
         save_strategy="no",
         disable_tqdm=True,
