@@ -17,6 +17,7 @@ from transformers.utils import logging
 
 from ..results import write_json
 from ..settings import SettingsError
+from .calibrate import table
 from .child import answer
 from .decode import measure_decode
 from .machine import describe
@@ -60,6 +61,12 @@ def run(options: argparse.Namespace) -> None:
     if options.command == "child":
         use_threads(Settings.from_dict(json.loads(options.message)["settings"]))
         answer(TASKS, options.task, options.message)
+        return
+    if options.command == "calibrate":
+        if options.threads < 1:
+            raise SettingsError(f"threads={options.threads} must be at least 1")
+        torch.set_num_threads(options.threads)
+        print(table())
         return
     if options.command != "report":
         settings = settings_of(options)

@@ -25,7 +25,7 @@ COMMANDS = {
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description="What Fish-Dip costs.")
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="{steps,memory,update,decode,scale,all,report}"
+        dest="command", required=True, metavar="{steps,memory,update,decode,scale,all,report,calibrate}"
     )
     for name, text in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=f"Measures {text}.")
@@ -37,6 +37,8 @@ def make_parser() -> argparse.ArgumentParser:
         add_settings(command)
     reporting = commands.add_parser("report", help="table and pictures of what has been measured")
     add_output(reporting)
+    calibrating = commands.add_parser("calibrate", help="what the choice of a weight gradient's backend rests on")
+    calibrating.add_argument("--threads", type=int, default=1, help="of torch (default: 1)")
     child = commands.add_parser("child")  # without help: a measurement's own process
     child.add_argument("task")
     child.add_argument("message")

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from benchmarks.settings import SettingsError
+from benchmarks.speed import calibrate
 from benchmarks.speed.__main__ import main
 from benchmarks.speed.child import run_in_child
 from benchmarks.speed.clock import Spread, ratios
@@ -485,3 +486,15 @@ def test_the_config_of_the_mask_is_the_users(bench):
     config = model.peft_config["default"]
     assert isinstance(config, FishDipConfig)
     assert config.target_modules is None
+
+
+def test_costs_are_calibrated_by_measurement(monkeypatch, capsys):
+    monkeypatch.setattr(calibrate, "SHAPES", ((40, 30, 20),))
+    monkeypatch.setattr(calibrate, "ROUNDS", 1)
+    monkeypatch.setattr(calibrate, "seconds", lambda work, device: (work(), 2e-6)[1])
+    assert calibrate.calibrate() == pytest.approx((2000 / 24_000, 2000 / 240, 2000 / 1400, 2000 / 12))
+    assert main(["calibrate"]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in ("multiply", "dot", "move", "pick"))
+    assert main(["calibrate", "--threads", "0"]) == 2
+    assert "threads=0" in capsys.readouterr().err
