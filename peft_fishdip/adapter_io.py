@@ -97,8 +97,7 @@ class Stored(nn.Module):
         known = {prefix + key for key in (*self.owned, *self._parameters)}
         if self is self.state.carrier:  # the first of the adapter's modules in every state dict
             self.state.incoming = {}
-            self.state.incoming_summary = state_dict.get(prefix + SUMMARY)
-            known.add(prefix + SUMMARY)
+            self.state.incoming_summary = state_dict.get(summary_key(prefix))
         for key, delta in self.owned.items():
             if prefix + key not in state_dict:
                 missing_keys.append(prefix + key)
@@ -114,31 +113,9 @@ class Stored(nn.Module):
 
 
 class Values(Stored):
-    """Deltas over the union, active ones first: float32. The carrier's also holds the trainable vector, `flat`, and
-    saves the summary of the adapter."""
+    """Deltas over the union, active ones first: float32. The carrier's also holds the trainable vector, `flat`."""
 
     flat: nn.Parameter
-
-    def __getattr__(self, name: str) -> Any:
-        state = self.__dict__.get("state")
-        is_summary = name == SUMMARY and state is not None and self is state.carrier
-        return self.summary_now() if is_summary else super().__getattr__(name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name != SUMMARY:
-            super().__setattr__(name, value)
-            return
-        self.state.incoming_summary = value.detach()
-        install_if_complete(self.state)
-
-    def summary_now(self) -> Tensor:
-        """See [`summary`]."""
-        state = self.state
-        if state.flat.is_meta:
-            return torch.empty(WORDS + len(state.deltas), dtype=torch.int64, device="meta")
-        pieces = state.flat.detach().split(state.sizes)
-        entries = [Incoming(d.union, d.values(piece)) for d, piece in zip(state.deltas, pieces, strict=True)]
-        return summary(state, entries, state.sizes)
 
     def stored(self, delta: SparseDelta) -> Tensor:
         flat = self.state.flat
@@ -153,8 +130,6 @@ class Values(Stored):
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        if self is self.state.carrier:
-            destination[prefix + SUMMARY] = self.summary_now()
         if self.state.waiting:  # what no checkpoint has, transformers would report as missing from this one
             destination.pop(prefix + "flat", None)
 
@@ -190,6 +165,58 @@ class Indices(Stored):
             # fn is asked for the device alone: what it makes of the entries (`to_empty`) must not reach positions
             delta.to(fn(torch.empty(0, dtype=torch.int64, device=delta.active.device)).device)
         return self
+
+
+class Summary(nn.Module):
+    """What `fishdip_summary[adapter]` of a layer is: the summary of the adapter, if the layer's values are its carrier.
+
+    See [`summary`]; it is made when asked for, and compared when set.
+    """
+
+    def __init__(self, values: Values) -> None:
+        super().__init__()
+        self.__dict__["values"] = values  # not as a child: its tensors have their own place
+
+    @property
+    def state(self) -> AdapterState:
+        values: Values = self.__dict__["values"]
+        return values.state
+
+    @property
+    def is_carried(self) -> bool:
+        return self.__dict__["values"] is self.state.carrier
+
+    def __getattr__(self, name: str) -> Any:
+        return self.now() if name == SUMMARY and self.is_carried else super().__getattr__(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != SUMMARY:
+            super().__setattr__(name, value)
+            return
+        self.state.incoming_summary = value.detach()
+        install_if_complete(self.state)
+
+    def now(self) -> Tensor:
+        state = self.state
+        if state.flat.is_meta:
+            return torch.empty(WORDS + len(state.deltas), dtype=torch.int64, device="meta")
+        pieces = state.flat.detach().split(state.sizes)
+        entries = [Incoming(d.union, d.values(piece)) for d, piece in zip(state.deltas, pieces, strict=True)]
+        return summary(state, entries, state.sizes)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.is_carried:
+            destination[prefix + SUMMARY] = self.now()
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        """The carrier has read it, before the tensors that it is about."""
+
+
+def summary_key(prefix: str) -> str:
+    """Where in a state dict the summary stands, from the prefix of the carrier's tensors."""
+    head, _, tail = prefix.rpartition("fishdip_values.")
+    return f"{head}fishdip_summary.{tail}{SUMMARY}"
 
 
 def is_vector(key: str) -> bool:
@@ -309,10 +336,10 @@ def adapter_tensors(
     known = set()
     told = None
     for path, module in model.named_modules():
+        if isinstance(module, Summary) and module.state is state and module.is_carried:
+            known.add(f"{path}.{SUMMARY}")
+            told = state_dict.get(f"{path}.{SUMMARY}")
         if isinstance(module, Stored) and module.state is state:
-            if module is state.carrier:
-                known.add(f"{path}.{SUMMARY}")
-                told = state_dict.get(f"{path}.{SUMMARY}")
             for key, delta in module.owned.items():
                 name = f"{path}.{key}"
                 known.add(name)

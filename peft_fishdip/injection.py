@@ -169,7 +169,7 @@ def take_out(model: nn.Module, adapter_name: str) -> bool:
     """Take an adapter out of all layers, and with the last one the layers too; tells whether there is another."""
     layers = [module for module in model.modules() if isinstance(module, FishDipLayer)]
     for layer in layers:
-        for container in (layer.fishdip_values, layer.fishdip_indices):
+        for container in (layer.fishdip_values, layer.fishdip_indices, layer.fishdip_summary):
             if adapter_name in container:
                 del container[adapter_name]
         for parameter in layer.tuned.values():

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from transformers.pytorch_utils import Conv1D
 
-from .adapter_io import Indices, Values
+from .adapter_io import Indices, Summary, Values
 from .functional import BorrowedEmbedding, BorrowedLinear, effective_weight
 from .state import AdapterState, SparseDelta, TunedParameter, active_pieces
 
@@ -31,7 +31,7 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
             to it share.
     """
 
-    adapter_layer_names = ("fishdip_values", "fishdip_indices")
+    adapter_layer_names = ("fishdip_values", "fishdip_indices", "fishdip_summary")
 
     def __init__(self, base_layer: nn.Module) -> None:
         super().__init__()
@@ -39,6 +39,7 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
         self.tuned: dict[str, TunedParameter] = {}
         self.fishdip_values = nn.ModuleDict()
         self.fishdip_indices = nn.ModuleDict()
+        self.fishdip_summary = nn.ModuleDict()
         self._disable_adapters = False
         self._active_adapter: str | list[str] = []
         self.in_features, self.out_features = features(base_layer)
@@ -72,8 +73,10 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
     def update_layer(self, state: AdapterState, owned: Mapping[str, SparseDelta]) -> None:
         """Make room for an adapter; `owned` are the deltas that this layer, not one tied to it, saves and loads."""
         name = state.adapter_name
-        self.fishdip_values[name] = Values(state, owned)
+        values = Values(state, owned)
+        self.fishdip_values[name] = values
         self.fishdip_indices[name] = Indices(state, owned)
+        self.fishdip_summary[name] = Summary(values)
 
     # PEFT keeps a list per layer; here a tied parameter is merged once for all layers that use it
     @property

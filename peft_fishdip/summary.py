@@ -12,8 +12,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from .state import AdapterState, Incoming
 
-SUMMARY = "summary"
-"""Its key, beside that of the first tensor of values."""
+SUMMARY = "sha256"
+"""The last part of its key, `....fishdip_summary.sha256`."""
 
 WORDS = 4
 """Of 64 bits, that a SHA-256 has."""

@@ -65,8 +65,8 @@ def test_the_format_is_that_of_the_contract(family: str, dropped: str, tmp_path:
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     indices = {key: tensor for key, tensor in tensors.items() if ".fishdip_indices." in key}
     values = {key: tensor for key, tensor in tensors.items() if ".fishdip_values." in key}
-    (summary,) = [key for key in values if key.endswith(".summary")]
-    assert values.pop(summary).shape == (4 + len(indices),)
+    (summary,) = [key for key in tensors if ".fishdip_summary." in key]
+    assert tensors[summary].shape == (4 + len(indices),)
     assert len(indices) + len(values) + 1 == len(tensors)
     assert {key.replace("indices", "values") for key in indices} == set(values)
     counts = config["counts"]

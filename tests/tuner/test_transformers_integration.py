@@ -132,7 +132,7 @@ def test_what_is_saved_has_counts_base_and_card_and_nothing_dense(family: str, f
         for kind in ("indices", "values"):
             assert tensors.pop(f"base_model.model.{path}.fishdip_{kind}.{leaf}").shape == (sum(count),)
     heads = {"base_model.model.classifier.bias", "base_model.model.classifier.weight"}
-    (summary,) = [key for key in tensors if key.endswith(".fishdip_values.summary")]
+    (summary,) = [key for key in tensors if key.endswith(".fishdip_summary.sha256")]
     assert tensors.pop(summary).shape == (4 + len(config["counts"]),)
     assert set(tensors) == (heads if family == "bert" else set())
     assert any(frozen for _, frozen in config["counts"].values())
