@@ -55,7 +55,7 @@ class BorrowedLinear(torch.autograd.Function):
         dtype = autocast_dtype(x, weight)
         operand = x.to(dtype)
         with borrowed(parameter, weight, deltas, pieces):
-            out = product(operand, weight.to(dtype), None if bias is None else bias.to(dtype), transposed)
+            out = no_view(product(operand, weight.to(dtype), None if bias is None else bias.to(dtype), transposed))
         trains = any(ctx.needs_input_grad[6:])
         ctx.save_for_backward(operand if trains else None, *pieces)
         ctx.weight, ctx.parameter, ctx.deltas, ctx.transposed = weight, parameter, deltas, transposed
@@ -87,6 +87,12 @@ class BorrowedLinear(torch.autograd.Function):
         return grad_x, None, grad_bias, None, None, None, *grad_pieces
 
 
+def no_view(tensor: Tensor) -> Tensor:
+    """The same tensor, which autograd does not take for a view: what a custom function returns as a view of its own
+    must not be changed in place, as some models do with the output of a layer."""
+    return torch.ops.aten._unsafe_view(tensor, tensor.shape) if tensor._is_view() else tensor
+
+
 def as_rows(tensor: Tensor) -> Tensor:
     """The tensor as a matrix of its last axis; also a vector."""
     return tensor.reshape(-1, tensor.shape[-1])
@@ -115,7 +121,7 @@ class BorrowedEmbedding(torch.autograd.Function):
         *pieces: Tensor,
     ) -> Tensor:
         with borrowed(parameter, weight, deltas, pieces):
-            out = F.embedding(ids, weight)
+            out = no_view(F.embedding(ids, weight))
         ctx.save_for_backward(ids, *pieces)
         ctx.deltas, ctx.padding_idx = deltas, padding_idx
         return out

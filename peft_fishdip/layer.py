@@ -110,8 +110,8 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
             if not values.isfinite().all():
                 bad = int(positions[~values.isfinite()][0])
                 raise ValueError(
-                    f"NaNs detected in the merged weights: {parameter.name!r} would not be finite at flat position "
-                    f"{bad}. The adapter {', '.join(adapters)} seems to be broken."
+                    f"NaNs detected in the merged weights. The adapter {', '.join(adapters)} seems to be broken: "
+                    f"{parameter.name!r} would not be finite at flat position {bad}."
                 )
 
     def unmerge(self) -> None:

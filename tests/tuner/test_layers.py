@@ -411,3 +411,24 @@ def test_parameters_that_no_module_reads_are_named() -> None:
     with pytest.warns(UserWarning, match=r"the parameters extra\.0, gate sit on the model itself or in a list"):
         model = tuned(Root(), density=0.5)
     assert list(model.base_model.mask()) == ["linear.weight", "linear.bias"]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kind", ["linear", "conv1d", "embedding"])
+def test_the_output_of_a_layer_may_be_changed_in_place(kind: str, bias: bool) -> None:
+    layers: dict[str, Callable[[], nn.Module]] = {
+        "linear": lambda: nn.Linear(4, 6, bias=bias),
+        "conv1d": lambda: Conv1D(6, 4),
+        "embedding": lambda: nn.Embedding(4, 6),
+    }
+    x = torch.tensor([[0, 1, 3]]) if kind == "embedding" else torch.randn(2, 3, 4)
+    gradients = []
+    for in_place in (True, False):
+        torch.manual_seed(0)
+        model = tuned(nn.Sequential(layers[kind]()), density=0.5)
+        model.base_model._state(None).untouched = False
+        turned = model(x).permute(0, 2, 1)
+        turned = turned.mul_(2.0) if in_place else turned * 2.0
+        turned.square().sum().backward()
+        gradients.append(flat_of(model).grad)
+    assert torch.equal(*gradients)
