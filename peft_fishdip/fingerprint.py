@@ -62,7 +62,7 @@ class Difference(NamedTuple):
 def fingerprint(parameters: Mapping[str, tuple[TunedParameter, Tensor]]) -> dict[str, str]:
     """One line for each base parameter; none for those without plain values (quantised, sharded, on meta).
 
-    Takes about as long as SHA-256 over the bytes, 0.7 s for a gigabyte, and nothing as long as the parameters have not
+    Takes about as long as SHA-256 over the bytes, and nothing as long as the parameters have not
     changed since the last time. Merged and borrowed parameters count as what they are without.
 
     Args:

@@ -21,13 +21,13 @@ from .state import SparseDelta
 class Costs(NamedTuple):
     """Nanoseconds on one CPU core, float32; `python -m benchmarks.speed calibrate` measures them. Ratios count."""
 
-    multiply: float = 0.025
+    multiply: float = 0.03
     """Of a multiplication and addition in a matrix product."""
-    dot: float = 0.13
+    dot: float = 0.18
     """Of one in a dot product per active entry."""
-    move: float = 1.2
+    move: float = 1.9
     """Of an element that is transposed or gathered."""
-    pick: float = 1.5
+    pick: float = 4.7
     """Of an active entry that is read out of a product."""
 
 

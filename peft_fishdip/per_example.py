@@ -1,9 +1,9 @@
 """The gradients of all examples of a batch, each on its own, from one backward pass.
 
 Of a linear layer, inputs x and output gradients g of an example give its weight gradient as g.T @ x, so one forward
-and one backward pass over the batch are enough; what is left is one small product per example, which is squared while
-it is in the cache. Parameters that are used several times (tied embeddings) are summed over their uses first. What is
-broadcast over a batch, such as T5's relative attention bias, is made one per example for the time of the pass.
+and one backward pass over the batch are enough; what is left is one small product per example. Parameters that are
+used several times (tied embeddings) are summed over their uses first. What is broadcast over a batch, such as T5's
+relative attention bias, is made one per example for the time of the pass.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 ROWS = 256
-"""Rows of a weight whose gradients are made at a time on a CPU: few enough to stay in the cache."""
+"""Rows of a weight whose gradients are made at a time on a CPU: one of a large weight is never there as a whole."""
 
 Add = Callable[[Tensor, Tensor], None]
 """Adds the importance of one example's gradient (second) to a part of a parameter's accumulator (first)."""

@@ -58,8 +58,13 @@ class RecentExamples:
 
     @torch.no_grad()
     def _listen(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
-        """Note the losses of a training step; a step that was called without labels tells nothing."""
-        if not module.training or args or not isinstance(kwargs.get("labels"), Tensor):
+        """Note the losses of a training step; one without labels, or whose outputs have no names, tells nothing."""
+        if (
+            not module.training
+            or args
+            or not isinstance(kwargs.get("labels"), Tensor)
+            or not isinstance(output, Mapping)
+        ):
             return
         for index in range(batch_size(kwargs)):
             example = row(kwargs, index)

@@ -77,6 +77,7 @@ def test_an_update_forgets_and_listening_goes_on_until_it_is_closed() -> None:
         **{key: value for key, value in padded(examples).items() if key != "labels"},
         decoder_input_ids=torch.ones(6, 2).long(),
     )
+    model(**padded(examples), return_dict=False)
     assert recent.seen == 2
     recent.close()
     model(**padded(examples))
