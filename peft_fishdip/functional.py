@@ -76,15 +76,62 @@ class BorrowedLinear(torch.autograd.Function):
                     grad_x = grad.matmul(matrix.t() if ctx.transposed else matrix).to(ctx.x_dtype)
             if ctx.needs_input_grad[2]:
                 grad_bias = as_rows(grad).sum(0).to(ctx.bias_dtype)
-            grad_pieces: list[Tensor | None] = [None] * len(pieces)
-            if operand is not None:
-                left, right = as_rows(grad), as_rows(operand)
-                if ctx.transposed:
-                    left, right = right, left
-                for i, delta in enumerate(ctx.deltas):
-                    if ctx.needs_input_grad[6 + i]:
-                        grad_pieces[i] = piece_gradient(delta, matrix_gradient(left, right, delta), pieces[i])
+            needed = ctx.needs_input_grad[6:]
+            grad_pieces = product_gradients(grad, operand, ctx.deltas, pieces, needed, ctx.transposed)
         return grad_x, None, grad_bias, None, None, None, *grad_pieces
+
+
+class AddedProduct(torch.autograd.Function):
+    """`x @ delta.T`, for a weight that cannot hold effective values; the delta is dense for the time of a product."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, parameter: TunedParameter, deltas: Deltas, *pieces: Tensor) -> Tensor:
+        dtype = autocast_dtype(x, x)
+        operand = x.to(dtype)
+        out = F.linear(operand, parameter.dense_delta(deltas, pieces, dtype))
+        ctx.save_for_backward(operand if any(ctx.needs_input_grad[3:]) else None, *pieces)
+        ctx.parameter, ctx.deltas, ctx.dtype, ctx.x_dtype = parameter, deltas, dtype, x.dtype
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        operand, *pieces = ctx.saved_tensors
+        grad, grad_x = grad_output.to(ctx.dtype), None
+        with without_autocast(grad):
+            if ctx.needs_input_grad[0]:
+                grad_x = grad.matmul(ctx.parameter.dense_delta(ctx.deltas, pieces, ctx.dtype)).to(ctx.x_dtype)
+            grad_pieces = product_gradients(grad, operand, ctx.deltas, pieces, ctx.needs_input_grad[3:])
+        return grad_x, None, None, *grad_pieces
+
+
+def added_product(x: Tensor, parameter: TunedParameter, deltas: Deltas) -> Tensor:
+    """`x @ delta.T` of the sum of `deltas`, through which gradients flow to x and to the deltas."""
+    pieces = active_pieces(deltas)
+    if not torch.compiler.is_compiling():
+        return AddedProduct.apply(x, parameter, deltas, *pieces)
+    zeros = torch.zeros(parameter.shape.numel(), device=x.device)
+    return F.linear(x, total_delta(zeros, deltas, pieces).view(parameter.shape).to(x.dtype))
+
+
+def product_gradients(
+    grad: Tensor,
+    operand: Tensor | None,
+    deltas: Deltas,
+    pieces: Sequence[Tensor],
+    needed: Sequence[bool],
+    transposed: bool = False,
+) -> list[Tensor | None]:
+    """The gradients of the trainable values of a weight, given those of the output of its product with `operand`."""
+    if operand is None:
+        return [None] * len(pieces)
+    left, right = as_rows(grad), as_rows(operand)
+    if transposed:
+        left, right = right, left
+    return [
+        piece_gradient(delta, matrix_gradient(left, right, delta), piece) if need else None
+        for delta, piece, need in zip(deltas, pieces, needed, strict=True)
+    ]
 
 
 def no_view(tensor: Tensor) -> Tensor:
@@ -172,11 +219,16 @@ def effective_weight(weight: Tensor, parameter: TunedParameter, deltas: Deltas) 
     if not torch.compiler.is_compiling():
         return EffectiveWeight.apply(weight, parameter, deltas, *pieces)
     flat = weight.detach().reshape(-1)
-    total = torch.zeros_like(flat, dtype=torch.float32)
+    total = total_delta(torch.zeros_like(flat, dtype=torch.float32), deltas, pieces)
+    return (at_least_float(flat) + total).to(flat.dtype).view(weight.shape)
+
+
+def total_delta(total: Tensor, deltas: Deltas, pieces: Sequence[Tensor]) -> Tensor:
+    """A float32 vector plus the deltas at their flat positions, in operations that torch.compile can follow."""
     for delta, piece in zip(deltas, pieces, strict=True):
         total = total.index_add(0, delta.active, piece.float() * delta.scale)
         total = total.index_add(0, delta.frozen, delta.frozen_values.float())
-    return (at_least_float(flat) + total).to(flat.dtype).view(weight.shape)
+    return total
 
 
 def piece_gradient(delta: SparseDelta, gradient: Tensor, piece: Tensor) -> Tensor:

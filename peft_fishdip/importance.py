@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from .examples import Numbered, row
 from .losses import EmptyExampleError, LossFn, refuse_infinite
+from .packed import is_packed
 from .per_example import Add, NotSupported, PerExample
 
 
@@ -21,7 +21,7 @@ def scoring_mode(model: nn.Module, parameters: Iterable[nn.Parameter]) -> Iterat
     """Within, the model is in eval mode and just `parameters` require gradients; all is put back afterwards.
 
     The authors' code leaves dropout on from the second mask on, which makes the choice of examples and parameters
-    noisy; here both are functions of the model and the data.
+    noisy; here both are functions of the model and the data. Packed parameters take no gradients of their own.
     """
     training = {module: module.training for module in model.modules()}
     required = {parameter: parameter.requires_grad for parameter in model.parameters()}
@@ -32,7 +32,7 @@ def scoring_mode(model: nn.Module, parameters: Iterable[nn.Parameter]) -> Iterat
             parameter.requires_grad_(False)
             parameter.grad = None
         for parameter in parameters:
-            parameter.requires_grad_(True)
+            parameter.requires_grad_(not is_packed(parameter))
         yield
     finally:
         for parameter, flag in required.items():
@@ -48,6 +48,7 @@ def accumulate_importance(
     groups: Iterable[Numbered],
     loss_fn: LossFn,
     importance: str,
+    shapes: Mapping[str, torch.Size] | None = None,
 ) -> tuple[dict[str, Tensor], dict[int, float]]:
     """Sum over examples of the squared (or absolute) gradient of each one's log-likelihood.
 
@@ -63,6 +64,7 @@ def accumulate_importance(
         groups: batches of examples, with their numbers; if any is to share a pass, larger ones first.
         loss_fn: the losses of a batch's examples.
         importance: "fisher" for squares, "absolute" for magnitudes.
+        shapes: of the parameters; needed for packed ones, which may have another.
 
     Returns:
         Per name a float32 tensor of the parameter's shape, on its device (divide by the number of examples), and the
@@ -71,19 +73,18 @@ def accumulate_importance(
     Raises:
         ValueError: an example has no target, or its loss is not finite.
     """
-    add = add_square if importance == "fisher" else add_magnitude
-    total = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in parameters.items()}
+    sums = ImportanceSums(model, parameters, loss_fn, add_square if importance == "fisher" else add_magnitude, shapes)
     losses: dict[int, float] = {}
     together: bool | None = None
     for group in groups:
         if len(group.ids) > 1 and together is None:
-            together = not losses and can_tell_apart(model, parameters, group, loss_fn, total, add)
+            together = not losses and sums.can_tell_apart(group)
         if len(group.ids) > 1 and together:
-            losses.update(add_together(model, parameters, group, loss_fn, total, add))
+            losses.update(sums.add_together(group))
             continue
         for index in range(len(group.ids)):
-            losses.update(add_alone(model, parameters, single(group, index), loss_fn, total, add))
-    return total, losses
+            losses.update(sums.add_alone(single(group, index)))
+    return sums.total, losses
 
 
 def add_square(total: Tensor, gradient: Tensor) -> None:
@@ -94,118 +95,122 @@ def add_magnitude(total: Tensor, gradient: Tensor) -> None:
     total.add_(gradient.abs())
 
 
-def add_alone(
-    model: nn.Module,
-    parameters: Mapping[str, nn.Parameter],
-    example: Numbered,
-    loss_fn: LossFn,
-    total: Mapping[str, Tensor],
-    add: Add,
-) -> dict[int, float]:
-    """Add the importance of one example, from a backward pass of its own; returns its loss."""
-
-    def hook(accumulator: Tensor) -> Any:
-        def take(parameter: Tensor) -> None:
-            gradient = parameter.grad
-            assert gradient is not None
-            gradient = gradient.to_dense() if gradient.is_sparse else gradient
-            add(accumulator, gradient.detach().float())
-            parameter.grad = None
-
-        return take
-
-    handles = [p.register_post_accumulate_grad_hook(hook(total[name])) for name, p in parameters.items()]
-    try:
-        return backward(model, example, loss_fn)
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def add_together(
-    model: nn.Module,
-    parameters: Mapping[str, nn.Parameter],
-    group: Numbered,
-    loss_fn: LossFn,
-    total: Mapping[str, Tensor],
-    add: Add,
-) -> dict[int, float]:
-    """Add the importance of each example of a group, from one backward pass; returns their losses."""
-    watcher = PerExample(model, parameters, total, add)
-    for parameter in parameters.values():
-        parameter.requires_grad_(False)
-    try:
-        with watcher.of_batch(len(group.ids)):
-            return backward(model, group, loss_fn)
-    finally:
-        for parameter in parameters.values():
-            parameter.requires_grad_(True)
-
-
-def backward(model: nn.Module, group: Numbered, loss_fn: LossFn) -> dict[int, float]:
-    """A forward and a backward pass over a group; returns the losses of its examples."""
-    with torch.enable_grad():
-        try:
-            losses = loss_fn(model, group.batch)
-        except EmptyExampleError as error:
-            raise ValueError(f"example {group.ids[error.row]}: {error}") from error
-        refuse_infinite(group.ids, losses.detach())
-        if losses.requires_grad:  # examples may touch no targeted parameter at all
-            losses.sum().backward()
-    return dict(zip(group.ids, losses.detach().float().reshape(-1).tolist(), strict=True))
-
-
 _told_apart: WeakKeyDictionary[nn.Module, dict[frozenset[str], bool]] = WeakKeyDictionary()
 
 
-def can_tell_apart(
-    model: nn.Module,
-    parameters: Mapping[str, nn.Parameter],
-    group: Numbered,
-    loss_fn: LossFn,
-    total: Mapping[str, Tensor],
-    add: Add,
-) -> bool:
-    """Whether the examples of a batch can share a backward pass; tried once for each model and its targets.
+class ImportanceSums:
+    """The importance of parameters, summed over examples.
 
-    The first and the last example are scored in one pass and, to compare, in two. Whatever a model does with its
-    parameters past the modules that own them shows here.
-
-    Args:
-        total: accumulators of zeros, which they are again afterwards.
+    Attributes:
+        total: per parameter a float32 tensor of its shape, on its device.
     """
-    known = _told_apart.setdefault(model, {})
-    targets = frozenset(parameters)
-    if targets not in known:
-        pair = [single(group, index) for index in (0, -1)]
-        both = Numbered(
-            [group.ids[0], group.ids[-1]], {key: joined([x.batch[key] for x in pair]) for key in group.batch}
-        )
+
+    def __init__(
+        self,
+        model: nn.Module,
+        parameters: Mapping[str, nn.Parameter],
+        loss_fn: LossFn,
+        add: Add,
+        shapes: Mapping[str, torch.Size] | None = None,
+    ) -> None:
+        shapes = shapes or {name: parameter.shape for name, parameter in parameters.items()}
+        self.model = model
+        self.parameters = parameters
+        self.loss_fn = loss_fn
+        self.add = add
+        self.total = {name: torch.zeros(shapes[name], device=p.device) for name, p in parameters.items()}
+        self.packed = {name: p for name, p in parameters.items() if is_packed(p)}
+        self.plain = {name: p for name, p in parameters.items() if name not in self.packed}
+
+    def add_alone(self, example: Numbered, add: Add | None = None) -> dict[int, float]:
+        """Add the importance of one example, from a backward pass of its own; returns its loss."""
+        add = add or self.add
+        with ExitStack() as stack:
+            for name, parameter in self.plain.items():
+                hook = parameter.register_post_accumulate_grad_hook(taking(self.total[name], add))
+                stack.callback(hook.remove)
+            if self.packed:
+                stack.enter_context(PerExample(self.model, self.packed, self.total, add).of_batch(1))
+            return self.backward(example)
+
+    def add_together(self, group: Numbered) -> dict[int, float]:
+        """Add the importance of each example of a group, from one backward pass; returns their losses."""
+        watcher = PerExample(self.model, self.parameters, self.total, self.add)
+        for parameter in self.plain.values():
+            parameter.requires_grad_(False)
         try:
-            add_together(model, parameters, both, loss_fn, total, add)
-            sizes = {name: size(tensor) for name, tensor in total.items()}
+            with watcher.of_batch(len(group.ids)):
+                return self.backward(group)
+        finally:
+            for parameter in self.plain.values():
+                parameter.requires_grad_(True)
+
+    def backward(self, group: Numbered) -> dict[int, float]:
+        """A forward and a backward pass over a group; returns the losses of its examples."""
+        with torch.enable_grad():
+            try:
+                losses = self.loss_fn(self.model, group.batch)
+            except EmptyExampleError as error:
+                raise ValueError(f"example {group.ids[error.row]}: {error}") from error
+            refuse_infinite(group.ids, losses.detach())
+            if losses.requires_grad:  # examples may touch no targeted parameter at all
+                losses.sum().backward()
+        return dict(zip(group.ids, losses.detach().float().reshape(-1).tolist(), strict=True))
+
+    def can_tell_apart(self, group: Numbered) -> bool:
+        """Whether the examples of a batch can share a backward pass; tried once for each model and its targets.
+
+        The first and the last example are scored in one pass and, to compare, in two, before anything else is: no
+        second set of sums is needed. Whatever a model does with its parameters past the modules that own them shows
+        here.
+        """
+        known = _told_apart.setdefault(self.model, {})
+        targets = frozenset(self.parameters)
+        if targets not in known:
+            known[targets] = self.try_together([single(group, index) for index in (0, -1)])
+        return known[targets]
+
+    def try_together(self, pair: Sequence[Numbered]) -> bool:
+        """Whether two examples together have the importance that they have alone; leaves zeros."""
+        batch = {key: joined([example.batch[key] for example in pair]) for key in pair[0].batch}
+        try:
+            self.add_together(Numbered([pair[0].ids[0], pair[1].ids[0]], batch))
+            sizes = {name: size(tensor) for name, tensor in self.total.items()}
             for example in pair:
-                add_alone(model, parameters, example, loss_fn, total, partial(subtract, add))
+                self.add_alone(example, self.subtract)
             negligible = 1e-6 * max(sizes.values())  # a gradient that is zero but for rounding may differ by any share
-            known[targets] = all(
-                size(tensor) <= tolerance(parameters[name]) * sizes[name] + negligible for name, tensor in total.items()
+            return all(
+                size(tensor) <= tolerance(self.parameters[name]) * sizes[name] + negligible
+                for name, tensor in self.total.items()
             )
         except (NotSupported, RuntimeError):
-            known[targets] = False
-        for tensor in total.values():
-            tensor.zero_()
-    return known[targets]
+            return False
+        finally:
+            for tensor in self.total.values():
+                tensor.zero_()
+
+    def subtract(self, total: Tensor, gradient: Tensor) -> None:
+        total.neg_()
+        self.add(total, gradient)
+        total.neg_()
+
+
+def taking(total: Tensor, add: Add) -> Callable[[Tensor], None]:
+    """A hook that adds a parameter's gradient and drops it."""
+
+    def take(parameter: Tensor) -> None:
+        gradient = parameter.grad
+        assert gradient is not None
+        gradient = gradient.to_dense() if gradient.is_sparse else gradient
+        add(total, gradient.detach().float())
+        parameter.grad = None
+
+    return take
 
 
 def size(tensor: Tensor) -> float:
     """Euclidean norm; sums of squares of squares would overflow float32."""
     return float(torch.linalg.vector_norm(tensor, dtype=torch.float64))
-
-
-def subtract(add: Add, total: Tensor, gradient: Tensor) -> None:
-    total.neg_()
-    add(total, gradient)
-    total.neg_()
 
 
 def tolerance(parameter: Tensor) -> float:

@@ -9,13 +9,16 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from .adapter_io import Values
 from .combination import listed
 from .config import FishDipConfig
 from .fingerprint import described, differences, fingerprint
 from .guards import put_guards, remove_guards
-from .layer import FishDipLayer, wrapper_class
+from .layer import FishDipEmbedding, FishDipLayer, FishDipLinear
+from .quantized import backend_of
+from .quantized_layer import FishDipQuantizedLinear
 from .selection import distinct_integers, num_active, random_positions, top_k
 from .state import AdapterState, SparseDelta, TunedParameter
 from .targets import Target
@@ -50,7 +53,7 @@ class Injection:
             for name, parameter in layer.tuned.items()
         }
         for target in targets:
-            self.tuned.setdefault(id(target.tensor), TunedParameter(target.name, target.tensor.shape))
+            self.tuned.setdefault(id(target.tensor), TunedParameter(target.name, target.shape))
         self.done = False
 
     def check_base(self) -> None:
@@ -103,7 +106,7 @@ class Injection:
         owned: dict[str, dict[str, SparseDelta]] = {name: {} for name in modules}
         for target, scale in zip(self.targets, scales, strict=True):
             tuned = self.tuned[id(target.tensor)]
-            delta = SparseDelta(target.name, target.tensor.shape, scale, state)
+            delta = SparseDelta(target.name, target.shape, scale, state)
             tuned.deltas[self.adapter_name] = delta
             state.deltas.append(delta)
             owned[target.uses[0].module][target.uses[0].parameter] = delta
@@ -117,12 +120,21 @@ class Injection:
         state.allocate(positions, carrier, first_values(state, self.targets, positions))
 
 
+def layer_for(model: nn.Module, module: nn.Module) -> FishDipLayer:
+    """What wraps a module, if it isn't a wrapper already."""
+    if isinstance(module, FishDipLayer):
+        return module
+    backend = backend_of(model, module, "weight")
+    if backend is not None:
+        return FishDipQuantizedLinear(module, backend)
+    if isinstance(module, (nn.Linear, Conv1D)):
+        return FishDipLinear(module)
+    return FishDipEmbedding(module) if isinstance(module, nn.Embedding) else FishDipLayer(module)
+
+
 def wrapped(model: nn.Module, modules: dict[str, nn.Module]) -> dict[str, FishDipLayer]:
     """A layer for each of the modules, put in their place wherever they stand."""
-    layers = {
-        id(module): module if isinstance(module, FishDipLayer) else wrapper_class(module)(module)
-        for module in modules.values()
-    }
+    layers = {id(module): layer_for(model, module) for module in modules.values()}
     for parent in list(model.modules()):
         if isinstance(parent, FishDipLayer):
             continue  # what it wraps stays where it is
@@ -188,7 +200,7 @@ def delta_scale(config: FishDipConfig, target: Target) -> float:
     """
     if config.delta_scale == "none":
         return 1.0
-    size = rms(target.tensor)
+    size = rms(target.values())
     if not math.isfinite(size):
         raise ValueError(
             f"delta_scale={config.delta_scale!r}: the RMS of {target.name!r} is {size}; use delta_scale='none', or "
@@ -209,11 +221,11 @@ def check_counts(config: FishDipConfig, targets: Sequence[Target]) -> None:
     Raises:
         ValueError: they don't; the message names the parameter.
     """
-    k = num_active(config.density, sum(target.tensor.numel() for target in targets))
+    k = num_active(config.density, sum(target.numel for target in targets))
     counts, _ = config.checkpointed()
     if counts is None:
         return
-    names = {target.name: target.tensor.numel() for target in targets}
+    names = {target.name: target.numel for target in targets}
     strangers = sorted(names.keys() ^ counts.keys())
     if strangers:
         where = "model" if strangers[0] in names else "adapter"
@@ -240,7 +252,7 @@ def first_positions(config: FishDipConfig, targets: Sequence[Target]) -> list[tu
     With the counts of a checkpoint they only take the place of what is about to be loaded.
     """
     generator = torch.Generator().manual_seed(config.seed)
-    sizes = {target.name: target.tensor.numel() for target in targets}
+    sizes = {target.name: target.numel for target in targets}
     k = num_active(config.density, sum(sizes.values()))
     none = torch.empty(0, dtype=torch.int64)
     counts, _ = config.checkpointed()
@@ -252,12 +264,12 @@ def first_positions(config: FishDipConfig, targets: Sequence[Target]) -> list[tu
             result.append((both[:active], both[active:]))
     elif config.init_mask == "magnitude":
         with torch.no_grad():
-            chosen = top_k({target.name: target.tensor.abs() for target in targets}, k).positions
+            chosen = top_k({target.name: target.values().abs() for target in targets}, k).positions
         result = [(chosen[target.name], none) for target in targets]
     else:
         chosen = random_positions(sizes, k, generator)
         result = [(chosen[target.name], none) for target in targets]
-    devices = [torch.device("cpu") if target.tensor.is_meta else target.tensor.device for target in targets]
+    devices = [torch.device("cpu") if target.tensor.is_meta else target.device for target in targets]
     return [(active.to(device), frozen.to(device)) for (active, frozen), device in zip(result, devices, strict=True)]
 
 
@@ -269,7 +281,7 @@ def first_values(state: AdapterState, targets: Sequence[Target], positions: Sequ
     # two adapters with one config must differ
     generator = torch.Generator().manual_seed(state.config.seed + zlib.crc32(state.adapter_name.encode()))
     parts = [
-        torch.randn(active.numel(), generator=generator) * max(rms(target.tensor), 0.02) / delta.scale
+        torch.randn(active.numel(), generator=generator) * max(rms(target.values()), 0.02) / delta.scale
         for target, delta, (active, _) in zip(targets, state.deltas, positions, strict=True)
     ]
     return torch.cat(parts).to(device)

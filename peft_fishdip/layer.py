@@ -32,6 +32,8 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
     """
 
     adapter_layer_names = ("fishdip_values", "fishdip_indices", "fishdip_summary")
+    aside: frozenset[str] = frozenset()
+    """Parameters that never hold effective values during a call: a subclass adds their deltas in another way."""
 
     def __init__(self, base_layer: nn.Module) -> None:
         super().__init__()
@@ -89,6 +91,10 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
         module, leaf = owner(self.base_layer, name)
         return module._parameters[leaf]  # type: ignore[return-value]
 
+    def base_values(self, name: str) -> Tensor:
+        """The values of the base tensor of that name, in its shape: here that tensor itself, detached."""
+        return self.base_parameter(name).detach()
+
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Write the deltas of these adapters (default: the active ones) into the base parameters.
 
@@ -98,15 +104,29 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
         adapters = self.active_adapters if adapter_names is None else adapter_names
         if safe_merge:
             self.check_finite([*self.merged_adapters, *adapters])
-        for name, parameter in self.tuned.items():
-            parameter.merge(self.base_parameter(name), adapters)
+        for name in self.tuned:
+            self.merge_parameter(name, adapters)
+
+    def refuse_merge(self) -> None:
+        """Raise ValueError if the base parameters cannot take deltas."""
+
+    def merge_parameter(self, name: str, adapters: Sequence[str]) -> None:
+        self.tuned[name].merge(self.base_parameter(name), adapters)
+
+    def unmerge_parameter(self, name: str) -> None:
+        self.tuned[name].unmerge(self.base_parameter(name))
+
+    def hold_effective(self) -> None:
+        """Merge the active adapters for the time of some passes, but for parameters that are kept aside."""
+        for name in self.tuned.keys() - self.aside:
+            self.merge_parameter(name, self.active_adapters)
 
     def check_finite(self, adapters: Sequence[str]) -> None:
         for name, parameter in self.tuned.items():
             deltas = parameter.of(adapters)
             if not deltas:
                 continue
-            positions, _, values = parameter.entries(self.base_parameter(name).data, deltas, active_pieces(deltas))
+            positions, _, values = parameter.entries(self.base_values(name), deltas, active_pieces(deltas))
             if not values.isfinite().all():
                 bad = int(positions[~values.isfinite()][0])
                 raise ValueError(
@@ -116,8 +136,8 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
 
     def unmerge(self) -> None:
         """Restore the base parameters bitwise."""
-        for name, parameter in self.tuned.items():
-            parameter.unmerge(self.base_parameter(name))
+        for name in self.tuned:
+            self.unmerge_parameter(name)
 
     def enable_adapters(self, enabled: bool) -> None:
         if not enabled:
@@ -172,7 +192,7 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
             stack.enter_context(self.undisturbed())  # another thread would put its own tensors in the same place
             rebuild: dict[int, Callable[[], Tensor]] = {}
             for name, parameter in self.tuned.items():
-                deltas = self.deltas(name)
+                deltas = () if name in self.aside else self.deltas(name)
                 if not deltas:
                     continue
                 weight = self.base_parameter(name)
@@ -234,12 +254,6 @@ def tuned_parameters(model: nn.Module, adapter_name: str) -> dict[str, tuple[Tun
             if adapter_name in parameter.deltas:
                 found.setdefault(parameter.name, (parameter, layer.base_parameter(name)))
     return found
-
-
-def wrapper_class(module: nn.Module) -> type[FishDipLayer]:
-    if isinstance(module, (nn.Linear, Conv1D)):
-        return FishDipLinear
-    return FishDipEmbedding if isinstance(module, nn.Embedding) else FishDipLayer
 
 
 def features(module: nn.Module) -> tuple[int | None, int | None]:

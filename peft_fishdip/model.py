@@ -27,6 +27,7 @@ from .layer import FishDipLayer, tuned_parameters
 from .losses import LossFn, default_loss_fn
 from .mask_update import MaskUpdate
 from .masking import ordered_scores, remask
+from .packed import is_packed
 from .recent import RecentExamples
 from .scoring import Scores, Scoring
 from .state import AdapterState
@@ -105,6 +106,7 @@ class FishDipModel(BaseTuner):
             data_collator or padding_collator(pad_token_id),
             batch_size,
             loss_fn or default_loss_fn(self.model, state.config.example_loss),
+            shapes={delta.name: delta.shape for delta in state.deltas},
             seed=state.config.seed + state.num_updates,
         )
         agreed(self._refuse_merged)
@@ -177,7 +179,8 @@ class FishDipModel(BaseTuner):
         state = self._state(adapter_name)
         state.refuse_sharded()
         for name, (parameter, tensor) in tuned_parameters(self.model, state.adapter_name).items():
-            refuse_sharded(name, tensor, parameter.shape)
+            if not is_packed(tensor):
+                refuse_sharded(name, tensor, parameter.shape)
         return state, None if optimizer is None else check_optimizer(optimizer, state.flat)
 
     def _refuse_merged(self) -> None:
@@ -192,7 +195,7 @@ class FishDipModel(BaseTuner):
         layers = list(self._layers())
         try:
             for layer in layers:
-                layer.merge()
+                layer.hold_effective()
             yield
         finally:
             for layer in layers:
@@ -293,8 +296,8 @@ class FishDipModel(BaseTuner):
         """Write the deltas of adapters (default: the active ones) into the base parameters; see BaseTuner.
 
         Raises:
-            ValueError: there is no such adapter; or, with `safe_merge`, a merged value is not finite. Nothing has been
-                merged then.
+            ValueError: there is no such adapter; a torchao weight cannot be quantised anew; or, with `safe_merge`, a
+                merged value is not finite. Nothing has been merged then.
         """
         unknown = [name for name in adapter_names or [] if name not in self.peft_config]
         if unknown:
@@ -303,6 +306,8 @@ class FishDipModel(BaseTuner):
         if wanted and all(set(names) <= set(layer.merged_adapters) for layer, names in wanted.items()):
             warnings.warn("All adapters are already merged, nothing to do.", UserWarning, stacklevel=2)
             return
+        for layer in wanted:
+            layer.refuse_merge()
         if safe_merge:
             for layer, names in wanted.items():
                 layer.check_finite([*layer.merged_adapters, *names])
@@ -369,8 +374,8 @@ class FishDipModel(BaseTuner):
         super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
         state = self._states().get(adapter_name)
         if state is not None and not autocast_adapter_dtype:
-            base_dtype = next(iter(self._base_parameters(state).values())).dtype
-            state.flat.data = state.flat.data.to(base_dtype)
+            dtypes = [tensor.dtype for tensor in self._base_parameters(state).values() if not is_packed(tensor)]
+            state.flat.data = state.flat.data.to(dtypes[0] if dtypes else torch.float32)
             state.forget_pieces()
 
     @classmethod

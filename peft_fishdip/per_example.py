@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from .packed import is_packed
+
 ROWS = 256
 """Rows of a weight whose gradients are made at a time on a CPU: one of a large weight is never there as a whole."""
 
@@ -130,7 +132,7 @@ class PerExample:
 
     def watch(self, output: Tensor, parameters: list[nn.Parameter], use: Callable[[Tensor], list[Use]]) -> Tensor:
         """Note what the gradient of an output says of the parameters that made it; returns the output to go on with."""
-        if output.shape[0] != self.size:
+        if output.shape[0] != self.size and self.size > 1:
             raise NotSupported(f"an output of shape {tuple(output.shape)} does not begin with {self.size} examples")
         if not output.requires_grad:
             output = output.detach().requires_grad_()
@@ -146,6 +148,13 @@ class PerExample:
 
         output.register_hook(hook)
         return output
+
+    def tokens(self, tensor: Tensor) -> Tensor:
+        """(examples, tokens, width) of a tensor with any axes between the first and the last.
+
+        Of one example alone all axes but the last are tokens.
+        """
+        return tensor.reshape(self.size, -1, tensor.shape[-1])
 
     @torch.no_grad()
     def flush(self, key: int) -> None:
@@ -230,10 +239,10 @@ def capture_linear(watcher: PerExample, module: nn.Module, owned: dict[str, nn.P
     transposed = isinstance(module, Conv1D)
 
     def after(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        x = tokens_of(inputs[0].detach())
+        x = watcher.tokens(inputs[0].detach())
 
         def use(gradient: Tensor) -> list[Use]:
-            g = tokens_of(gradient)
+            g = watcher.tokens(gradient)
             product = Product(x, g) if transposed else Product(g, x)
             return [product if name == "weight" else Whole(g.float().sum(1)) for name in owned]
 
@@ -253,7 +262,7 @@ def capture_embedding(watcher: PerExample, module: nn.Module, owned: dict[str, n
         padding = module.padding_idx
 
         def use(gradient: Tensor) -> list[Use]:
-            gradient = tokens_of(gradient)
+            gradient = watcher.tokens(gradient)
             if padding is not None:
                 gradient = gradient.masked_fill((ids == padding).reshape(watcher.size, -1, 1), 0)
             return [Lookup(ids.reshape(watcher.size, -1), gradient)]
@@ -271,8 +280,8 @@ def capture_norm(watcher: PerExample, module: nn.Module, owned: dict[str, nn.Par
         normalized = normalize(inputs[0].detach(), module.normalized_shape, eps=module.eps)  # type: ignore[arg-type]
 
         def use(gradient: Tensor) -> list[Use]:
-            of_gain = tokens_of(gradient.float() * normalized.float()).sum(1)
-            return [Whole(of_gain if name == "weight" else tokens_of(gradient.float()).sum(1)) for name in owned]
+            of_gain = watcher.tokens(gradient.float() * normalized.float()).sum(1)
+            return [Whole(of_gain if name == "weight" else watcher.tokens(gradient.float()).sum(1)) for name in owned]
 
         return watcher.watch(output, list(owned.values()), use)
 
@@ -300,7 +309,7 @@ def capture_gain(watcher: PerExample, module: nn.Module, owned: dict[str, nn.Par
 
 def capture_of(module: Any) -> Callable[[PerExample, nn.Module, dict[str, nn.Parameter]], list[Any]] | None:
     """How to watch a module; None if that is not known."""
-    if type(module) in (nn.Linear, Conv1D):
+    if type(module) in (nn.Linear, Conv1D) or (isinstance(module, nn.Linear) and is_packed(module.weight)):
         return capture_linear
     if type(module) is nn.Embedding:
         return capture_embedding
@@ -310,8 +319,3 @@ def capture_of(module: Any) -> Callable[[PerExample, nn.Module, dict[str, nn.Par
     if own == ["weight"] and module.weight.dim() == 1 and "Norm" in type(module).__name__:
         return capture_gain
     return None
-
-
-def tokens_of(tensor: Tensor) -> Tensor:
-    """(examples, tokens, width) of a tensor with any axes between the first and the last."""
-    return tensor.reshape(tensor.shape[0], -1, tensor.shape[-1])

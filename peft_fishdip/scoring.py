@@ -63,6 +63,8 @@ class Scoring:
     collator: Collator
     batch_size: int
     loss_fn: LossFn
+    shapes: Mapping[str, torch.Size]
+    """Of the parameters."""
     seed: int
     """Of the choice of random examples."""
 
@@ -79,7 +81,7 @@ class Scoring:
         mine, count = self.choose()
         sums, losses = agreed(
             lambda: accumulate_importance(
-                self.model, self.parameters, self.groups(mine), self.loss_fn, self.config.importance
+                self.model, self.parameters, self.groups(mine), self.loss_fn, self.config.importance, self.shapes
             )
         )
         sum_in_place(sums.values())

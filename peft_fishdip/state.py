@@ -334,6 +334,14 @@ class TunedParameter:
         return tensor
 
     @torch.no_grad()
+    def dense_delta(self, deltas: Sequence[SparseDelta], pieces: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+        """A new tensor of the parameter's shape: the sum of `deltas`, zero elsewhere."""
+        positions, values = self.joint(deltas, pieces)
+        dense = torch.zeros(self.shape, dtype=dtype, device=positions.device)
+        write(dense, positions, values.to(dtype))
+        return dense
+
+    @torch.no_grad()
     def merge(self, weight: Tensor, adapters: Sequence[str]) -> None:
         """Write the deltas of `adapters`, on top of those merged already, into the base tensor."""
         with self.lock:

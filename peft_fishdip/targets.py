@@ -11,15 +11,17 @@ import torch
 from peft import TaskType
 from peft.tuners.tuners_utils import BaseTunerLayer, _ExcludedModule, check_target_module_exists
 from peft.utils.other import AuxiliaryTrainingWrapper
-from torch import nn
+from peft.utils.quantization_utils import QuantizationBackend
+from torch import Tensor, nn
 
 from .config import FishDipConfig
 from .distributed import refuse_sharded
 from .layer import FishDipLayer
+from .packed import is_packed
+from .quantized import backend_of, quantized_shape
 
 # PEFT trains these whole, but only says so in modules_to_save after the adapter is in
 HEADS: dict[Any, list[str]] = {TaskType.TOKEN_CLS: ["classifier", "score"], TaskType.QUESTION_ANS: ["qa_outputs"]}
-FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 class Use(NamedTuple):
@@ -37,6 +39,27 @@ class Target(NamedTuple):
     name: str
     tensor: nn.Parameter
     uses: list[Use]
+    module: nn.Module
+    """The first module that uses it, without its wrapper."""
+    backend: QuantizationBackend | None
+    """How a quantised weight is read; None if it isn't one."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of its values, which a packed tensor may hold in another one."""
+        return quantized_shape(self.module) if self.backend else self.tensor.shape
+
+    @property
+    def numel(self) -> int:
+        return self.shape.numel()
+
+    @property
+    def device(self) -> torch.device:
+        return self.tensor.device
+
+    def values(self) -> Tensor:
+        """The tensor itself, or of a quantised one its values as a new tensor."""
+        return self.backend.get_base_weight(self.module) if self.backend else self.tensor.detach()
 
 
 def find_targets(model: nn.Module, config: FishDipConfig) -> tuple[list[Target], set[str]]:
@@ -78,7 +101,10 @@ def find_targets(model: nn.Module, config: FishDipConfig) -> tuple[list[Target],
             if id(tensor) in selected:
                 tensors.setdefault(id(tensor), (f"{plain_name(name)}.{leaf}", tensor))
                 uses.setdefault(id(tensor), []).append(Use(name, leaf))
-    targets = [Target(name, tensor, uses[key]) for key, (name, tensor) in tensors.items()]
+    targets = []
+    for key, (name, tensor) in tensors.items():
+        module = base(modules[uses[key][0].module])
+        targets.append(Target(name, tensor, uses[key], module, backend_of(model, module, uses[key][0].parameter)))
     for target in targets:
         refuse_unsupported(target, modules)
     if config.target_modules is None:
@@ -151,17 +177,16 @@ def owned_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def refuse_unsupported(target: Target, modules: Mapping[str, nn.Module]) -> None:
-    """Raise for quantised weights and for modules that change their weight themselves."""
+    """Raise for quantised weights that cannot be read, and for modules that change their weight themselves."""
     tensor = target.tensor
     refuse_sharded(target.name, tensor, tensor.shape)
-    plain = type(tensor.data) is torch.Tensor and type(tensor) is nn.Parameter
-    if tensor.dtype not in FLOATS or not plain:
+    if is_packed(tensor) and (target.backend is None or len(target.uses) > 1):
         raise ValueError(
             f"{target.name!r} is a {type(tensor).__name__} of dtype {tensor.dtype}: Fish-Dip tunes float32, float16, "
-            "bfloat16 and float64 weights, not quantised ones. Load the base model without quantisation, or "
-            "leave the module out with exclude_modules."
+            "bfloat16 and float64 weights, and those of linear layers that bitsandbytes or torchao have quantised, "
+            "not tied. Load the base model without quantisation, or leave the module out with exclude_modules."
         )
-    if tensor.numel() == 0:
+    if target.numel == 0:
         raise ValueError(f"{target.name!r} has shape {tuple(tensor.shape)}, no entry to tune; exclude its module.")
     for use in target.uses:
         module = base(modules[use.module])

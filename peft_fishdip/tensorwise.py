@@ -93,7 +93,7 @@ class Masked:
             with tuned.lock:
                 if tuned.merged_adapters:
                     raise ValueError(f"adapter {tuned.merged_adapters[0]!r} is merged; call unmerge_adapter() first.")
-                weight = layer.base_parameter(name).detach()
+                weight = layer.base_values(name)
                 base.append(at_least_float(read(weight, delta.active)))
                 frozen, values = read(weight, delta.frozen).double(), delta.frozen_values.double()
                 fixed.append(sum_of_squares(weight) + (values * (2 * frozen + values)).sum().view(1))

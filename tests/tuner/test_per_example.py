@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from peft_fishdip import importance
 from peft_fishdip.examples import Numbered
-from peft_fishdip.importance import accumulate_importance, add_square, can_tell_apart, scoring_mode
+from peft_fishdip.importance import ImportanceSums, accumulate_importance, add_square, scoring_mode
 from peft_fishdip.losses import default_loss_fn
 from peft_fishdip.per_example import NotSupported, PerExample
 
@@ -32,10 +31,10 @@ def scored(model: nn.Module, groups: list[Numbered], loss_fn: Any) -> dict[str, 
 
 def told_apart(model: nn.Module, group: Numbered, loss_fn: Any) -> bool:
     parameters = dict(model.named_parameters())
-    total = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in parameters.items()}
+    sums = ImportanceSums(model, parameters, loss_fn, add_square)
     with scoring_mode(model, parameters.values()):
-        found = can_tell_apart(model, parameters, group, loss_fn, total, add_square)
-    assert not any(tensor.any() for tensor in total.values())
+        found = sums.can_tell_apart(group)
+    assert not any(tensor.any() for tensor in sums.total.values())
     return found
 
 
@@ -180,8 +179,8 @@ def test_an_output_that_does_not_begin_with_the_examples_is_refused() -> None:
 
 def test_it_is_tried_once_for_each_model_and_its_targets(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    real = importance.add_alone
-    monkeypatch.setattr(importance, "add_alone", lambda *args: calls.append(1) or real(*args))
+    real = ImportanceSums.add_alone
+    monkeypatch.setattr(ImportanceSums, "add_alone", lambda *args: calls.append(1) or real(*args))
     model, group = Custom("plain"), group_of(bags(4))
     for _ in range(2):
         scored(model, [group], bag_loss)
