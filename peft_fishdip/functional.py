@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .gradients import matrix_gradient, row_gradient
+from .remade import Source
 from .state import SparseDelta, TunedParameter, active_pieces, at_least_float, write
 
 Deltas = Sequence[SparseDelta]
@@ -50,14 +51,21 @@ class BorrowedLinear(torch.autograd.Function):
         parameter: TunedParameter,
         deltas: Deltas,
         transposed: bool,
+        source: Source | None,
         *pieces: Tensor,
     ) -> Tensor:
         dtype = autocast_dtype(x, weight)
         operand = x.to(dtype)
         with borrowed(parameter, weight, deltas, pieces):
             out = no_view(product(operand, weight.to(dtype), None if bias is None else bias.to(dtype), transposed))
-        trains = any(ctx.needs_input_grad[6:])
-        ctx.save_for_backward(operand if trains else None, *pieces)
+        kept: Tensor | None = operand
+        ctx.remake = None
+        if not any(ctx.needs_input_grad[7:]):
+            kept = None
+        elif source is not None:
+            source.remake.users += 1
+            kept, ctx.remake = source.x, source.remake
+        ctx.save_for_backward(kept, *pieces)
         ctx.weight, ctx.parameter, ctx.deltas, ctx.transposed = weight, parameter, deltas, transposed
         ctx.dtype, ctx.x_dtype = dtype, x.dtype
         ctx.bias_dtype = None if bias is None else bias.dtype
@@ -67,6 +75,8 @@ class BorrowedLinear(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         operand, *pieces = ctx.saved_tensors
+        if ctx.remake is not None:
+            operand = ctx.remake.again(operand).to(ctx.dtype)
         grad_x = grad_bias = None
         grad = grad_output.to(ctx.dtype)
         with without_autocast(grad):
@@ -76,9 +86,9 @@ class BorrowedLinear(torch.autograd.Function):
                     grad_x = grad.matmul(matrix.t() if ctx.transposed else matrix).to(ctx.x_dtype)
             if ctx.needs_input_grad[2]:
                 grad_bias = as_rows(grad).sum(0).to(ctx.bias_dtype)
-            needed = ctx.needs_input_grad[6:]
+            needed = ctx.needs_input_grad[7:]
             grad_pieces = product_gradients(grad, operand, ctx.deltas, pieces, needed, ctx.transposed)
-        return grad_x, None, grad_bias, None, None, None, *grad_pieces
+        return grad_x, None, grad_bias, None, None, None, None, *grad_pieces
 
 
 class AddedProduct(torch.autograd.Function):

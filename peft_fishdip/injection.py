@@ -17,6 +17,7 @@ from .config import FishDipConfig
 from .fingerprint import described, differences, fingerprint
 from .guards import put_guards, remove_guards
 from .layer import FishDipEmbedding, FishDipLayer, FishDipLinear
+from .norm_layer import FishDipNorm, is_norm
 from .quantized import backend_of
 from .quantized_layer import FishDipQuantizedLinear
 from .selection import distinct_integers, num_active, random_positions, top_k
@@ -129,7 +130,9 @@ def layer_for(model: nn.Module, module: nn.Module) -> FishDipLayer:
         return FishDipQuantizedLinear(module, backend)
     if isinstance(module, (nn.Linear, Conv1D)):
         return FishDipLinear(module)
-    return FishDipEmbedding(module) if isinstance(module, nn.Embedding) else FishDipLayer(module)
+    if isinstance(module, nn.Embedding):
+        return FishDipEmbedding(module)
+    return FishDipNorm(module) if is_norm(module) else FishDipLayer(module)
 
 
 def wrapped(model: nn.Module, modules: dict[str, nn.Module]) -> dict[str, FishDipLayer]:

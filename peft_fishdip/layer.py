@@ -15,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from .adapter_io import Indices, Summary, Values
 from .functional import BorrowedEmbedding, BorrowedLinear, effective_weight
+from .remade import source_of
 from .state import AdapterState, SparseDelta, TunedParameter, active_pieces
 
 
@@ -226,6 +227,7 @@ class FishDipLinear(FishDipLayer):
             self.tuned["weight"],
             deltas,
             isinstance(base, Conv1D),
+            source_of(x),
             *active_pieces(deltas),
         )
 
