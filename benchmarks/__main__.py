@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
-from .base_model import default_model
 from .comparison import Comparison
 from .data_sets import DATA_SETS, DEFAULT_DATA_SETS
 from .experiment import EXPERIMENTS, folders, load_experiments
+from .pretrained import NANO
 from .problems import Protocol
 from .rates import RATES
 from .report import write_report
@@ -68,7 +68,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--shots", type=int, default=1, help="labelled examples of each")
     add("--episodes", type=int, default=4, help="episodes of a run")
     add("--seeds", nargs="+", type=int, default=[0], help="the first one draws the examples that rates are chosen by")
-    add("--model", help="Hub id or folder of a pretrained encoder-decoder model")
+    add("--model", default=str(NANO), help="Hub id or folder of a pretrained encoder-decoder model; default: nano")
     add("--rates", nargs="+", default=[*map(str, RATES)], help="learning rates to choose from, or: own")
     for name, kind in OVERRIDES.items():
         add(f"--{name.replace('_', '-')}", type=kind, help="of each run; default: what the experiments say")
@@ -105,7 +105,7 @@ def compare(options: argparse.Namespace) -> int:
         output=options.output,
         experiments=load_experiments(options.methods, overrides, roots(options)),
         datasets=datasets(options),
-        base_model=options.model or default_model(options.output),
+        base_model=options.model,
         protocols=protocols,
         seeds=list(dict.fromkeys(options.seeds)),
         rates=rates(options.rates),

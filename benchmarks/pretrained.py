@@ -16,6 +16,9 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 from .experiment import ADAPTER, Experiment, read_adapter_config
 from .settings import SettingsError, one_line
 
+NANO = Path(__file__).parent / "nano"
+"""The model that `benchmarks.pretrain` made: the base where none is named."""
+
 
 def load_model(base_model: str) -> tuple[Any, Any]:
     """The base model in float32 and its tokenizer, from the Hub or a folder.

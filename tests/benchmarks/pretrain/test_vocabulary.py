@@ -7,7 +7,7 @@ from transformers import AutoTokenizer, T5Config
 
 from benchmarks.pretrain.shards import PRINTABLE, learn_vocabulary, load_tokenizer
 from benchmarks.settings import SettingsError
-from benchmarks.vocabulary import EOS, FORMAT_PIECES, PAD, UNK
+from benchmarks.vocabulary import EOS, FORMAT_PIECES, PAD, UNK, train_tokenizer
 
 from .tiny import VOCAB, lines
 
@@ -75,8 +75,6 @@ def test_text_that_spells_a_byte_is_no_byte(loaded):
 
 
 def test_a_tokenizer_of_another_layout_is_refused(tmp_path, tokenizer):
-    from benchmarks.base_model import train_tokenizer
-
     train_tokenizer(lines(100, 3), 400).save_pretrained(tmp_path / "plain")
     with pytest.raises(SettingsError, match="plain: the tokenizer's ids are not laid out"):
         load_tokenizer(tmp_path / "plain")
