@@ -75,8 +75,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--retry-failed", action="store_true", help="do runs that failed again")
     reporting = commands.add_parser("report", help="tables and pictures of the runs that are done")
     reporting.add_argument("--to", type=Path, help="folder of the report; default: that of the results")
-    for command in (comparing, reporting):
-        command.add_argument("--output", type=Path, default=Path("runs"), help="folder of the results (default: runs)")
+    add("--output", type=Path, default=Path("runs"), help="folder of the results (default: runs)")
+    reporting.add_argument(
+        "--output", nargs="+", type=Path, default=[Path("runs")], help="folders of the results (default: runs)"
+    )
     listing = commands.add_parser("list", help="methods, tasks and data sets")
     for command in (comparing, listing):
         command.add_argument("--experiments", type=Path, help="folder with your own experiments, <method>/<name>")
@@ -153,12 +155,16 @@ def rates(words: Sequence[str]) -> list[float]:
 
 
 def report(options: argparse.Namespace) -> int:
-    """Write tables and pictures of all results in the folder."""
-    folder = getattr(options, "to", None) or options.output
+    """Write tables and pictures of all results in the folders."""
+    outputs = options.output if isinstance(options.output, list) else [options.output]
+    folder = getattr(options, "to", None) or outputs[0]
     refuse_file("--to", folder)
-    results = read_results(options.output)
-    if not results:
-        raise SettingsError(f"{options.output} holds no results; run `python -m benchmarks compare` first")
+    results = []
+    for output in outputs:
+        found = read_results(output)
+        if not found:
+            raise SettingsError(f"{output} holds no results; run `python -m benchmarks compare` first")
+        results += found
     paths = write_report(results, folder)
     print((folder / "report.md").read_text(encoding="utf-8"))
     print(f"{len(results)} results: {', '.join(str(path) for path in paths if path.suffix != '.svg')}")

@@ -1,9 +1,11 @@
 """What the tables of a report say."""
 
 import itertools
+import json
 import re
 from statistics import mean, stdev
 
+from benchmarks.__main__ import main
 from benchmarks.report import write_report
 from benchmarks.report.ranks import main_settings, mean_ranks, ordered_methods, ranks
 from benchmarks.report.rows import make_rows
@@ -178,3 +180,20 @@ def test_of_too_many_settings_one_per_data_set_stands_for_all():
     chosen = {setting.dataset: setting.fraction for setting in main_settings(make_rows(results))}
     assert chosen == {"wnut17": 1.0, "conll04": 0.1, "woz2": 1.0}
     assert len(main_settings(make_rows(results[:5]))) == 5
+
+
+def test_the_results_of_several_folders_make_one_report(tmp_path, capsys):
+    for model in ("one", "two"):
+        path = tmp_path / model / "results" / "wnut17" / "fraction-0.1" / "full--adamw--seed0.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(make_result("full/adamw", "wnut17", model=model)), encoding="utf-8")
+    folders = [str(tmp_path / model) for model in ("one", "two")]
+    assert main(["report", "--output", *folders, "--to", str(tmp_path / "report")]) == 0
+    text = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    assert "2 runs" in text
+    assert "in percent; one" in text
+    assert "in percent; two" in text
+    (tmp_path / "none").mkdir()
+    assert main(["report", "--output", folders[0], str(tmp_path / "none"), "--to", str(tmp_path / "other")]) != 0
+    assert "none holds no results" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
