@@ -1,9 +1,12 @@
-"""Which adapters can be summed into one."""
+"""Which adapters can be summed into one, and their sum."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
 
 from .state import AdapterState
 
@@ -41,3 +44,19 @@ def check_combination(
                 f"adapter {adapter!r} targets other parameters than {adapters[0]!r}; only adapters with the same "
                 "targets can be summed into one. To use both at once, activate both: set_adapter([...])."
             )
+
+
+Positioned = Mapping[str, tuple[Tensor, Tensor]]
+"""Per base parameter the positions (int64, ascending) and values (float32) of a delta, as of `FishDipModel.delta`."""
+
+
+def weighted_sum(deltas: Sequence[Positioned], weights: Sequence[float]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Per base parameter the positions of all deltas and the weighted sums there, in the form of the deltas."""
+    sums = {}
+    for name in deltas[0]:
+        positions = torch.cat([delta[name][0] for delta in deltas]).unique()
+        values = torch.zeros(positions.numel())
+        for delta, weight in zip(deltas, weights, strict=True):
+            values.index_add_(0, torch.searchsorted(positions, delta[name][0]), delta[name][1] * weight)
+        sums[name] = (positions, values)
+    return sums

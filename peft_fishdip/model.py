@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .adapter_io import adapter_tensors, install_checked, install_sum, is_vector
 from .carry_over import check_optimizer
-from .combination import check_combination, listed
+from .combination import check_combination, listed, weighted_sum
 from .config import Noted
 from .distributed import agreed, refuse_sharded
 from .examples import MAX_OF_A_SHARE, Collator, padding_collator
@@ -350,24 +350,14 @@ class FishDipModel(BaseTuner):
         Raises:
             ValueError: an unknown or doubled name, other targets, a wrong number of weights or one that is not finite.
         """
-        states = self._states()
-        check_combination(states, adapters, weights, adapter_name, combination_type)
-        first = states[adapters[0]]
+        check_combination(self._states(), adapters, weights, adapter_name, combination_type)
         self.peft_config[adapter_name] = copy.deepcopy(self.peft_config[adapters[0]])
         try:
             self.inject_adapter(self.model, adapter_name)
         except Exception:
             del self.peft_config[adapter_name]
             raise
-        sums = {}
-        deltas = [self.delta(name) for name in adapters]
-        for name in (delta.name for delta in first.deltas):
-            positions = torch.cat([delta[name][0] for delta in deltas]).unique()
-            values = torch.zeros(positions.numel())
-            for delta, weight in zip(deltas, weights, strict=True):
-                values.index_add_(0, torch.searchsorted(positions, delta[name][0]), delta[name][1] * weight)
-            sums[name] = (positions, values)
-        install_sum(self._states()[adapter_name], sums)
+        install_sum(self._states()[adapter_name], weighted_sum([self.delta(name) for name in adapters], weights))
 
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
         """With autocast_adapter_dtype=False the trainable values take the dtype of the base; float32 else."""
