@@ -14,9 +14,6 @@ from .masks import shares
 from .outcome import Trace
 from .settings import TrainingParams
 
-LEAST_OF_A_SHARE = 3
-"""So many examples score the parameters at least, where `num_samples` is a share."""
-
 
 def is_fish_dip(model: Any) -> bool:
     return isinstance(model, PeftModel) and isinstance(model.base_model, FishDipModel)
@@ -36,8 +33,7 @@ def update_mask(
     """Choose anew what is trained, and note what was chosen. Where there are too few examples, all of them count."""
     config = model.base_model.peft_config["default"]
     wanted = config.num_samples
-    least = LEAST_OF_A_SHARE if isinstance(wanted, float) else wanted
-    config.num_samples = len(features) if len(features) < least else wanted
+    config.num_samples = wanted if isinstance(wanted, float) else min(wanted, len(features))
     try:
         update = model.base_model.update_mask(
             features, data_collator=collate, optimizer=optimizer, batch_size=params.eval_batch_size, step=trace.step

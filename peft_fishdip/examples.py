@@ -14,8 +14,8 @@ from .losses import IGNORED, Batch, batch_size
 Collator = Callable[[list[Any]], Mapping[str, Any]]
 
 
-MAX_OF_A_SHARE = 25
-"""Examples that a share of them can come to at most, as in the authors' code (fish_dip.py)."""
+LEAST_OF_A_SHARE, MAX_OF_A_SHARE = 3, 25
+"""Examples that a share of them comes to at least and at most, as in the authors' code (fish_dip.py)."""
 
 
 class Numbered(NamedTuple):
@@ -130,16 +130,18 @@ def padding_collator(pad_token_id: int | None) -> Collator:
 def number_to_pick(num_samples: int | float, count: int) -> int:
     """How many of `count` scored examples give their gradients: see FishDipConfig.num_samples.
 
+    Of fewer examples than the least of a share, all.
+
     Raises:
-        ValueError: there are fewer examples than that.
+        ValueError: there are none, or fewer than the count that is asked for.
     """
-    if isinstance(num_samples, float):
-        wanted = min(max(int(num_samples * count), 3), MAX_OF_A_SHARE)
-        hint = f"num_samples={num_samples} picks at least 3 examples; use an int, such as num_samples={max(count, 1)}"
-    else:
-        wanted, hint = num_samples, f"num_samples={num_samples} asks for {num_samples}; lower it"
     if count == 0:
         raise ValueError("there is no example to score; pass at least one.")
-    if wanted > count:
-        raise ValueError(f"there are {count} examples, too few to pick from: {hint}, or give more examples.")
-    return wanted
+    if isinstance(num_samples, float):
+        return min(max(int(num_samples * count), LEAST_OF_A_SHARE), MAX_OF_A_SHARE, count)
+    if num_samples > count:
+        raise ValueError(
+            f"there are {count} examples, too few to pick from: num_samples={num_samples} asks for {num_samples}; "
+            "lower it, or give more examples."
+        )
+    return num_samples

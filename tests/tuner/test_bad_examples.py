@@ -77,7 +77,6 @@ EMPTY = [*seq2seq_examples(4), {"input_ids": [5, 6], "labels": [-100, -100]}]
 CASES: dict[str, tuple[Any, type[Exception], str]] = {
     "no example": ([], ValueError, "there is no example to score; pass at least one"),
     "no batch": (iter([]), ValueError, "there is no example to score"),
-    "too few": (seq2seq_examples(2), ValueError, r"there are 2 examples, too few .*num_samples=0\.1 picks at least 3"),
     "all labels -100": (EMPTY, ValueError, r"example 4: all labels of the example .* are -100; leave such"),
     "no labels": (
         NO_LABELS,
@@ -109,6 +108,12 @@ def test_examples_that_cannot_be_scored_are_refused(case: str) -> None:
 def test_an_example_without_a_target_is_named_however_examples_are_selected(selection: str) -> None:
     model, optimizer = prepared(sample_selection=selection, num_samples=5)
     assert_refused(model, optimizer, ValueError, "example 4: all labels", EMPTY)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_of_fewer_examples_than_the_least_of_a_share_all_count(count: int) -> None:
+    model, _ = prepared(num_samples=0.1)
+    assert sorted(model.base_model.update_mask(seq2seq_examples(count)).example_ids) == list(range(count))
 
 
 def test_more_samples_than_examples_are_refused() -> None:
