@@ -33,6 +33,8 @@ class FishDipCallback(TrainerCallback, ExportableState):
         loss_fn: see `FishDipModel.update_mask`; not needed for the usual transformers models.
         reuse_training_losses: choose by the losses that training has computed since the last update, instead of
             scanning all examples; for large sets. The first update scans FIRST_LOOK examples, drawn by the seed.
+        adapter_name: whose mask to update; the active adapter if not given. Needed where several are active, as when
+            one is trained on top of another.
 
     Attributes:
         updates: the records of all updates of this process, oldest first.
@@ -45,11 +47,13 @@ class FishDipCallback(TrainerCallback, ExportableState):
         loss_fn: LossFn | None = None,
         *,
         reuse_training_losses: bool = False,
+        adapter_name: str | None = None,
     ) -> None:
         self.dataset = dataset
         self.data_collator = data_collator
         self.loss_fn = loss_fn
         self.reuse_training_losses = reuse_training_losses
+        self.adapter_name = adapter_name
         self.given = [name for name in ("dataset", "data_collator", "loss_fn") if getattr(self, name) is not None]
         self.updates: list[MaskUpdate] = []
         self._figures: dict[str, float] = {}
@@ -62,8 +66,9 @@ class FishDipCallback(TrainerCallback, ExportableState):
         """Find the tuner; after a resume, restore which entries of the loaded adapter are active.
 
         Raises:
-            ValueError: there is no Fish-Dip adapter; it is one that the Trainer cannot load at the end, as it is told
-                to; or the Trainer has made this callback anew, without what the first one was given.
+            ValueError: there is no Fish-Dip adapter, or several are active and none is named; it is one that the
+                Trainer cannot load at the end, as it is told to; or the Trainer has made this callback anew, without
+                what the first one was given.
         """
         lost = [name for name in self.given if getattr(self, name) is None]
         if lost:
@@ -72,13 +77,14 @@ class FishDipCallback(TrainerCallback, ExportableState):
                 f"{' and '.join(lost)} that the first one was given; leave it False: this callback restores itself."
             )
         self._tuner = tuner_of(kwargs["model"])
+        self._tuner._state(self.adapter_name)
         if args.load_best_model_at_end and isinstance(kwargs["model"], PreTrainedModel):
             raise ValueError(
                 "load_best_model_at_end: the Trainer can save the adapter of a model.add_adapter(...), but not load it "
                 "again; train get_peft_model(model, FishDipConfig(...)), or load the best checkpoint yourself."
             )
         if self.reuse_training_losses:
-            self._recent = self._tuner.recent_examples(self.loss_fn)
+            self._recent = self._tuner.recent_examples(self.loss_fn, self.adapter_name)
         saved: Any = state.stateful_callbacks
         loaded = saved.get(type(self).__name__) if isinstance(saved, dict) else None
         if state.global_step > 0 and isinstance(loaded, dict) and "attributes" in loaded:
@@ -88,16 +94,18 @@ class FishDipCallback(TrainerCallback, ExportableState):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         tuner = self._tuner or tuner_of(kwargs["model"])
-        if not due(state.global_step, tuner._state(None).config.update_interval):
+        config = tuner._state(self.adapter_name).config
+        if not due(state.global_step, config.update_interval):
             return
         loader = kwargs["train_dataloader"]
         update = tuner.update_mask(
-            self._examples(loader, tuner._state(None).config.seed),
+            self._examples(loader, config.seed),
             data_collator=self.data_collator or loader.collate_fn,
             optimizer=kwargs["optimizer"],
             batch_size=args.per_device_eval_batch_size,
             loss_fn=self.loss_fn,
             step=state.global_step,
+            adapter_name=self.adapter_name,
         )
         self.updates.append(update)
         self._figures = update.figures()
@@ -154,14 +162,16 @@ class FishDipCallback(TrainerCallback, ExportableState):
         config, and so without the counts that split active from frozen entries."""
         if self._tuner is None:
             return {"args": {}, "attributes": {}}
-        adapter = self._tuner._state(None)
+        adapter = self._tuner._state(self.adapter_name)
         attributes = {"counts": adapter.counts, "num_updates": adapter.num_updates, "given": self.given}
-        return {"args": {}, "attributes": attributes}
+        own = {"reuse_training_losses": self.reuse_training_losses, "adapter_name": self.adapter_name}
+        return {"args": own, "attributes": attributes}
 
     def _restore(self, attributes: dict[str, Any]) -> None:
         if self._tuner is None or not attributes.get("counts"):
             return
-        self._tuner._state(None).split_again(checked_counts(attributes["counts"]), int(attributes["num_updates"]))
+        adapter = self._tuner._state(self.adapter_name)
+        adapter.split_again(checked_counts(attributes["counts"]), int(attributes["num_updates"]))
 
 
 def due(step: int, update_interval: int | None) -> bool:

@@ -247,9 +247,15 @@ class FishDipModel(BaseTuner):
         """Put an adapter into the model; see BaseTuner.
 
         Raises:
-            ValueError: the adapter exists, K would be 0, a parameter cannot be tuned, or the config has counts, or with
-                `strict` a fingerprint, that belong to another model. The model is as it was then.
+            ValueError: the adapter exists, or cannot have this name, K would be 0, a parameter cannot be tuned, or the
+                config has counts, or with `strict` a fingerprint, that belong to another model. The model is as it was
+                then.
         """
+        if not adapter_name or "." in adapter_name or hasattr(nn.ModuleDict, adapter_name):
+            raise ValueError(
+                f"adapter_name={adapter_name!r} cannot be a key of torch.nn.ModuleDict, where adapters are kept: it is "
+                "empty, has a dot, or is the name of a method there; choose another."
+            )
         before = self._states_of(model).get(adapter_name)
         if before is not None and before.waiting:
             take_out(model, adapter_name)  # its file could not be read; this is the next try

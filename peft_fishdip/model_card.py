@@ -86,7 +86,7 @@ def card_section(config: FishDipConfig, noted: Noted, model: Mapping[str, str] |
         "## Fish-Dip adapter\n\nA sparse delta to the base model, trained by "
         "[Fish-Dip](https://aclanthology.org/2023.emnlp-main.433) with `peft_fishdip`: only the entries that mattered "
         f"most for the worst training examples were changed.\n\n| | |\n|---|---|\n{table}\n\n"
-        f"```python\n{loading(config, model)}\n```"
+        f"```python\n{loading(config, noted, model)}\n```"
     )
 
 
@@ -96,9 +96,12 @@ def planned(config: FishDipConfig) -> str:
     return f"one every {config.update_interval:,} optimizer steps"
 
 
-def loading(config: FishDipConfig, model: Mapping[str, str] | None) -> str:
-    """Code that loads the adapter."""
-    name = config.base_model_name_or_path or "path/to/the/base/model"
+def loading(config: FishDipConfig, noted: Noted, model: Mapping[str, str] | None) -> str:
+    """Code that loads the adapter, onto a base of the dtype that it was trained on."""
+    arguments = f'"{config.base_model_name_or_path or "path/to/the/base/model"}"'
+    dtypes = {line.split()[0] for line in noted.base_fingerprint.values()}
+    if len(dtypes) == 1 and noted.base_fingerprint.keys() == noted.counts.keys():
+        arguments += f', dtype="{dtypes.pop()}"'
     lines = ["import peft_fishdip  # makes the method known to PEFT", "from peft import PeftModel"]
     auto = AUTO_CLASSES.get(str(getattr(config.task_type, "value", config.task_type)))
     if auto:
@@ -108,7 +111,7 @@ def loading(config: FishDipConfig, model: Mapping[str, str] | None) -> str:
     else:
         library = class_name = ""
     if class_name:
-        lines += [f"from {library} import {class_name}", "", f'base = {class_name}.from_pretrained("{name}")']
+        lines += [f"from {library} import {class_name}", "", f"base = {class_name}.from_pretrained({arguments})"]
     else:
         lines += ["", "base = ...  # the model that the adapter was trained on"]
     lines.append(

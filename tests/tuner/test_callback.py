@@ -14,7 +14,7 @@ from peft import PeftModel
 from torch.utils.data import Dataset, IterableDataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from peft_fishdip import FishDipCallback
+from peft_fishdip import FishDipCallback, FishDipConfig
 
 from .models import (
     bert_classifier,
@@ -238,6 +238,37 @@ def test_a_stream_asks_for_a_dataset_and_works_with_one(stream: Any, tmp_path: P
     runner, _ = trainer(tmp_path, tuned(bert_classifier()), callback, examples=stream(), max_steps=1)
     runner.train()
     assert len(callback.updates) == 1
+
+
+def test_one_of_several_active_adapters_is_trained_on_top_of_the_others(tmp_path: Path) -> None:
+    model = tuned(bert_classifier(), init_weights=False)
+    model.add_adapter("second", FishDipConfig(density=0.02, update_interval=3))
+    model.base_model.set_adapter(["default", "second"])
+    model.base_model.set_requires_grad("default", False)
+    runner, _ = trainer(tmp_path, model, FishDipCallback())
+    runner.remove_callback(Recorder)
+    with pytest.raises(ValueError, match="the active adapters are 'default', 'second'; name the one you mean"):
+        runner.train()
+
+    below = model.base_model.mask("default"), model.base_model.delta("default")
+    callback = FishDipCallback(adapter_name="second")
+    runner, _ = trainer(tmp_path, model, callback, save_strategy="steps", save_steps=2)
+    runner.remove_callback(Recorder)
+    runner.train()
+    assert same((model.base_model.mask("default"), model.base_model.delta("default")), below)
+    assert [update.step for update in callback.updates] == [0, 3]
+    second = model.base_model._state("second")
+    assert second.num_updates == 2
+    assert second.flat.abs().sum() > 0
+
+
+def test_a_callback_that_the_trainer_makes_anew_does_as_the_first_one() -> None:
+    model = tuned(bert_classifier())
+    callback = FishDipCallback(reuse_training_losses=True, adapter_name="default")
+    callback._tuner = model.base_model
+    anew = FishDipCallback.from_state(callback.state())
+    assert anew.reuse_training_losses
+    assert anew.adapter_name == "default"
 
 
 def test_a_model_without_an_adapter_is_refused(tmp_path: Path) -> None:

@@ -135,6 +135,22 @@ def test_mixed_models_are_refused_and_leave_the_base_alone(tmp_path: Path) -> No
 # ----- tying and resizing -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", ["rate-0.1", "half"])
+def test_a_name_that_no_adapter_can_have_is_refused_before_anything_changes(name: str) -> None:
+    base = tied_t5()
+    before = snapshot(base)
+    model = tuned(base, init_weights=False)
+    with pytest.raises(ValueError, match=f"adapter_name='{name}' cannot be a key .* choose another"):
+        model.add_adapter(name, FishDipConfig(density=0.05))
+    with pytest.raises(ValueError, match=f"adapter_name='{name}' cannot be"):
+        model.base_model.add_weighted_adapter(["default"], [1.0], name)
+    assert list(model.peft_config) == ["default"]
+    assert_base_is(model, before)
+    assert all(
+        list(tuned.deltas) == ["default"] for layer in model.base_model._layers() for tuned in layer.tuned.values()
+    )
+
+
 @pytest.mark.parametrize("merged", [False, True])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_tying_anew_changes_nothing(family: str, merged: bool) -> None:

@@ -184,10 +184,11 @@ def test_the_card_tells_what_the_adapter_is(tmp_path: Path) -> None:
     assert "base_model:" in card.split("---")[1]
 
 
-def test_the_code_on_the_card_loads_the_adapter(tmp_path: Path) -> None:
-    bert_classifier().save_pretrained(tmp_path / "base")
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
+def test_the_code_on_the_card_loads_the_adapter(stored: torch.dtype, tmp_path: Path) -> None:
+    bert_classifier().to(stored).save_pretrained(tmp_path / "base")
     for task in (None, "SEQ_CLS"):
-        base = type(bert_classifier()).from_pretrained(tmp_path / "base")
+        base = type(bert_classifier()).from_pretrained(tmp_path / "base", dtype=torch.float32)
         model = scored(base, classifier_examples, task_type=task)
         model.save_pretrained(str(tmp_path / "adapter"))
         card = (tmp_path / "adapter" / "README.md").read_text()
