@@ -275,14 +275,18 @@ def features(module: nn.Module) -> tuple[int | None, int | None]:
 
 def is_plain(module: Any, kinds: tuple[type[nn.Module], ...]) -> bool:
     """Whether calling `module` means just its class's own product of input and weight."""
-    hooked = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     return (
         not torch.compiler.is_compiling()
-        and not hooked
-        and "forward" not in module.__dict__
+        and calls_only_itself(module)
         and any(isinstance(module, kind) and type(module).forward is kind.forward for kind in kinds)
         and module.weight.is_contiguous()
     )
+
+
+def calls_only_itself(module: nn.Module) -> bool:
+    """Whether nothing comes between a call of the module and its class's own forward."""
+    hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    return not hooks and "forward" not in module.__dict__
 
 
 def owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:

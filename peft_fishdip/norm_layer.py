@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from .functional import Deltas, piece_gradient
-from .layer import FishDipLayer, standing_in
+from .layer import FishDipLayer, calls_only_itself, standing_in
 from .remade import Remake, remember
 from .state import active_pieces
 
@@ -80,9 +80,3 @@ def is_norm(module: nn.Module) -> bool:
     known = isinstance(module, (nn.LayerNorm, nn.RMSNorm)) or type(module).__name__.endswith(("RMSNorm", "LayerNorm"))
     plain = all(p is None or p.dim() == 1 for p in module._parameters.values())
     return known and plain and not list(module.children()) and not list(module.buffers())
-
-
-def calls_only_itself(module: nn.Module) -> bool:
-    """Whether nothing comes between a call of the module and its class's own forward."""
-    hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    return not hooks and "forward" not in module.__dict__

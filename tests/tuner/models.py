@@ -93,23 +93,24 @@ def gpt2() -> GPT2LMHeadModel:
     return GPT2LMHeadModel(config).eval()
 
 
-def llama() -> LlamaForCausalLM:
+def llama(**overrides: Any) -> LlamaForCausalLM:
     """A decoder-only LM with RMSNorm, grouped queries and an output of its own."""
     torch.manual_seed(4)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=WIDTH,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=32,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=1,
-        initializer_range=0.2,
-    )
-    return LlamaForCausalLM(config).eval()
+    settings = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": WIDTH,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 32,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 1,
+        "initializer_range": 0.2,
+        **overrides,
+    }
+    return LlamaForCausalLM(LlamaConfig(**settings)).eval()
 
 
 class Convolutions(nn.Module):

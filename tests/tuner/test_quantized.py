@@ -17,8 +17,6 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     BitsAndBytesConfig,
-    LlamaConfig,
-    LlamaForCausalLM,
     TorchAoConfig,
     Trainer,
     TrainingArguments,
@@ -32,6 +30,7 @@ from .models import (
     VOCABULARY,
     flat_of,
     ignoring_unscored_mask,
+    llama,
     lm_examples,
     padded,
     randomise,
@@ -51,7 +50,6 @@ KINDS: dict[str, Any] = {
     ),
     "torchao": lambda: TorchAoConfig(quantization.Int8WeightOnlyConfig()),
 }
-LINEAR = ["8bit", "nf4", "torchao"]
 WEIGHT_ONLY = ["nf4", "torchao"]
 """Whose products are those of the dequantised weights; LLM.int8() rounds the activations too."""
 EXAMPLES = lm_examples(8)
@@ -68,23 +66,8 @@ def quiet() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A decoder and an encoder-decoder wide enough to be quantised in blocks, as files."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=32,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=1,
-        attention_bias=True,
-        initializer_range=0.2,
-    )
     folder = tmp_path_factory.mktemp("bases")
-    LlamaForCausalLM(config).save_pretrained(folder / "llama")
+    llama(hidden_size=64, intermediate_size=96, attention_bias=True).save_pretrained(folder / "llama")
     tied_t5(d_model=64, d_kv=32, d_ff=96).save_pretrained(folder / "t5")
     return {name: folder / name for name in ("llama", "t5")}
 
@@ -431,8 +414,8 @@ def test_a_packed_weight_of_another_kind_is_refused(saved: dict[str, Path]) -> N
     assert type(base[0]) is bitsandbytes.nn.Embedding4bit
 
 
-def test_importance_of_packed_weights_needs_no_copy_of_the_model(saved: dict[str, Path]) -> None:
-    """Scoring leaves the packed weights as they are: same objects, no gradients."""
+def test_scoring_leaves_packed_weights_as_they_are(saved: dict[str, Path]) -> None:
+    """Same objects, no gradients."""
     model = tuned(quantised(saved["llama"], "nf4"), density=0.05, num_samples=2)
     weights = {name: (id(p), p.requires_grad) for name, p in model.named_parameters() if ".fishdip_" not in name}
     model.base_model.update_mask(EXAMPLES, loss_fn=default_loss_fn(model.base_model.model, "sum"))
