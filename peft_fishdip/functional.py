@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .gradients import matrix_gradient, row_gradient
+from .gradients import matrix_gradient, quick, row_gradient
 from .remade import Source
 from .state import SparseDelta, TunedParameter, active_pieces, at_least_float, write
 
@@ -78,14 +78,15 @@ class BorrowedLinear(torch.autograd.Function):
         if ctx.remake is not None:
             operand = ctx.remake.again(operand).to(ctx.dtype)
         grad_x = grad_bias = None
-        grad = grad_output.to(ctx.dtype)
+        grad = as_rows(grad_output.to(ctx.dtype))
         with without_autocast(grad):
             if ctx.needs_input_grad[0]:
                 with borrowed(ctx.parameter, ctx.weight, ctx.deltas, pieces):
                     matrix = ctx.weight.to(ctx.dtype)
-                    grad_x = grad.matmul(matrix.t() if ctx.transposed else matrix).to(ctx.x_dtype)
+                    rows = quick(grad).matmul(quick(matrix.t() if ctx.transposed else matrix))
+                grad_x = rows.to(ctx.x_dtype).view(*grad_output.shape[:-1], rows.shape[-1])
             if ctx.needs_input_grad[2]:
-                grad_bias = as_rows(grad).sum(0).to(ctx.bias_dtype)
+                grad_bias = grad.sum(0).to(ctx.bias_dtype)
             needed = ctx.needs_input_grad[7:]
             grad_pieces = product_gradients(grad, operand, ctx.deltas, pieces, needed, ctx.transposed)
         return grad_x, None, grad_bias, None, None, None, None, *grad_pieces
@@ -110,7 +111,8 @@ class AddedProduct(torch.autograd.Function):
         grad, grad_x = grad_output.to(ctx.dtype), None
         with without_autocast(grad):
             if ctx.needs_input_grad[0]:
-                grad_x = grad.matmul(ctx.parameter.dense_delta(ctx.deltas, pieces, ctx.dtype)).to(ctx.x_dtype)
+                delta = ctx.parameter.dense_delta(ctx.deltas, pieces, ctx.dtype)
+                grad_x = quick(grad).matmul(quick(delta)).to(ctx.x_dtype)
             grad_pieces = product_gradients(grad, operand, ctx.deltas, pieces, ctx.needs_input_grad[3:])
         return grad_x, None, None, *grad_pieces
 

@@ -7,15 +7,14 @@ the number of tokens, by costs that were measured.
 
 from __future__ import annotations
 
-import threading
 import warnings
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import Variable
 
 from .state import SparseDelta
+from .transpose import shared_transpose, transpose
 
 
 class Costs(NamedTuple):
@@ -25,9 +24,11 @@ class Costs(NamedTuple):
     """Of a multiplication and addition in a matrix product."""
     dot: float = 0.18
     """Of one in a dot product per active entry."""
-    move: float = 1.9
-    """Of an element that is transposed or gathered."""
-    pick: float = 4.7
+    move: float = 0.9
+    """Of an element that is transposed."""
+    gather: float = 0.8
+    """Of an element of a gathered column."""
+    pick: float = 4.0
     """Of an active entry that is read out of a product."""
 
 
@@ -53,18 +54,18 @@ class Pattern:
 
     @property
     def compact(self) -> bool:
-        """Whether it pays to gather the rows that have active entries instead of transposing all."""
-        return 2 * self.rows.numel() <= self.shape[0]
+        """Whether it pays to gather the rows that have active entries before they are transposed."""
+        return self.rows.numel() * (COSTS.gather + COSTS.move) <= self.shape[0] * COSTS.move
 
     def cheapest(self, tokens: int, costs: Costs = COSTS) -> str:
         """ "dense", "sampled" or "subset", whichever costs least with so many tokens."""
         rows, columns = self.shape
         active, some_rows, some_columns = self.active.numel(), self.rows.numel(), self.columns.numel()
-        moved = (some_rows if self.compact else rows) + columns
+        move_rows = some_rows * (costs.gather + costs.move) if self.compact else rows * costs.move
         prices = {
             "dense": tokens * rows * columns * costs.multiply + active * costs.pick,
-            "sampled": tokens * (moved * costs.move + active * costs.dot),
-            "subset": tokens * (some_rows + some_columns) * costs.move
+            "sampled": tokens * (move_rows + columns * costs.move + active * costs.dot),
+            "subset": tokens * (some_rows + some_columns) * costs.gather
             + tokens * some_rows * some_columns * costs.multiply
             + active * costs.pick,
         }
@@ -109,6 +110,16 @@ def pattern_of(delta: SparseDelta) -> Pattern:
     return pattern
 
 
+HALVES_ARE_SLOW = torch.backends.cpu.get_cpu_capability() == "AVX2"
+"""Whether this processor lacks units for products in half precision, which then take up to 200 times as long."""
+
+
+def quick(tensor: Tensor) -> Tensor:
+    """The tensor in a dtype that its device multiplies quickly: itself, or in float32."""
+    slow = HALVES_ARE_SLOW and tensor.is_cpu and tensor.dtype in (torch.bfloat16, torch.float16)
+    return tensor.float() if slow else tensor
+
+
 def matrix_gradient(left: Tensor, right: Tensor, delta: SparseDelta) -> Tensor:
     """Entries of `left.T @ right` at the active positions, by the cheapest way.
 
@@ -123,7 +134,7 @@ def matrix_gradient(left: Tensor, right: Tensor, delta: SparseDelta) -> Tensor:
         return left.new_empty(0)
     if left.device.type != "cpu" or left.dtype == torch.float64:
         return dense_gradient(left, right, delta)  # whose speed there is not known here
-    return BACKENDS[pattern_of(delta).cheapest(left.shape[0])](left, right, delta)
+    return BACKENDS[pattern_of(delta).cheapest(left.shape[0])](quick(left), quick(right), delta)
 
 
 def dense_gradient(left: Tensor, right: Tensor, delta: SparseDelta) -> Tensor:
@@ -135,8 +146,8 @@ def sampled_gradient(left: Tensor, right: Tensor, delta: SparseDelta) -> Tensor:
     """[`matrix_gradient`] by one dot product of `tokens` terms for each active position; float32."""
     pattern = pattern_of(delta)
     # the kernel reads rows of its first and columns of its second operand: both lie contiguous this way
-    rows = left.t().index_select(0, pattern.rows) if pattern.compact else left.t().contiguous()
-    return torch.sparse.sampled_addmm(pattern.sparse(), rows.float(), transposed(right).t(), beta=0.0).values()
+    rows = transpose((left.index_select(1, pattern.rows) if pattern.compact else left).float())
+    return torch.sparse.sampled_addmm(pattern.sparse(), rows, shared_transpose(right).t(), beta=0.0).values()
 
 
 def subset_gradient(left: Tensor, right: Tensor, delta: SparseDelta) -> Tensor:
@@ -147,45 +158,6 @@ def subset_gradient(left: Tensor, right: Tensor, delta: SparseDelta) -> Tensor:
 
 
 BACKENDS = {"dense": dense_gradient, "sampled": sampled_gradient, "subset": subset_gradient}
-
-
-class LastTransposed:
-    """The matrix that was transposed last: the query, key and value layers of an attention have the same input."""
-
-    def __init__(self) -> None:
-        self.source: Tensor | None = None
-        self.version = 0
-        self.result: Tensor | None = None
-
-    def of(self, matrix: Tensor) -> Tensor:
-        source = self.source
-        if torch._C._current_graph_task_id() == -1:  # not in a backward pass
-            return matrix.t().contiguous().float()
-        if (
-            source is None
-            or self.result is None
-            or source.data_ptr() != matrix.data_ptr()
-            or (source.shape, source.stride(), source.dtype) != (matrix.shape, matrix.stride(), matrix.dtype)
-            or self.version != matrix._version
-        ):
-            self.result = matrix.t().contiguous().float()
-            self.source, self.version = matrix, matrix._version  # held, so that its memory is not another's
-            Variable._execution_engine.queue_callback(self.forget)  # at the end of this backward pass
-        return self.result
-
-    def forget(self) -> None:
-        self.source = self.result = None
-
-
-_last = threading.local()
-
-
-def transposed(matrix: Tensor) -> Tensor:
-    """The transpose as a contiguous float32 matrix; that of the last one in this backward pass is kept."""
-    if not hasattr(_last, "slot"):
-        _last.slot = LastTransposed()
-    slot: LastTransposed = _last.slot
-    return slot.of(matrix)
 
 
 def row_gradient(rows: Tensor, dense: Tensor, delta: SparseDelta) -> Tensor:

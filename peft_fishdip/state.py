@@ -395,7 +395,7 @@ def read(tensor: Tensor, positions: Tensor) -> Tensor:
 def write(tensor: Tensor, positions: Tensor, values: Tensor) -> None:
     """Set the entries at flat positions in place, whatever the tensor's strides."""
     if tensor.is_contiguous():
-        tensor.view(-1).index_copy_(0, positions, values)
+        tensor.view(-1).scatter_(0, positions, values)
     else:
         tensor[torch.unravel_index(positions, tensor.shape)] = values
 

@@ -20,6 +20,7 @@ from ..settings import SettingsError
 from .calibrate import table
 from .child import answer
 from .decode import measure_decode
+from .largest import measure_largest
 from .machine import describe
 from .memory import measure_memory, memory_of
 from .options import make_parser, settings_of
@@ -35,6 +36,7 @@ PARTS: dict[str, Callable[[Settings], dict[str, Any]]] = {
     "update": measure_update,
     "decode": measure_decode,
     "scale": measure_scale,
+    "largest": measure_largest,
 }
 TASKS: dict[str, Callable[..., dict[str, Any]]] = {"memory": memory_of, "scale": scale_of}
 """What child processes do."""

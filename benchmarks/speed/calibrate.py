@@ -8,6 +8,7 @@ from statistics import median
 import torch
 
 from peft_fishdip.gradients import COSTS, Costs
+from peft_fishdip.transpose import transpose
 
 from .clock import seconds
 
@@ -40,7 +41,8 @@ def costs_of(rows: int, columns: int, tokens: int) -> Costs:
             check_invariants=False,
         )
     product = left.t() @ right
-    tall, wide = left.t().contiguous(), right.t().contiguous()
+    tall, wide = transpose(left), transpose(right)
+    some = torch.arange(0, rows, 3)
 
     def least(work: object, operations: int) -> float:
         assert callable(work)
@@ -50,7 +52,8 @@ def costs_of(rows: int, columns: int, tokens: int) -> Costs:
     return Costs(
         multiply=least(lambda: left.t() @ right, tokens * rows * columns),
         dot=least(lambda: torch.sparse.sampled_addmm(pattern, tall, wide.t(), beta=0.0).values(), tokens * count),
-        move=least(lambda: (left.t().contiguous(), right.t().contiguous()), tokens * (rows + columns)),
+        move=least(lambda: (transpose(left), transpose(right)), tokens * (rows + columns)),
+        gather=least(lambda: left.index_select(1, some), tokens * some.numel()),
         pick=least(lambda: product.view(-1).index_select(0, active), count),
     )
 

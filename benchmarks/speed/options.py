@@ -18,6 +18,7 @@ COMMANDS = {
     "update": "mask updates by part, their share of training, selection and Fisher information alone",
     "decode": "greedy decoding, saving and loading",
     "scale": "steps and updates by size of the model",
+    "largest": "whether the largest model can be trained here, and its memory",
     "all": "all of these, then the report",
 }
 
@@ -25,7 +26,7 @@ COMMANDS = {
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description="What Fish-Dip costs.")
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="{steps,memory,update,decode,scale,all,report,calibrate}"
+        dest="command", required=True, metavar="{steps,memory,update,decode,scale,largest,all,report,calibrate}"
     )
     for name, text in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=f"Measures {text}.")
@@ -91,7 +92,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
     settings = Settings.from_dict({**PRESETS[options.preset], **given})
     for text in (*settings.contestants, *settings.scale_contestants):
         Spec.parse(text)
-    for text in settings.geometries:
+    for text in (*settings.geometries, settings.largest):
         geometry, _, dtype = text.partition(":")
         if geometry not in GEOMETRIES or (dtype and dtype not in DTYPES):
             raise SettingsError(

@@ -11,10 +11,19 @@ from ..report.markdown import markdown
 from ..settings import SettingsError, read_json
 from .machine import in_words
 from .pictures import make_pictures
-from .tables import decode_table, file_table, memory_table, scale_tables, step_table, target_table, update_tables
+from .tables import (
+    decode_table,
+    file_table,
+    largest_table,
+    memory_table,
+    scale_tables,
+    step_table,
+    target_table,
+    update_tables,
+)
 from .targets import Results
 
-PART_NAMES = ("steps", "memory", "update", "decode", "scale")
+PART_NAMES = ("steps", "memory", "update", "decode", "scale", "largest")
 
 
 def read_parts(folder: Path) -> dict[str, Any]:
@@ -61,6 +70,8 @@ def tables_of(name: str, part: Mapping[str, Any]) -> tuple[Table, ...]:
         return (memory_table(part),)
     if name == "decode":
         return decode_table(part["decode"]), file_table(part["files"])
+    if name == "largest":
+        return (largest_table(part["size"]),)
     return tuple(update_tables(part) if name == "update" else scale_tables(part))
 
 

@@ -97,15 +97,18 @@ class Settings:
     decode_batch: int = option(1, "decode", "sentences decoded at once")
 
     geometries: tuple[str, ...] = option(
-        ("nano", "small", "base", "large:bfloat16"), "scale", "sizes, each with :DTYPE if another than --dtype"
+        ("nano", "small", "base", "large"), "scale", "sizes, each with :DTYPE if another than --dtype"
     )
     scale_contestants: tuple[str, ...] = option(
         ("frozen", "fishdip-uniform@0.01", "lora", "full"), "scale", "contestants at every size"
     )
-    scale_examples: int = option(50, "scale", "examples of the mask updates")
+    scale_examples: int = option(20, "scale", "examples of the mask updates")
     linear_from: int = option(
         50_000_000, "scale", "parameters of a model that is big enough to be compared with larger ones"
     )
+
+    largest: str = option("large:bfloat16", "largest", "size of the model that has to fit, with :DTYPE")
+    largest_tokens: int = option(32, "largest", "tokens of its one source and of its target")
 
     def __post_init__(self) -> None:
         for name, known in (("dtype", DTYPES), ("lifetime", LIFETIMES)):

@@ -217,5 +217,20 @@ def scale_tables(part: Mapping[str, Any]) -> Iterator[Table]:
         yield step_table(size["steps"], f"Training steps: {size_name(size)}")
 
 
+def largest_table(size: Mapping[str, Any]) -> Table:
+    """Of one size, or why there are no figures."""
+    header = ("model", "peak, GB", "of which weights, GB", "step, s", "update, s")
+    if "steps" not in size:
+        return Table(
+            "Fish-Dip on the largest model",
+            header,
+            (),
+            (f"{size_name(size)}: {size.get('skipped') or size.get('error')}",),
+        )
+    cost = costs(size)
+    figures = (size["update"]["most_bytes"] / 1e9, size["weights"] / 1e9, cost.get("step"), cost["update"])
+    return Table("Fish-Dip on the largest model", header, ((Cell(size_name(size)), *map(number, figures)),))
+
+
 def yes(value: bool) -> str:
     return "yes" if value else "no"

@@ -162,10 +162,13 @@ def scale(results: Results) -> Iterator[Finding]:
         yield Finding(figure, "0.90 to 1.10 x", [ratio], 1.10, 0.90)
     if not sizes:
         yield Finding("cost per parameter to the smallest model's", "0.90 to 1.10 x")
-    large = [size for size in sizes if size["geometry"] == "large" and size["dtype"] == "bfloat16"]
-    if not on_gpu(results):
-        most = [size["update"]["most_bytes"] / GIGABYTE for size in large]
-        yield Finding("770 M in bfloat16: steps and updates", "at most 24 GB", most, 24.0)
+
+
+def largest(results: Results) -> Iterator[Finding]:
+    size = results.get("largest", {}).get("size", {})
+    most = [size["update"]["most_bytes"] / GIGABYTE] if "update" in size else []
+    what = size_name(size) if size else "large, bfloat16"
+    yield Finding(f"{what}: memory of steps and updates", "at most 24 GB", most, 24.0)
 
 
 def measured_sizes(part: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -199,4 +202,4 @@ def linearity(part: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
                 yield f"{what} per parameter, {size_name(size)}, to {size_name(base)}", ratio
 
 
-RULES: tuple[Callable[[Results], Iterator[Finding]], ...] = (step, memory, decode, update, scale)
+RULES: tuple[Callable[[Results], Iterator[Finding]], ...] = (step, memory, decode, update, scale, largest)

@@ -18,6 +18,7 @@ from benchmarks.speed.contestants import Workbench
 from benchmarks.speed.data import collate, make_examples
 from benchmarks.speed.fisher import differences, squared_gradients
 from benchmarks.speed.geometry import count_parameters, multiply_adds
+from benchmarks.speed.largest import measure_largest
 from benchmarks.speed.lifetime import choose_lifetime
 from benchmarks.speed.options import make_parser, settings_of
 from benchmarks.speed.patterns import make_positions, shared_out
@@ -29,8 +30,8 @@ from benchmarks.speed.selection import cat_and_topk, measure_selection
 from benchmarks.speed.settings import PRESETS, Settings
 from benchmarks.speed.spec import Spec, specs_of
 from benchmarks.speed.steps import measure_steps
-from benchmarks.speed.tables import memory_table, scale_tables
-from benchmarks.speed.targets import Finding, findings, linearity
+from benchmarks.speed.tables import largest_table, memory_table, scale_tables
+from benchmarks.speed.targets import Finding, findings, largest, linearity
 from peft_fishdip import FishDipConfig
 
 TINY = ["--geometry", "tiny", "--batch", "2", "--source", "6", "--target", "5", "--rounds", "2", "--warmup", "1"]
@@ -382,6 +383,21 @@ def test_steps_and_updates_of_a_size():
     assert [picture.name for picture in by_size(part)] == ["cost-by-size-bfloat16"]
 
 
+def test_the_largest_model_is_trained_in_a_process_of_its_own():
+    words = ["--largest", "tiny:bfloat16", "--largest-tokens", "4", "--threads", "1"]
+    size = measure_largest(settings(*words))["size"]
+    assert list(size["steps"]["contestants"]) == ["fishdip-uniform@0.01"]
+    assert size["update"]["examples"] == 3
+    (finding,) = largest({"largest": {"size": size}})
+    assert finding.values == [size["update"]["most_bytes"] / 1e9]
+    assert finding.verdict == "met"
+    assert largest_table(size).lines[0][0].text == "tiny, 0.0363 M, bfloat16"
+    too_big = {"geometry": "3b", "dtype": "float32", "parameters": 3e9, "skipped": "needs much"}
+    assert "needs much" in largest_table(too_big).notes[0]
+    (finding,) = largest({"largest": {"size": too_big}})
+    assert finding.verdict == "not measured"
+
+
 def test_linearity_is_cost_per_parameter_to_the_smallest_that_is_big_enough():
     def size(parameters, step, update):
         contestants = {"fishdip-uniform@0.01": {"seconds": [step] * 3, "error": ""}}
@@ -417,7 +433,7 @@ def test_verdicts_tell_by_how_much_a_target_is_missed():
 def test_targets_that_were_not_measured_are_listed(measured):
     found = {x.target: x.verdict for x in findings({"steps": read(measured, "steps")})}
     assert found["memory peak of steps, uniform mask, to lora"] == "not measured"
-    assert found["770 M in bfloat16: steps and updates"] == "not measured"
+    assert found["large, bfloat16: memory of steps and updates"] == "not measured"
 
 
 def test_an_adapter_gives_its_mask(bench, tmp_path):
@@ -463,6 +479,7 @@ def test_every_option_is_documented(capsys):
         (["steps", "--contestants", "lora@0.1"], "contestant 'lora@0.1' is unknown"),
         (["steps", "--contestants", "shira@x"], "contestant 'shira@x' is unknown"),
         (["scale", "--geometries", "tiny:int8"], "geometry 'tiny:int8' is unknown"),
+        (["largest", "--largest", "giant"], "geometry 'giant' is unknown"),
         (["steps", "--device", "toaster"], "device='toaster' cannot be used"),
         (["steps", *TINY, "--model", "no-folder"], "model='no-folder' cannot be read"),
         (["steps", *TINY, "--adapter", "no-folder"], "adapter='no-folder' is none of Fish-Dip"),
@@ -492,9 +509,9 @@ def test_costs_are_calibrated_by_measurement(monkeypatch, capsys):
     monkeypatch.setattr(calibrate, "SHAPES", ((40, 30, 20),))
     monkeypatch.setattr(calibrate, "ROUNDS", 1)
     monkeypatch.setattr(calibrate, "seconds", lambda work, device: (work(), 2e-6)[1])
-    assert calibrate.calibrate() == pytest.approx((2000 / 24_000, 2000 / 240, 2000 / 1400, 2000 / 12))
+    assert calibrate.calibrate() == pytest.approx((2000 / 24_000, 2000 / 240, 2000 / 1400, 2000 / 280, 2000 / 12))
     assert main(["calibrate"]) == 0
     printed = capsys.readouterr().out
-    assert all(name in printed for name in ("multiply", "dot", "move", "pick"))
+    assert all(name in printed for name in ("multiply", "dot", "move", "gather", "pick"))
     assert main(["calibrate", "--threads", "0"]) == 2
     assert "threads=0" in capsys.readouterr().err

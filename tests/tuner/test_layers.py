@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from peft_fishdip import FishDipLayer, gradients
+from peft_fishdip import FishDipLayer, gradients, transpose
 from peft_fishdip.gradients import (
     BACKENDS,
     Costs,
@@ -220,12 +220,12 @@ def test_the_cheapest_backend_is_chosen_by_the_mask_and_the_costs() -> None:
         delta.set_positions(inside // columns * 256 + inside % columns, delta.frozen[:0], delta.frozen_values[:0])
         return pattern_of(delta)
 
-    costs = Costs(multiply=0.025, dot=0.13, move=1.2, pick=1.5)
+    costs = Costs(multiply=0.025, dot=0.13, move=1.2, gather=1.2, pick=1.5)
     assert mask(655, 256, 256).cheapest(100, costs) == "sampled"  # 1 %, everywhere
     assert mask(26_000, 256, 256).cheapest(100, costs) == "dense"  # 40 %
     assert mask(6_000, 80, 80).cheapest(100, costs) == "subset"  # almost all of a block
     assert mask(655, 256, 256).cheapest(100, costs._replace(dot=13.0)) == "dense"
-    assert mask(6_000, 80, 80).cheapest(100, costs._replace(move=100.0)) == "dense"
+    assert mask(6_000, 80, 80).cheapest(100, costs._replace(gather=100.0, move=100.0)) == "dense"
 
 
 def test_all_backends_are_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,18 +253,18 @@ def test_layers_with_the_same_input_share_its_transpose_and_it_is_forgotten(monk
     model = tuned(Attention(), density=0.01)
     model.base_model.set_mask({name: torch.rand(p.shape) for name, p in Attention().named_parameters()})
     sources: list[torch.Tensor] = []
-    original = gradients.LastTransposed.of
+    original = transpose.LastTransposed.of
 
-    def of(self: gradients.LastTransposed, matrix: torch.Tensor) -> torch.Tensor:
+    def of(self: transpose.LastTransposed, matrix: torch.Tensor) -> torch.Tensor:
         result = original(self, matrix)
         sources.append(result)
         return result
 
-    monkeypatch.setattr(gradients.LastTransposed, "of", of)
+    monkeypatch.setattr(transpose.LastTransposed, "of", of)
     model(torch.randn(20, 256)).sum().backward()
     assert len(sources) == 3
     assert len({tensor.data_ptr() for tensor in sources}) == 2
-    slot = gradients._last.slot
+    slot = transpose._last.slot
     assert slot.source is None
     assert slot.result is None
 
