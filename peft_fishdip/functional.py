@@ -82,8 +82,7 @@ class BorrowedLinear(torch.autograd.Function):
         with without_autocast(grad):
             if ctx.needs_input_grad[0]:
                 with borrowed(ctx.parameter, ctx.weight, ctx.deltas, pieces):
-                    matrix = ctx.weight.to(ctx.dtype)
-                    rows = quick(grad).matmul(quick(matrix.t() if ctx.transposed else matrix))
+                    rows = input_gradient(grad, ctx.weight.to(ctx.dtype), ctx.transposed)
                 grad_x = rows.to(ctx.x_dtype).view(*grad_output.shape[:-1], rows.shape[-1])
             if ctx.needs_input_grad[2]:
                 grad_bias = grad.sum(0).to(ctx.bias_dtype)
@@ -146,6 +145,11 @@ def product_gradients(
     ]
 
 
+def input_gradient(grad: Tensor, weight: Tensor, transposed: bool) -> Tensor:
+    """From the gradient of the output of [`product`], as rows, to that of its input."""
+    return quick(grad).matmul(quick(weight.t() if transposed else weight))
+
+
 def no_view(tensor: Tensor) -> Tensor:
     """The same tensor, which autograd does not take for a view: what a custom function returns as a view of its own
     must not be changed in place, as some models do with the output of a layer."""
@@ -189,16 +193,29 @@ class BorrowedEmbedding(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         ids, *pieces = ctx.saved_tensors
-        rows, inverse = ids.flatten().unique(return_inverse=True)
-        dense = grad_output.new_zeros(rows.numel(), grad_output.shape[-1], dtype=torch.float32)
-        dense.index_add_(0, inverse, as_rows(grad_output).float())
-        if ctx.padding_idx is not None:
-            dense[rows == ctx.padding_idx] = 0
-        grads: list[Tensor | None] = [None] * len(pieces)
-        for i, delta in enumerate(ctx.deltas):
-            if ctx.needs_input_grad[5 + i]:
-                grads[i] = piece_gradient(delta, row_gradient(rows, dense, delta), pieces[i])
+        needed = ctx.needs_input_grad[5:]
+        grads = lookup_gradients(grad_output, ids, ctx.padding_idx, ctx.deltas, pieces, needed)
         return None, None, None, None, None, *grads
+
+
+def lookup_gradients(
+    grad: Tensor,
+    ids: Tensor,
+    padding_idx: int | None,
+    deltas: Deltas,
+    pieces: Sequence[Tensor],
+    needed: Sequence[bool],
+) -> list[Tensor | None]:
+    """The gradients of the trainable values of a table, given those of its rows that `ids` name."""
+    rows, inverse = ids.flatten().unique(return_inverse=True)
+    dense = grad.new_zeros(rows.numel(), grad.shape[-1], dtype=torch.float32)
+    dense.index_add_(0, inverse, as_rows(grad).float())
+    if padding_idx is not None:
+        dense[rows == padding_idx] = 0
+    return [
+        piece_gradient(delta, row_gradient(rows, dense, delta), piece) if need else None
+        for delta, piece, need in zip(deltas, pieces, needed, strict=True)
+    ]
 
 
 class EffectiveWeight(torch.autograd.Function):

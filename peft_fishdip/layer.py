@@ -14,6 +14,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from transformers.pytorch_utils import Conv1D
 
 from .adapter_io import Indices, Summary, Values
+from .compiled import compiled_embedding, compiled_linear
 from .functional import BorrowedEmbedding, BorrowedLinear, effective_weight
 from .remade import source_of
 from .state import AdapterState, SparseDelta, TunedParameter, active_pieces
@@ -220,16 +221,12 @@ class FishDipLinear(FishDipLayer):
         base = self.base_layer
         if not deltas or args or kwargs or not is_plain(base, (nn.Linear, Conv1D)):
             return super().tuned_forward(x, *args, **kwargs)
-        return BorrowedLinear.apply(
-            x,
-            self.base_parameter("weight").data,
-            self.effective("bias"),
-            self.tuned["weight"],
-            deltas,
-            isinstance(base, Conv1D),
-            source_of(x),
-            *active_pieces(deltas),
-        )
+        weight, bias, parameter = self.base_parameter("weight"), self.effective("bias"), self.tuned["weight"]
+        transposed = isinstance(base, Conv1D)
+        if torch.compiler.is_compiling():
+            return compiled_linear(x, weight, bias, parameter, deltas, transposed)
+        pieces = active_pieces(deltas)
+        return BorrowedLinear.apply(x, weight.data, bias, parameter, deltas, transposed, source_of(x), *pieces)
 
 
 class FishDipEmbedding(FishDipLayer):
@@ -240,10 +237,12 @@ class FishDipEmbedding(FishDipLayer):
         base = self.base_layer
         if not deltas or args or kwargs or not is_plain(base, (nn.Embedding,)) or base.scale_grad_by_freq:
             return super().tuned_forward(ids, *args, **kwargs)
-        weight = self.base_parameter("weight").data
-        return BorrowedEmbedding.apply(
-            ids, weight, base.padding_idx, self.tuned["weight"], deltas, *active_pieces(deltas)
-        )
+        weight, parameter = self.base_parameter("weight"), self.tuned["weight"]
+        padding_idx: Any = base.padding_idx
+        if torch.compiler.is_compiling():
+            return compiled_embedding(ids, weight, padding_idx, parameter, deltas)
+        pieces = active_pieces(deltas)
+        return BorrowedEmbedding.apply(ids, weight.data, padding_idx, parameter, deltas, *pieces)
 
 
 def tuned_parameters(model: nn.Module, adapter_name: str) -> dict[str, tuple[TunedParameter, Tensor]]:
@@ -276,8 +275,7 @@ def features(module: nn.Module) -> tuple[int | None, int | None]:
 def is_plain(module: Any, kinds: tuple[type[nn.Module], ...]) -> bool:
     """Whether calling `module` means just its class's own product of input and weight."""
     return (
-        not torch.compiler.is_compiling()
-        and calls_only_itself(module)
+        calls_only_itself(module)
         and any(isinstance(module, kind) and type(module).forward is kind.forward for kind in kinds)
         and module.weight.is_contiguous()
     )

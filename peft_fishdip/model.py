@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .adapter_io import adapter_tensors, install_checked, install_sum, is_vector
 from .carry_over import check_optimizer
 from .combination import check_combination, listed, weighted_sum
+from .compiled import split_once
 from .config import Noted
 from .distributed import agreed, refuse_sharded
 from .examples import MAX_OF_A_SHARE, Collator, padding_collator
@@ -294,7 +295,11 @@ class FishDipModel(BaseTuner):
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
         refuse_adapter_names(kwargs)
-        yield
+        if not torch.compiler.is_compiling():
+            yield
+            return
+        with split_once(self._states().values()):
+            yield
 
     # ----- merging, summing, removing -----------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from .packed import is_packed
 
-ROWS = 256
+ROWS = 512
 """Rows of a weight whose gradients are made at a time on a CPU: one of a large weight is never there as a whole."""
 
 Add = Callable[[Tensor, Tensor], None]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .config import FishDipConfig
 from .distributed import refuse_sharded
+from .handles import handle_of
 from .mask_update import MaskUpdate
 
 
@@ -43,6 +44,7 @@ class SparseDelta:
         self.scale = scale
         self.state = state
         self.index = len(state.deltas)
+        self.handle = handle_of(self)
         empty = torch.empty(0, dtype=torch.int64)
         self.set_positions(empty, empty, torch.empty(0))
 
@@ -55,6 +57,10 @@ class SparseDelta:
 
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"pattern": None}  # sparse tensors cannot be copied
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self.handle = handle_of(self)
 
     def __len__(self) -> int:
         return self.union.numel()
@@ -113,6 +119,7 @@ class AdapterState:
         self.incoming: dict[str, Incoming] = {}
         self.incoming_summary: Tensor | None = None
         self._pieces: tuple[tuple[object, ...], tuple[Tensor, ...]] | None = None
+        self.traced: tuple[Tensor, ...] | None = None  # the pieces, while a forward pass is being compiled
 
     @property
     def flat(self) -> nn.Parameter:
@@ -156,7 +163,7 @@ class AdapterState:
         """
         flat = self.flat
         if torch.compiler.is_compiling():
-            return flat.split(self.sizes)
+            return flat.split(self.sizes) if self.traced is None else self.traced
         key = (
             id(flat),
             flat._version if not flat.is_inference() else None,
@@ -275,6 +282,7 @@ class TunedParameter:
     def __init__(self, name: str, shape: torch.Size) -> None:
         self.name = name
         self.shape = shape
+        self.handle = handle_of(self)
         self.deltas: dict[str, SparseDelta] = {}
         self.merged_adapters: list[str] = []
         self.lock = threading.RLock()
@@ -287,6 +295,7 @@ class TunedParameter:
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
+        self.handle = handle_of(self)
         self.lock = threading.RLock()
         self.known = self._joint = None
 

@@ -19,6 +19,7 @@ from ..results import write_json
 from ..settings import SettingsError
 from .calibrate import table
 from .child import answer
+from .compilation import measure_compilation
 from .decode import measure_decode
 from .largest import measure_largest
 from .machine import describe
@@ -37,6 +38,7 @@ PARTS: dict[str, Callable[[Settings], dict[str, Any]]] = {
     "decode": measure_decode,
     "scale": measure_scale,
     "largest": measure_largest,
+    "compilation": measure_compilation,
 }
 TASKS: dict[str, Callable[..., dict[str, Any]]] = {"memory": memory_of, "scale": scale_of}
 """What child processes do."""

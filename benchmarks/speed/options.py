@@ -19,6 +19,7 @@ COMMANDS = {
     "decode": "greedy decoding, saving and loading",
     "scale": "steps and updates by size of the model",
     "largest": "whether the largest model can be trained here, and its memory",
+    "compilation": "training steps with and without torch.compile",
     "all": "all of these, then the report",
 }
 
@@ -26,7 +27,9 @@ COMMANDS = {
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description="What Fish-Dip costs.")
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="{steps,memory,update,decode,scale,largest,all,report,calibrate}"
+        dest="command",
+        required=True,
+        metavar="{steps,memory,update,decode,scale,largest,compilation,all,report,calibrate}",
     )
     for name, text in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=f"Measures {text}.")
@@ -90,7 +93,7 @@ def settings_of(options: argparse.Namespace) -> Settings:
     known = {item.name for item in fields(Settings)}
     given = {name: value for name, value in vars(options).items() if name in known}
     settings = Settings.from_dict({**PRESETS[options.preset], **given})
-    for text in (*settings.contestants, *settings.scale_contestants):
+    for text in (*settings.contestants, *settings.scale_contestants, *settings.compiled_contestants):
         Spec.parse(text)
     for text in (*settings.geometries, settings.largest):
         geometry, _, dtype = text.partition(":")

@@ -12,6 +12,7 @@ from ..settings import SettingsError, read_json
 from .machine import in_words
 from .pictures import make_pictures
 from .tables import (
+    compilation_table,
     decode_table,
     file_table,
     largest_table,
@@ -23,7 +24,7 @@ from .tables import (
 )
 from .targets import Results
 
-PART_NAMES = ("steps", "memory", "update", "decode", "scale", "largest")
+PART_NAMES = ("steps", "memory", "update", "decode", "scale", "largest", "compilation")
 
 
 def read_parts(folder: Path) -> dict[str, Any]:
@@ -72,6 +73,8 @@ def tables_of(name: str, part: Mapping[str, Any]) -> tuple[Table, ...]:
         return decode_table(part["decode"]), file_table(part["files"])
     if name == "largest":
         return (largest_table(part["size"]),)
+    if name == "compilation":
+        return (compilation_table(part["contestants"]),)
     return tuple(update_tables(part) if name == "update" else scale_tables(part))
 
 

@@ -107,6 +107,10 @@ class Settings:
         50_000_000, "scale", "parameters of a model that is big enough to be compared with larger ones"
     )
 
+    compiled_contestants: tuple[str, ...] = option(
+        ("fishdip-uniform@0.01", "lora"), "compilation", "contestants with and without torch.compile"
+    )
+
     largest: str = option("large:bfloat16", "largest", "size of the model that has to fit, with :DTYPE")
     largest_tokens: int = option(32, "largest", "tokens of its one source and of its target")
 

@@ -232,5 +232,21 @@ def largest_table(size: Mapping[str, Any]) -> Table:
     return Table("Fish-Dip on the largest model", header, ((Cell(size_name(size)), *map(number, figures)),))
 
 
+def compilation_table(contestants: Mapping[str, Any]) -> Table:
+    header = ("contestant", "first step, s", "compiled, ms", "eager, ms", "compiled to eager")
+    lines: list[tuple[Cell, ...]] = []
+    notes: list[str] = []
+    for name, record in contestants.items():
+        title = Cell(Spec.parse(name).title)
+        if record["error"]:
+            lines.append((title, *([Cell("-")] * 4)))
+            notes.append(f"{name} failed: {record['error']}")
+            continue
+        ratio = Spread.of(ratios(record["compiled"], record["eager"])).median
+        figures = [number(Spread.of(record[way]).median, 1e-3) for way in ("compiled", "eager")]
+        lines.append((title, number(record["compile_seconds"]), *figures, number(ratio)))
+    return Table("Steps under torch.compile", header, tuple(lines), tuple(notes))
+
+
 def yes(value: bool) -> str:
     return "yes" if value else "no"

@@ -202,4 +202,12 @@ def linearity(part: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
                 yield f"{what} per parameter, {size_name(size)}, to {size_name(base)}", ratio
 
 
-RULES: tuple[Callable[[Results], Iterator[Finding]], ...] = (step, memory, decode, update, scale, largest)
+def compilation(results: Results) -> Iterator[Finding]:
+    records = results.get("compilation", {}).get("contestants", {})
+    for name, record in records.items() or [("fishdip-uniform@0.01", {"error": "not measured"})]:
+        if Spec.parse(name).method == "fishdip":
+            values = [] if record["error"] else ratios(record["compiled"], record["eager"])
+            yield Finding("step under torch.compile, to eager", "at most 1 x, within 2 %", values, 1.02)
+
+
+RULES: tuple[Callable[[Results], Iterator[Finding]], ...] = (step, memory, decode, update, scale, largest, compilation)

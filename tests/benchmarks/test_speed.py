@@ -14,6 +14,7 @@ from benchmarks.speed import calibrate
 from benchmarks.speed.__main__ import main
 from benchmarks.speed.child import run_in_child
 from benchmarks.speed.clock import Spread, ratios
+from benchmarks.speed.compilation import measure_compilation
 from benchmarks.speed.contestants import Workbench
 from benchmarks.speed.data import collate, make_examples
 from benchmarks.speed.fisher import differences, squared_gradients
@@ -30,8 +31,8 @@ from benchmarks.speed.selection import cat_and_topk, measure_selection
 from benchmarks.speed.settings import PRESETS, Settings
 from benchmarks.speed.spec import Spec, specs_of
 from benchmarks.speed.steps import measure_steps
-from benchmarks.speed.tables import largest_table, memory_table, scale_tables
-from benchmarks.speed.targets import Finding, findings, largest, linearity
+from benchmarks.speed.tables import compilation_table, largest_table, memory_table, scale_tables
+from benchmarks.speed.targets import Finding, compilation, findings, largest, linearity
 from peft_fishdip import FishDipConfig
 
 TINY = ["--geometry", "tiny", "--batch", "2", "--source", "6", "--target", "5", "--rounds", "2", "--warmup", "1"]
@@ -381,6 +382,29 @@ def test_steps_and_updates_of_a_size():
     tables = list(scale_tables(part))
     assert [table.caption for table in tables][1:] == ["Training steps: tiny, 9e-06 M, bfloat16"]
     assert [picture.name for picture in by_size(part)] == ["cost-by-size-bfloat16"]
+
+
+def test_compiled_steps_take_turns_with_eager_ones(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda model: model)  # what compiling does is another test's
+    part = measure_compilation(settings("--rounds", "2", "--compiled-contestants", "fishdip-uniform@0.1", "lora"))
+    for record in part["contestants"].values():
+        assert (len(record["eager"]), len(record["compiled"]), record["error"]) == (2, 2, "")
+    part["contestants"]["fishdip-uniform@0.1"] |= {"eager": [1.0, 2.0], "compiled": [2.0, 3.0]}
+    (finding,) = compilation({"compilation": part})
+    assert finding.values == [2.0, 1.5]
+    assert finding.verdict.startswith("missed by")
+    assert compilation_table(part["contestants"]).lines[0][-1].text == "1.75"
+
+
+def test_what_cannot_be_compiled_is_recorded(monkeypatch):
+    def refuse(**batch):
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(torch, "compile", lambda model: refuse)
+    part = measure_compilation(settings("--compiled-contestants", "fishdip-uniform@0.1"))
+    assert "fishdip-uniform@0.1 failed:" in compilation_table(part["contestants"]).notes[0]
+    (finding,) = compilation({"compilation": part})
+    assert finding.verdict == "not measured"
 
 
 def test_the_largest_model_is_trained_in_a_process_of_its_own():
