@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .gradients import matrix_gradient, quick, row_gradient
+from .gradients import matrix_gradient, row_gradient
+from .quick import quick
 from .remade import Source
 from .state import SparseDelta, TunedParameter, active_pieces, at_least_float, write
 

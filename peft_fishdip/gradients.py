@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .quick import quick
 from .state import SparseDelta
 from .transpose import shared_transpose, transpose
 
@@ -108,16 +109,6 @@ def pattern_of(delta: SparseDelta) -> Pattern:
         delta.pattern = Pattern(delta)
     pattern: Pattern = delta.pattern
     return pattern
-
-
-HALVES_ARE_SLOW = torch.backends.cpu.get_cpu_capability() == "AVX2"
-"""Whether this processor lacks units for products in half precision, which then take up to 200 times as long."""
-
-
-def quick(tensor: Tensor) -> Tensor:
-    """The tensor in a dtype that its device multiplies quickly: itself, or in float32."""
-    slow = HALVES_ARE_SLOW and tensor.is_cpu and tensor.dtype in (torch.bfloat16, torch.float16)
-    return tensor.float() if slow else tensor
 
 
 def matrix_gradient(left: Tensor, right: Tensor, delta: SparseDelta) -> Tensor:

@@ -14,6 +14,7 @@ from .examples import Numbered, row
 from .losses import EmptyExampleError, LossFn, refuse_infinite
 from .packed import is_packed
 from .per_example import Add, NotSupported, PerExample
+from .quick import quick_products
 
 
 @contextmanager
@@ -33,7 +34,8 @@ def scoring_mode(model: nn.Module, parameters: Iterable[nn.Parameter]) -> Iterat
             parameter.grad = None
         for parameter in parameters:
             parameter.requires_grad_(not is_packed(parameter))
-        yield
+        with quick_products(model.parameters()):
+            yield
     finally:
         for parameter, flag in required.items():
             parameter.requires_grad_(flag)

@@ -1,12 +1,11 @@
-"""Transposes are exact and contiguous, whatever the matrix; products of halves are quick and no less exact."""
+"""Transposes are exact and contiguous, whatever the matrix."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from peft_fishdip import gradients, transpose
-from peft_fishdip.gradients import quick
+from peft_fishdip import transpose
 from peft_fishdip.transpose import transpose as transposed
 
 
@@ -29,13 +28,3 @@ def test_the_transpose_of_a_part_or_of_a_transpose_is_exact() -> None:
     for part in (matrix[:, 3:17], matrix[2:9], matrix[::2], matrix.t(), matrix[:1].expand(5, 30)):
         assert torch.equal(transposed(part), part.t())
         assert transposed(part).is_contiguous()
-
-
-@pytest.mark.parametrize("slow", [True, False])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
-def test_halves_are_multiplied_in_float32_where_that_is_quicker(
-    monkeypatch: pytest.MonkeyPatch, slow: bool, dtype: torch.dtype
-) -> None:
-    monkeypatch.setattr(gradients, "HALVES_ARE_SLOW", slow)
-    half = dtype in (torch.bfloat16, torch.float16)
-    assert quick(torch.ones(2, dtype=dtype)).dtype == (torch.float32 if slow and half else dtype)
