@@ -11,8 +11,11 @@ from .settings import Settings
 
 def measure_largest(settings: Settings) -> dict[str, Any]:
     """Steps and updates of Fish-Dip alone, once each after once, on a few short examples: what counts is the memory."""
+    geometry, _, dtype = settings.largest.partition(":")
     own = replace(
         settings,
+        geometry=geometry,
+        dtype=dtype or settings.dtype,
         batch=1,
         source=settings.largest_tokens,
         target=settings.largest_tokens,
@@ -22,4 +25,4 @@ def measure_largest(settings: Settings) -> dict[str, Any]:
         scale_contestants=(f"fishdip-uniform@{settings.density:g}",),
         scale_examples=3,
     )
-    return {"size": one_size(own, settings.largest)}
+    return {"settings": own.as_dict(), "size": one_size(own, settings.largest)}

@@ -17,18 +17,26 @@ def saved_for_backward(model: nn.Module, forward: Callable[[], Tensor]) -> int:
     Also counted are tensors that custom functions keep as attributes, and those that hooks within the model save in
     place of others.
     """
-    own = {storage_key(tensor) for tensor in [*model.parameters(), *model.buffers()]}
+    own = {storage_key(part) for tensor in [*model.parameters(), *model.buffers()] for part in parts(tensor)}
     seen: dict[tuple[str, int], int] = {}
 
     def note(tensor: Tensor) -> None:
-        if storage_key(tensor) not in own:
-            seen[storage_key(tensor)] = tensor.untyped_storage().nbytes()
+        for part in parts(tensor):
+            if storage_key(part) not in own:
+                seen[storage_key(part)] = part.untyped_storage().nbytes()
 
     with watched(note):
         output = forward()
         for tensor in kept_by_functions(output):
             note(tensor)
     return sum(seen.values())
+
+
+def parts(tensor: Tensor) -> tuple[Tensor, ...]:
+    """The dense tensors that a tensor is made of."""
+    if tensor.layout == torch.sparse_coo:
+        return tensor._indices(), tensor._values()
+    return (tensor,)
 
 
 def storage_key(tensor: Tensor) -> tuple[str, int]:

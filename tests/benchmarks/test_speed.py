@@ -277,6 +277,23 @@ def test_what_hooks_and_functions_keep_counts_too():
     assert saved_for_backward(model, in_half) == 2 * 6
 
 
+def test_a_sparse_tensor_counts_by_its_positions_and_values():
+    sparse = torch.eye(3).to_sparse_coo()
+
+    class Keeps(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.sparse = sparse
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad
+
+    weight = nn.Parameter(torch.zeros(2))
+    assert saved_for_backward(nn.Identity(), lambda: Keeps.apply(weight).sum()) == 2 * 24 + 12
+
+
 def test_memory_figures_of_a_process_of_its_own(bench):
     figures = run_in_child("memory", settings(), contestant="fishdip-uniform@0.01")
     assert figures["trainable"] == int(0.01 * figures["parameters"])
