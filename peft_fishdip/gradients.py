@@ -125,12 +125,12 @@ def matrix_gradient(left: Tensor, right: Tensor, delta: SparseDelta) -> Tensor:
         return left.new_empty(0)
     if left.device.type != "cpu" or left.dtype == torch.float64:
         return dense_gradient(left, right, delta)  # whose speed there is not known here
-    return BACKENDS[pattern_of(delta).cheapest(left.shape[0])](quick(left), quick(right), delta)
+    return BACKENDS[pattern_of(delta).cheapest(left.shape[0])](left, right, delta)
 
 
 def dense_gradient(left: Tensor, right: Tensor, delta: SparseDelta) -> Tensor:
     """[`matrix_gradient`] by the whole product and a gather, which costs 0.2 % of it at most."""
-    return left.t().matmul(right).view(-1).index_select(0, delta.active)
+    return quick(left).t().matmul(quick(right)).view(-1).index_select(0, delta.active)
 
 
 def sampled_gradient(left: Tensor, right: Tensor, delta: SparseDelta) -> Tensor:
@@ -145,7 +145,7 @@ def subset_gradient(left: Tensor, right: Tensor, delta: SparseDelta) -> Tensor:
     """[`matrix_gradient`] by the product of the rows and columns that have active entries, and a gather."""
     pattern = pattern_of(delta)
     some_left, some_right = left.index_select(1, pattern.rows), right.index_select(1, pattern.columns)
-    return some_left.t().matmul(some_right).view(-1).index_select(0, pattern.within_block())
+    return quick(some_left).t().matmul(quick(some_right)).view(-1).index_select(0, pattern.within_block())
 
 
 BACKENDS = {"dense": dense_gradient, "sampled": sampled_gradient, "subset": subset_gradient}

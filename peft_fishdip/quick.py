@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 HALVES_ARE_SLOW = torch.backends.cpu.get_cpu_capability() == "AVX2"
-"""Whether this processor lacks such units: products in half precision then take up to 200 times as long."""
+"""Whether this processor lacks such units: products in half precision then take many times as long."""
 
 PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default)
 
