@@ -25,7 +25,8 @@ from .functional import (
     without_autocast,
 )
 from .handles import named
-from .state import AdapterState, TunedParameter, active_pieces
+from .parameter import TunedParameter, active_pieces
+from .state import AdapterState
 
 TAGS = (torch.Tag.cudagraph_unsafe,)
 """A recorded CUDA graph would go on with the positions of the mask that it was recorded with."""

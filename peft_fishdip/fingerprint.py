@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from .state import TunedParameter
+    from .parameter import TunedParameter
 
 CHUNK = 2**24
 """Entries that are hashed, and fetched from an accelerator, at a time."""

@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .gradients import matrix_gradient, row_gradient
+from .parameter import TunedParameter, active_pieces, at_least_float, write
 from .quick import quick
 from .remade import Source
-from .state import SparseDelta, TunedParameter, active_pieces, at_least_float, write
+from .state import SparseDelta
 
 Deltas = Sequence[SparseDelta]
 
@@ -27,11 +28,15 @@ def borrowed(parameter: TunedParameter, weight: Tensor, deltas: Deltas, pieces: 
     Two O(entries) copies. Writes go around autograd's version counter: the weight is given back before anybody who
     saved it could look.
     """
-    if not deltas:
-        with parameter.lock:
-            yield
-        return
     with parameter.lock, torch.no_grad():
+        if parameter.holds(deltas):
+            yield
+            return
+        if parameter.held:  # other values than these
+            parameter.unmerge(weight)
+        if not deltas:
+            yield
+            return
         positions, base, values = parameter.entries(weight, deltas, pieces)
         try:
             write(weight, positions, values)
@@ -248,7 +253,7 @@ def effective_weight(weight: Tensor, parameter: TunedParameter, deltas: Deltas) 
     pieces = active_pieces(deltas)
     if not torch.compiler.is_compiling():
         return EffectiveWeight.apply(weight, parameter, deltas, *pieces)
-    flat = weight.detach().reshape(-1)
+    flat = parameter.restored(weight).reshape(-1)
     total = total_delta(torch.zeros_like(flat, dtype=torch.float32), deltas, pieces)
     return (at_least_float(flat) + total).to(flat.dtype).view(weight.shape)
 

@@ -18,10 +18,11 @@ from .fingerprint import described, differences, fingerprint
 from .guards import put_guards, remove_guards
 from .layer import FishDipEmbedding, FishDipLayer, FishDipLinear
 from .norm_layer import FishDipNorm, is_norm
+from .parameter import TunedParameter
 from .quantized import backend_of
 from .quantized_layer import FishDipQuantizedLinear
 from .selection import distinct_integers, num_active, random_positions, top_k
-from .state import AdapterState, SparseDelta, TunedParameter
+from .state import AdapterState, SparseDelta
 from .targets import Target
 
 MIN_RMS = 1e-3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -16,8 +16,9 @@ from transformers.pytorch_utils import Conv1D
 from .adapter_io import Indices, Summary, Values
 from .compiled import compiled_embedding, compiled_linear
 from .functional import BorrowedEmbedding, BorrowedLinear, effective_weight
+from .parameter import TunedParameter, active_pieces
 from .remade import source_of
-from .state import AdapterState, SparseDelta, TunedParameter, active_pieces
+from .state import AdapterState, SparseDelta
 
 
 class FishDipLayer(nn.Module, BaseTunerLayer):
@@ -94,8 +95,8 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
         return module._parameters[leaf]  # type: ignore[return-value]
 
     def base_values(self, name: str) -> Tensor:
-        """The values of the base tensor of that name, in its shape: here that tensor itself, detached."""
-        return self.base_parameter(name).detach()
+        """The values of the base tensor of that name, in its shape; here that tensor itself, if nothing is merged."""
+        return self.tuned[name].unmerged(self.base_parameter(name))
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Write the deltas of these adapters (default: the active ones) into the base parameters.
@@ -118,10 +119,26 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
     def unmerge_parameter(self, name: str) -> None:
         self.tuned[name].unmerge(self.base_parameter(name))
 
-    def hold_effective(self) -> None:
+    def merge_in_place(self) -> None:
         """Merge the active adapters for the time of some passes, but for parameters that are kept aside."""
         for name in self.tuned.keys() - self.aside:
             self.merge_parameter(name, self.active_adapters)
+
+    def hold(self) -> list[Callable[[], None]]:
+        """Leave effective values in the base parameters for the time of many calls without gradients.
+
+        Returns:
+            What is to be called at the end of it.
+        """
+        releases: list[Callable[[], None]] = []
+        if self.disable_adapters:
+            return releases
+        for name in self.tuned.keys() - self.aside:
+            parameter, weight = self.tuned[name], self.base_parameter(name)
+            held = parameter.hold(weight, self.active_adapters)
+            if held is not None:
+                releases.append(partial(parameter.release, weight, held))
+        return releases
 
     def check_finite(self, adapters: Sequence[str]) -> None:
         for name, parameter in self.tuned.items():
@@ -140,6 +157,13 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
         """Restore the base parameters bitwise."""
         for name in self.tuned:
             self.unmerge_parameter(name)
+
+    def set_adapter(self, *args: Any, **kwargs: Any) -> None:
+        """See BaseTunerLayer."""
+        for name, parameter in self.tuned.items():
+            if parameter.held:
+                self.unmerge_parameter(name)
+        super().set_adapter(*args, **kwargs)
 
     def enable_adapters(self, enabled: bool) -> None:
         if not enabled:
@@ -160,21 +184,37 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
                 container[adapter_name].to(device)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        if self.disable_adapters or self.merged:
-            if self.disable_adapters and self.merged:
-                self.unmerge()
-            with self.undisturbed():
+        with self.undisturbed():
+            if self.in_place():
                 return self.base_layer(*args, **kwargs)
         return self.tuned_forward(*args, **kwargs)
 
-    @contextmanager
-    def undisturbed(self) -> Iterator[None]:
+    def in_place(self) -> bool:
+        """Whether the parameters of the wrapped module hold what a call needs: merged, held or base values."""
+        parameters = self.tuned.values()
+        if self._disable_adapters:
+            if any(parameter.merged_adapters for parameter in parameters):
+                self.unmerge()
+            return True
+        if any(parameter.merged_adapters for parameter in parameters):
+            return True
+        if torch.compiler.is_compiling():
+            return False
+        ready = not torch.is_grad_enabled()
+        for name, parameter in self.tuned.items():
+            deltas = self.deltas(name)
+            if not parameter.holds(deltas):
+                if parameter.held:
+                    self.unmerge_parameter(name)
+                ready = ready and not deltas
+        return ready
+
+    def undisturbed(self) -> AbstractContextManager[Any]:
         """Within, this thread alone uses the parameters of this layer."""
-        with ExitStack() as stack:
-            if not torch.compiler.is_compiling():
-                for parameter in sorted(self.tuned.values(), key=id):  # one order for all threads
-                    stack.enter_context(parameter.lock)
-            yield
+        if torch.compiler.is_compiling():
+            return nullcontext()
+        locks = [parameter.lock for parameter in self.tuned.values()]
+        return locks[0] if len(locks) == 1 else all_of(locks)
 
     def deltas(self, name: str) -> tuple[SparseDelta, ...]:
         """The deltas of the active adapters to the parameter `name` of this layer; none if it isn't tuned."""
@@ -190,8 +230,7 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
 
     def tuned_forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the wrapped module with effective tensors in place of its parameters."""
-        with ExitStack() as stack:
-            stack.enter_context(self.undisturbed())  # another thread would put its own tensors in the same place
+        with self.undisturbed(), ExitStack() as stack:  # another thread would put its own tensors in the same place
             rebuild: dict[int, Callable[[], Tensor]] = {}
             for name, parameter in self.tuned.items():
                 deltas = () if name in self.aside else self.deltas(name)
@@ -243,6 +282,15 @@ class FishDipEmbedding(FishDipLayer):
             return compiled_embedding(ids, weight, padding_idx, parameter, deltas)
         pieces = active_pieces(deltas)
         return BorrowedEmbedding.apply(ids, weight.data, padding_idx, parameter, deltas, *pieces)
+
+
+@contextmanager
+def all_of(locks: Sequence[AbstractContextManager[Any]]) -> Iterator[None]:
+    """Within, this thread has all these locks; taken in one order by all threads."""
+    with ExitStack() as stack:
+        for lock in sorted(locks, key=id):
+            stack.enter_context(lock)
+        yield
 
 
 def tuned_parameters(model: nn.Module, adapter_name: str) -> dict[str, tuple[TunedParameter, Tensor]]:

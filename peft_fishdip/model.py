@@ -21,6 +21,7 @@ from .config import Noted
 from .distributed import agreed, refuse_sharded
 from .examples import MAX_OF_A_SHARE, Collator, padding_collator
 from .fingerprint import fingerprint
+from .generation import generating_in_place
 from .guards import refuse_adapter_names
 from .importance import scoring_mode
 from .injection import Injection, check_counts, discard, take_out, unwrap
@@ -196,7 +197,7 @@ class FishDipModel(BaseTuner):
         layers = list(self._layers())
         try:
             for layer in layers:
-                layer.hold_effective()
+                layer.merge_in_place()
             yield
         finally:
             for layer in layers:
@@ -295,10 +296,8 @@ class FishDipModel(BaseTuner):
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
         refuse_adapter_names(kwargs)
-        if not torch.compiler.is_compiling():
-            yield
-            return
-        with split_once(self._states().values()):
+        compiling = torch.compiler.is_compiling()
+        with split_once(self._states().values()) if compiling else generating_in_place(self.model):
             yield
 
     # ----- merging, summing, removing -----------------------------------------------------------------------------

@@ -12,8 +12,8 @@ from torch.autograd.function import once_differentiable
 
 from .functional import Deltas, piece_gradient
 from .layer import FishDipLayer, calls_only_itself, standing_in
+from .parameter import active_pieces
 from .remade import Remake, remember
-from .state import active_pieces
 
 
 class FishDipNorm(FishDipLayer):
@@ -28,7 +28,7 @@ class FishDipNorm(FishDipLayer):
         pieces = {name: active_pieces(of_name) for name, of_name in deltas.items()}
         parameters = {}
         for name, parameter in self.tuned.items():
-            base = self.base_parameter(name).detach()
+            base = self.base_values(name)
             parameters[name] = parameter.effective(base, deltas[name], pieces[name]) if deltas[name] else base
         remake = Remake(self.normed, parameters, x)
         output: Tensor = RemadeNorm.apply(x, remake, deltas, *(piece for part in pieces.values() for piece in part))
@@ -38,8 +38,7 @@ class FishDipNorm(FishDipLayer):
 
     def normed(self, x: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
         """The wrapped module's output with these in place of its parameters."""
-        with ExitStack() as stack:
-            stack.enter_context(self.undisturbed())
+        with self.undisturbed(), ExitStack() as stack:
             for name, tensor in parameters.items():
                 stack.enter_context(standing_in(self.base_layer, name, tensor))
             return self.base_layer(x)

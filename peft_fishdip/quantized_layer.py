@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from .functional import added_product
 from .layer import FishDipLayer
+from .parameter import active_pieces, write
 from .quantized import unknown_torchao_config
-from .state import active_pieces, write
 
 
 class FishDipQuantizedLinear(FishDipLayer):

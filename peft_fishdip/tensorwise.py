@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from .layer import FishDipLayer
-from .state import AdapterState, TunedParameter, at_least_float, read
+from .parameter import TunedParameter, at_least_float, read
+from .state import AdapterState
 
 CHUNK = 2**20
 """Entries of a base tensor that are squared at a time."""
