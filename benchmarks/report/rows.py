@@ -90,6 +90,12 @@ class Row:
         values = [run["train_info"]["metrics"][-1].get(f"test {metric}") for run in self.successes]
         return [100 * value for value in values if value is not None and math.isfinite(value)]
 
+    @property
+    def losses(self) -> list[float]:
+        """On test examples, of each run that succeeded and has one: -log p in nats per target token."""
+        values = [run["train_info"]["metrics"][-1].get("test loss") for run in self.successes]
+        return [value for value in values if value is not None and math.isfinite(value)]
+
     def figures(self, name: str) -> list[float]:
         """A figure of train_info, of each run that succeeded."""
         return [run["train_info"][name] for run in self.successes]

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from . import course, pictures
-from .content import Gallery, Picture, Section
+from .content import Gallery, Picture, Section, Table
 from .paper import paper_section
 from .provenance import provenance
 from .ranks import main_settings
 from .rows import Row, settings_of
 from .style import looks
-from .tables import TASKS, data_set_table, overview
+from .tables import TASKS, data_set_table, loss_tables, overview
 
 TITLE = "Fish-Dip beside other ways to fine-tune"
 OVERVIEW = (
@@ -46,13 +46,17 @@ def sections(rows: Sequence[Row]) -> list[Section]:
         text += " Of each data set, one setting stands here: " + "; ".join(setting.title for setting in shown) + "."
     by_model = [[row for row in main_rows if row.setting.model == model] for model in models(rows)]
     result: list[Section | None] = [
-        Section("overview", "Overview", text, tuple(map(overview, by_model))),
+        Section("overview", "Overview", text, tuple(table for own in by_model for table in tables_of(own))),
         *picture_sections(main_rows, rows),
         *data_set_sections(rows),
         paper_section(rows),
         provenance(rows),
     ]
     return distinct([section for section in result if section])
+
+
+def tables_of(rows: Sequence[Row]) -> tuple[Table, ...]:
+    return overview(rows), *loss_tables(rows)
 
 
 def models(rows: Sequence[Row]) -> list[str]:

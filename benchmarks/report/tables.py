@@ -56,6 +56,20 @@ def overview(rows: Sequence[Row]) -> Table:
     return Table(caption, ("method", "mean rank", "trainable share", *header), tuple(lines), notes)
 
 
+def loss_tables(rows: Sequence[Row]) -> tuple[Table, ...]:
+    """Methods by data set, for rows of one model; none if no run has a loss."""
+    if not any(row.losses for row in rows):
+        return ()
+    settings = settings_of(rows)
+    lines = tuple(
+        (Cell(method), *(figure_cell(rows, method, setting, lambda row: row.losses, 3, min) for setting in settings))
+        for method in ordered_methods(rows)
+    )
+    caption = f"Loss on the test examples, -log p in nats per token of the target; {settings[0].model}"
+    notes = ("Lower is better. It tells methods apart where none of them writes a whole target without fault yet.",)
+    return (Table(caption, ("method", *(setting.title for setting in settings)), lines, notes),)
+
+
 def data_set_table(rows: Sequence[Row]) -> Table:
     """Scores and costs of all methods in one setting, best score first."""
     setting = rows[0].setting
@@ -87,20 +101,31 @@ def data_set_table(rows: Sequence[Row]) -> Table:
 
 
 def score_cell(rows: Sequence[Row], method: str, setting: Setting, metric: str) -> Cell:
-    """Best is what shows the highest mean, if there is anything to compare it with."""
+    return figure_cell(rows, method, setting, lambda row: row.scores(metric), 1, max)
+
+
+def figure_cell(
+    rows: Sequence[Row],
+    method: str,
+    setting: Setting,
+    figures: Callable[[Row], list[float]],
+    digits: int,
+    best_of: Callable[..., str],
+) -> Cell:
+    """Mean and deviation over seeds; best is what shows the best mean, if there is anything to compare it with."""
     here = {row.method: row for row in rows if row.setting == setting}
     if method not in here:
         return NOTHING
     row = here[method]
-    scores = row.scores(metric)
-    if not scores:
+    values = figures(row)
+    if not values:
         return Cell("failed" if row.failures else "–")
-    means = [f"{mean(values):.1f}" for other in here.values() if (values := other.scores(metric))]
-    average, deviation = mean_std(scores)
-    text = f"{average:.1f}" if deviation is None else f"{average:.1f} ± {deviation:.1f}"
-    if len(scores) < row.num_seeds:
-        text += f" ({len(scores)} of {row.num_seeds} seeds)"
-    best = len(means) > 1 and f"{average:.1f}" == max(means, key=float)
+    means = [f"{mean(others):.{digits}f}" for other in here.values() if (others := figures(other))]
+    average, deviation = mean_std(values)
+    text = f"{average:.{digits}f}" if deviation is None else f"{average:.{digits}f} ± {deviation:.{digits}f}"
+    if len(values) < row.num_seeds:
+        text += f" ({len(values)} of {row.num_seeds} seeds)"
+    best = len(means) > 1 and f"{average:.{digits}f}" == best_of(means, key=float)
     return Cell(text, average, best)
 
 

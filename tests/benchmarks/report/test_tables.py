@@ -47,6 +47,28 @@ def test_one_cell_per_score_column_is_bold_and_it_is_the_highest(text):
             assert bold
 
 
+def test_losses_have_a_table_in_which_the_lowest_is_bold(tmp_path):
+    losses = {"a/a": (0.5, 0.7), "b/b": (0.125, 0.625), "c/c": (None, float("inf"))}
+    results = []
+    for method, of_seeds in losses.items():
+        for seed, loss in enumerate(of_seeds):
+            results.append(make_result(method, "wnut17", seed))
+            results[-1]["train_info"]["metrics"][-1]["test loss"] = loss
+    table = table_with(
+        write_report(results, tmp_path)[0].read_text(encoding="utf-8"), "WNUT 2017, 10 % of the training examples"
+    )
+    cells = {line[0]: line[1] for line in table[1:]}
+    deviations = [stdev(losses[method]) for method in ("a/a", "b/b")]
+    assert cells == {
+        "a/a": f"0.600 ± {deviations[0]:.3f}",
+        "b/b": f"**0.375 ± {deviations[1]:.3f}**",
+        "c/c": "–",
+    }
+    for result in results:
+        del result["train_info"]["metrics"][-1]["test loss"]
+    assert "nats" not in write_report(results, tmp_path / "none")[0].read_text(encoding="utf-8")
+
+
 def test_ranks_are_averaged_over_data_sets():
     results = []
     for method, (joint, ner) in {"a/a": (0.9, 0.1), "b/b": (0.5, 0.5), "c/c": (0.1, 0.9)}.items():
