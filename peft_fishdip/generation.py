@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from .layer import FishDipLayer
+from .layer import layers_of
 
 GENERATE = "generate"
 
@@ -49,8 +49,7 @@ def effective_in_place(model: nn.Module) -> Iterator[None]:
     see [`parameter.TunedParameter`].
     """
     with ExitStack() as stack:
-        for layer in model.modules():
-            if isinstance(layer, FishDipLayer):
-                for release in layer.hold():
-                    stack.callback(release)
+        for layer in layers_of(model):
+            for release in layer.hold():
+                stack.callback(release)
         yield

@@ -16,7 +16,7 @@ from .combination import listed
 from .config import FishDipConfig
 from .fingerprint import described, differences, fingerprint
 from .guards import put_guards, remove_guards
-from .layer import FishDipEmbedding, FishDipLayer, FishDipLinear
+from .layer import FishDipEmbedding, FishDipLayer, FishDipLinear, layers_of
 from .norm_layer import FishDipNorm, is_norm
 from .parameter import TunedParameter
 from .quantized import backend_of
@@ -50,8 +50,7 @@ class Injection:
         self.found = {use.module for target in targets for use in target.uses}
         self.tuned = {
             id(layer.base_parameter(name)): parameter
-            for layer in model.modules()
-            if isinstance(layer, FishDipLayer)
+            for layer in layers_of(model)
             for name, parameter in layer.tuned.items()
         }
         for target in targets:
@@ -183,7 +182,7 @@ def discard(model: nn.Module, adapter_name: str) -> None:
 
 def take_out(model: nn.Module, adapter_name: str) -> bool:
     """Take an adapter out of all layers, and with the last one the layers too; tells whether there is another."""
-    layers = [module for module in model.modules() if isinstance(module, FishDipLayer)]
+    layers = list(layers_of(model))
     for layer in layers:
         for container in (layer.fishdip_values, layer.fishdip_indices, layer.fishdip_summary):
             if adapter_name in container:

@@ -184,19 +184,26 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
                 container[adapter_name].to(device)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        with self.undisturbed():
-            if self.in_place():
-                return self.base_layer(*args, **kwargs)
+        # a merged layer of one parameter comes first, in one frame: per token, Python costs more than small products
+        if len(self.tuned) == 1 and not torch.compiler.is_compiling():
+            (parameter,) = self.tuned.values()
+            with parameter.lock:
+                if (parameter.merged_adapters and not self._disable_adapters) or self.in_place():
+                    return self._modules["base_layer"](*args, **kwargs)  # type: ignore[misc]
+        else:
+            with self.undisturbed():
+                if self.in_place():
+                    return self.base_layer(*args, **kwargs)
         return self.tuned_forward(*args, **kwargs)
 
     def in_place(self) -> bool:
         """Whether the parameters of the wrapped module hold what a call needs: merged, held or base values."""
-        parameters = self.tuned.values()
+        merged = any([parameter.merged_adapters for parameter in self.tuned.values()])
         if self._disable_adapters:
-            if any(parameter.merged_adapters for parameter in parameters):
+            if merged:
                 self.unmerge()
             return True
-        if any(parameter.merged_adapters for parameter in parameters):
+        if merged:
             return True
         if torch.compiler.is_compiling():
             return False
@@ -293,12 +300,26 @@ def all_of(locks: Sequence[AbstractContextManager[Any]]) -> Iterator[None]:
         yield
 
 
+def layers_of(model: nn.Module) -> Iterator[FishDipLayer]:
+    """The layers in a model, once each, in the order of `modules()`; without a look at what they keep adapters in."""
+    seen: set[int] = set()
+    left: list[nn.Module] = [model]
+    while left:
+        module = left.pop()
+        if id(module) in seen:
+            continue
+        seen.add(id(module))
+        if isinstance(module, FishDipLayer):
+            yield module
+            left.append(module.base_layer)
+        else:
+            left.extend(child for child in reversed(module._modules.values()) if child is not None)
+
+
 def tuned_parameters(model: nn.Module, adapter_name: str) -> dict[str, tuple[TunedParameter, Tensor]]:
     """By name, the parameters that an adapter of `model` tunes, each with its base tensor."""
     found: dict[str, tuple[TunedParameter, Tensor]] = {}
-    for layer in model.modules():
-        if not isinstance(layer, FishDipLayer):
-            continue
+    for layer in layers_of(model):
         for name, parameter in layer.tuned.items():
             if adapter_name in parameter.deltas:
                 found.setdefault(parameter.name, (parameter, layer.base_parameter(name)))

@@ -25,7 +25,7 @@ from .generation import generating_in_place
 from .guards import refuse_adapter_names
 from .importance import scoring_mode
 from .injection import Injection, check_counts, discard, take_out, unwrap
-from .layer import FishDipLayer, tuned_parameters
+from .layer import FishDipLayer, layers_of, tuned_parameters
 from .losses import LossFn, default_loss_fn
 from .mask_update import MaskUpdate
 from .masking import ordered_scores, remask
@@ -206,7 +206,7 @@ class FishDipModel(BaseTuner):
     # ----- adapters and their states ------------------------------------------------------------------------------
 
     def _layers(self) -> Iterator[FishDipLayer]:
-        return (module for module in self.model.modules() if isinstance(module, FishDipLayer))
+        return layers_of(self.model)
 
     def _states(self) -> dict[str, AdapterState]:
         return self._states_of(self.model)
@@ -216,8 +216,7 @@ class FishDipModel(BaseTuner):
         """By adapter name; found through the layers, since PEFT and transformers may throw the tuner away."""
         return {
             name: values.state  # type: ignore[misc]
-            for layer in model.modules()
-            if isinstance(layer, FishDipLayer)
+            for layer in layers_of(model)
             for name, values in layer.fishdip_values.items()
         }
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .layer import FishDipLayer
+from .layer import FishDipLayer, layers_of
 from .parameter import TunedParameter, at_least_float, read
 from .state import AdapterState
 
@@ -157,9 +157,8 @@ def sum_of_squares(tensor: Tensor) -> Tensor:
 def masked_places(model: nn.Module) -> dict[nn.Parameter, Masked]:
     """Each adapter in the model, by its trainable vector."""
     bases: dict[AdapterState, dict[int, tuple[TunedParameter, FishDipLayer, str]]] = {}
-    for layer in model.modules():
-        if isinstance(layer, FishDipLayer):
-            for name, tuned in layer.tuned.items():
-                for delta in tuned.deltas.values():
-                    bases.setdefault(delta.state, {}).setdefault(delta.index, (tuned, layer, name))
+    for layer in layers_of(model):
+        for name, tuned in layer.tuned.items():
+            for delta in tuned.deltas.values():
+                bases.setdefault(delta.state, {}).setdefault(delta.index, (tuned, layer, name))
     return {state.flat: Masked(state, [found[i] for i in range(len(found))]) for state, found in bases.items()}
