@@ -66,13 +66,15 @@ def trained_scores(subject: Subject, problem: Problem) -> dict[str, float]:
     params, outcome = subject.params, subject.outcome
     if params.mask == "random" and is_fish_dip(subject.model):
         outcome.trace.updates.append({"step": 0, "shares": shares(subject.model.base_model.mask())})
-        warnings.filterwarnings("ignore", message=".*no example", category=UserWarning)
-    if problem.episodes:
-        subject.fit(problem.train, params.meta_steps)
-        return averages([episode_scores(subject, episode) for episode in problem.episodes])
-    subject.fit(problem.train, params.steps)
-    outcome.file_size = subject.saved_size()
-    return subject.scores(problem.test)
+    with warnings.catch_warnings():
+        if params.mask == "random":  # on purpose
+            warnings.filterwarnings("ignore", message=".*no example", category=UserWarning)
+        if problem.episodes:
+            subject.fit(problem.train, params.meta_steps)
+            return averages([episode_scores(subject, episode) for episode in problem.episodes])
+        subject.fit(problem.train, params.steps)
+        outcome.file_size = subject.saved_size()
+        return subject.scores(problem.test)
 
 
 def episode_scores(subject: Subject, episode: Episode) -> dict[str, float]:
