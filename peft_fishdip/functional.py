@@ -23,7 +23,7 @@ Deltas = Sequence[SparseDelta]
 
 @contextmanager
 def borrowed(parameter: TunedParameter, weight: Tensor, deltas: Deltas, pieces: Sequence[Tensor]) -> Iterator[None]:
-    """Within, `weight` holds its effective values; afterwards, bitwise what it held before.
+    """Within, `weight` holds its effective values; afterwards, bitwise its own, or those if it has been holding them.
 
     Two O(entries) copies. Writes go around autograd's version counter: the weight is given back before anybody who
     saved it could look.
@@ -32,7 +32,7 @@ def borrowed(parameter: TunedParameter, weight: Tensor, deltas: Deltas, pieces: 
         if parameter.holds(deltas):
             yield
             return
-        if parameter.held:  # other values than these
+        if parameter.lent:  # with other values than these
             parameter.unmerge(weight)
         if not deltas:
             yield

@@ -15,6 +15,7 @@ from .adapter_io import Values
 from .combination import listed
 from .config import FishDipConfig
 from .fingerprint import described, differences, fingerprint
+from .generation import remove_generate
 from .guards import put_guards, remove_guards
 from .layer import FishDipEmbedding, FishDipLayer, FishDipLinear, layers_of
 from .norm_layer import FishDipNorm, is_norm
@@ -53,6 +54,8 @@ class Injection:
             for layer in layers_of(model)
             for name, parameter in layer.tuned.items()
         }
+        for layer in layers_of(model):
+            layer.take_back()
         for target in targets:
             self.tuned.setdefault(id(target.tensor), TunedParameter(target.name, target.shape))
         self.done = False
@@ -167,6 +170,7 @@ def unwrap(model: nn.Module) -> None:
             if isinstance(child, FishDipLayer):
                 parent._modules[leaf] = child.base_layer
     remove_guards(model)
+    remove_generate(model)
 
 
 def discard(model: nn.Module, adapter_name: str) -> None:

@@ -16,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 from .adapter_io import Indices, Summary, Values
 from .compiled import compiled_embedding, compiled_linear
 from .functional import BorrowedEmbedding, BorrowedLinear, effective_weight
-from .parameter import TunedParameter, active_pieces
+from .parameter import Holder, TunedParameter, active_pieces
 from .remade import source_of
 from .state import AdapterState, SparseDelta
 
@@ -124,21 +124,20 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
         for name in self.tuned.keys() - self.aside:
             self.merge_parameter(name, self.active_adapters)
 
-    def hold(self) -> list[Callable[[], None]]:
-        """Leave effective values in the base parameters for the time of many calls without gradients.
+    def hold(self, holder: Holder, stack: ExitStack) -> None:
+        """Leave effective values in the base parameters for many calls without gradients, until the stack is left."""
+        if self.disable_adapters or self.aside:
+            return
+        for name, parameter in self.tuned.items():
+            weight = self.base_parameter(name)
+            stack.callback(parameter.release, weight, holder)  # before: what comes next may fail
+            parameter.hold(weight, self.active_adapters, holder)
 
-        Returns:
-            What is to be called at the end of it.
-        """
-        releases: list[Callable[[], None]] = []
-        if self.disable_adapters:
-            return releases
-        for name in self.tuned.keys() - self.aside:
-            parameter, weight = self.tuned[name], self.base_parameter(name)
-            held = parameter.hold(weight, self.active_adapters)
-            if held is not None:
-                releases.append(partial(parameter.release, weight, held))
-        return releases
+    def take_back(self) -> None:
+        """Let the base parameters hold nothing but their own values, unless they are merged."""
+        for name, parameter in self.tuned.items():
+            if parameter.lent:
+                self.unmerge_parameter(name)
 
     def check_finite(self, adapters: Sequence[str]) -> None:
         for name, parameter in self.tuned.items():
@@ -160,15 +159,13 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
 
     def set_adapter(self, *args: Any, **kwargs: Any) -> None:
         """See BaseTunerLayer."""
-        for name, parameter in self.tuned.items():
-            if parameter.held:
-                self.unmerge_parameter(name)
+        self.take_back()
         super().set_adapter(*args, **kwargs)
 
     def enable_adapters(self, enabled: bool) -> None:
+        super().enable_adapters(enabled)
         if not enabled:
             self.unmerge()  # now, not at the next call: a tied layer may never be called
-        super().enable_adapters(enabled)
 
     def delete_adapter(self, adapter_name: str) -> None:
         super().delete_adapter(adapter_name)
@@ -188,22 +185,22 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
         if len(self.tuned) == 1 and not torch.compiler.is_compiling():
             (parameter,) = self.tuned.values()
             with parameter.lock:
-                if (parameter.merged_adapters and not self._disable_adapters) or self.in_place():
+                if (parameter.merged_adapters and not self._disable_adapters) or self.settled():
                     return self._modules["base_layer"](*args, **kwargs)  # type: ignore[misc]
         else:
             with self.undisturbed():
-                if self.in_place():
+                if self.settled():
                     return self.base_layer(*args, **kwargs)
         return self.tuned_forward(*args, **kwargs)
 
-    def in_place(self) -> bool:
-        """Whether the parameters of the wrapped module hold what a call needs: merged, held or base values."""
-        merged = any([parameter.merged_adapters for parameter in self.tuned.values()])
+    def settled(self) -> bool:
+        """Take away held values that this call does not need; tells whether those in place now are what it needs."""
+        parameters = self.tuned.values()
         if self._disable_adapters:
-            if merged:
+            if any(parameter.merged_adapters or parameter.lent for parameter in parameters):
                 self.unmerge()
             return True
-        if merged:
+        if any(parameter.merged_adapters for parameter in parameters):
             return True
         if torch.compiler.is_compiling():
             return False
@@ -211,7 +208,7 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
         for name, parameter in self.tuned.items():
             deltas = self.deltas(name)
             if not parameter.holds(deltas):
-                if parameter.held:
+                if parameter.lent:
                     self.unmerge_parameter(name)
                 ready = ready and not deltas
         return ready

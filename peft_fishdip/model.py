@@ -112,7 +112,7 @@ class FishDipModel(BaseTuner):
             seed=state.config.seed + state.num_updates,
         )
         agreed(self._refuse_merged)
-        with self._effective_in_place(), scoring_mode(self.model, parameters.values()):
+        with self._merged_meanwhile(), scoring_mode(self.model, parameters.values()):
             scores = scoring.scores()
         squared = 1 if state.config.importance == "fisher" else 2
         update = remask(state, scores, optimizer, started, step, expected_power=squared)
@@ -192,7 +192,7 @@ class FishDipModel(BaseTuner):
             raise ValueError("the adapters are disabled; enable them before the mask is updated.")
 
     @contextmanager
-    def _effective_in_place(self) -> Iterator[None]:
+    def _merged_meanwhile(self) -> Iterator[None]:
         """Within, the base parameters hold the effective values of the active adapters."""
         layers = list(self._layers())
         try:

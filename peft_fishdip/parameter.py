@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -12,19 +13,21 @@ from .handles import handle_of
 from .state import SparseDelta
 
 
+class Holder:
+    """Who relies on effective values that base parameters hold, for as long as it lives."""
+
+
 class Held:
-    """The effective values that a base parameter holds for the time of many calls.
+    """Which effective values a base parameter holds for the time of many calls.
 
     Attributes:
         key: of which deltas, and at which values of them.
-        unions: the positions of these deltas, kept so that no others can take their ids.
-        users: how many are relying on it.
+        kept: what the key has ids of, kept so that nothing else can have them.
     """
 
     def __init__(self, deltas: Sequence[SparseDelta]) -> None:
         self.key = key_of(deltas)
-        self.unions = [delta.union for delta in deltas]
-        self.users = 0
+        self.kept = [(delta, delta.union) for delta in deltas]
 
 
 class TunedParameter:
@@ -32,7 +35,8 @@ class TunedParameter:
 
     `lock` is held while the base tensor is changed or must not change: a borrowed weight holds effective values
     for the time of one matrix product. `held` is set while it holds them for longer without being merged; whoever
-    needs other values takes them away then, and whoever relied on them goes on by borrowing.
+    needs other values takes them away then, and whoever relied on them goes on by borrowing. The order of all writes
+    is such that after an interrupt a tensor with other values than its own is known as one, if not with which.
     """
 
     def __init__(self, name: str, shape: torch.Size) -> None:
@@ -44,16 +48,19 @@ class TunedParameter:
         self.lock = threading.RLock()
         self.known: tuple[object, str] | None = None  # the fingerprint of the base tensor, and of which state of it
         self.held: Held | None = None
+        self.holders: WeakSet[Holder] = WeakSet()
         self._backup: tuple[Tensor, Tensor] | None = None
         self._joint: tuple[list[Tensor], Tensor, list[Tensor]] | None = None
 
     def __getstate__(self) -> dict[str, object]:
-        return {key: value for key, value in self.__dict__.items() if key not in ("lock", "known", "_joint")}
+        own = ("lock", "known", "holders", "_joint")
+        return {key: value for key, value in self.__dict__.items() if key not in own}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self.handle = handle_of(self)
         self.lock = threading.RLock()
+        self.holders = WeakSet()
         self.known = self._joint = None
 
     def of(self, adapters: Sequence[str]) -> tuple[SparseDelta, ...]:
@@ -94,7 +101,7 @@ class TunedParameter:
     def effective(self, weight: Tensor, deltas: Sequence[SparseDelta], pieces: Sequence[Tensor]) -> Tensor:
         """A new tensor with the effective values, detached."""
         with self.lock:
-            tensor = self.unmerged(weight) if self.held else weight.detach().clone()
+            tensor = self.unmerged(weight) if self.lent else weight.detach().clone()
             positions, _, values = self.entries(tensor, deltas, pieces)
         write(tensor, positions, values)
         return tensor
@@ -113,54 +120,62 @@ class TunedParameter:
         with self.lock:
             merged = [*self.merged_adapters, *(name for name in adapters if name not in self.merged_adapters)]
             self.unmerge(weight)
-            self._put_in_place(weight, self.of(merged))
-            self.merged_adapters = [name for name in merged if name in self.deltas]
+            self._put_in_place(weight, self.of(merged), [name for name in merged if name in self.deltas])
 
     @torch.no_grad()
     def unmerge(self, weight: Tensor) -> None:
         """Restore the base tensor bitwise, or as a cast made since then would have left it; merged or held."""
         with self.lock:
+            self.held = None
+            self.merged_adapters = []
             if self._backup is not None:
                 positions, base = self._backup
                 write(weight.data, positions.to(weight.device), base.to(weight))
-            self._backup = self.held = None
-            self.merged_adapters = []
+            self._backup = None
+
+    @property
+    def lent(self) -> bool:
+        """Whether the base tensor has other values than its own without being merged."""
+        return self._backup is not None and not self.merged_adapters
 
     def holds(self, deltas: Sequence[SparseDelta]) -> bool:
         """Whether the base tensor holds the effective values of `deltas` at this moment, without being merged."""
-        return self.held.key == key_of(deltas) if self.held else not deltas
+        if self._backup is None:
+            return not deltas
+        return self.held is not None and self.held.key == key_of(deltas)
 
     @torch.no_grad()
-    def hold(self, weight: Tensor, adapters: Sequence[str]) -> Held | None:
-        """Leave the effective values of `adapters` in the base tensor until the one that is returned is released.
+    def hold(self, weight: Tensor, adapters: Sequence[str], holder: Holder) -> None:
+        """Leave the effective values of `adapters` in the base tensor until all holders have released it.
 
-        None, and nothing done, if it is merged, has no delta of theirs, or is not whole here.
+        Nothing is done if it is merged, has no delta of theirs, or is not whole here.
         """
         with self.lock:
             deltas = self.of(adapters)
             whole = weight.shape == self.shape and not weight.is_meta and not hasattr(weight, "device_mesh")
             if self.merged_adapters or not deltas or not whole or any(d.state.version is None for d in deltas):
-                return None
+                return
+            self.holders.add(holder)
             if not self.holds(deltas):
                 self.unmerge(weight)
-                self._put_in_place(weight, deltas)
+                self._put_in_place(weight, deltas, [])
                 self.held = Held(deltas)
-            assert self.held is not None
-            self.held.users += 1
-            return self.held
 
-    def release(self, weight: Tensor, held: Held) -> None:
-        """Restore the base tensor if nobody relies on `held` any more, and nobody has yet."""
+    @torch.no_grad()
+    def release(self, weight: Tensor, holder: Holder) -> None:
+        """Restore the base tensor if nobody relies on what it holds any more."""
         with self.lock:
-            held.users -= 1
-            if self.held is held and not held.users:
+            self.holders.discard(holder)
+            if self.lent and not self.holders:
                 self.unmerge(weight)
 
-    def _put_in_place(self, weight: Tensor, deltas: Sequence[SparseDelta]) -> None:
-        if deltas:
-            positions, base, values = self.entries(weight.data, deltas, active_pieces(deltas))
-            self._backup = (positions, base)
-            write(weight.data, positions, values)
+    def _put_in_place(self, weight: Tensor, deltas: Sequence[SparseDelta], merged: list[str]) -> None:
+        if not deltas:
+            self.merged_adapters = merged
+            return
+        positions, base, values = self.entries(weight.data, deltas, active_pieces(deltas))
+        self._backup, self.merged_adapters = (positions, base), merged
+        write(weight.data, positions, values)
 
     def unmerged(self, weight: Tensor) -> Tensor:
         """The base tensor as it is when nothing is merged or held in it: itself, or a restored copy. Detached."""

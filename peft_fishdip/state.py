@@ -159,7 +159,8 @@ class AdapterState:
 
     @property
     def version(self) -> tuple[int, int] | None:
-        """Another one after each change of the trainable vector; None if it counts none, made in inference mode."""
+        """Another one after each change of the trainable vector, but through `.data`; None if torch counts none, as of
+        tensors that were made in inference mode."""
         flat = self.flat
         return None if flat.is_inference() else (flat.data_ptr(), flat._version)
 

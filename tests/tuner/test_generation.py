@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import pickle
 import sys
 import weakref
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from transformers import LogitsProcessorList
 
 from peft_fishdip import FishDipConfig, FishDipLayer, functional, parameter
-from peft_fishdip.generation import effective_in_place
+from peft_fishdip.generation import effective_in_place, generating_in_place
 
 from .models import base_bits, flat_of, gpt2, llama, randomise, tied_t5, tuned
 from .test_threads import run_together
@@ -138,6 +139,91 @@ def assert_held(model: Any) -> None:
     )
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+@pytest.mark.parametrize("after", [False, True])
+def test_a_write_that_fails_leaves_no_trace(
+    error: type[BaseException], after: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an interrupt does, or memory that is too small; at any of the writes of a generation, before or after it."""
+    model = with_adapter()
+    before, expected = base_bits(model), scores(model)
+    write = parameter.write
+
+    def fail_at(number: int) -> bool:
+        left = number
+
+        def failing(*args: Tensor) -> None:
+            nonlocal left
+            left -= 1
+            if left or after:
+                write(*args)
+            if not left:
+                raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(parameter, "write", failing)
+            try:
+                generate(model)
+            except error:
+                return True
+        return False
+
+    number = 1
+    while fail_at(number):
+        with torch.no_grad():
+            logits = model(input_ids=PROMPT, decoder_input_ids=torch.zeros(2, 1, dtype=torch.long)).logits[:, -1]
+        torch.testing.assert_close(logits[:, 2:], expected[0][:, 2:], rtol=1e-4, atol=1e-5)
+        assert torch.equal(scores(model), expected)
+        assert_base_is(model, before)
+        number += 5
+    assert number > 50
+
+
+def test_one_layer_that_is_disabled_sees_the_base_while_one_that_is_tied_to_it_does_not() -> None:
+    model = with_adapter()
+    before = base_bits(model)
+    model.base_model.model.lm_head.enable_adapters(False)
+    with torch.no_grad():
+        logits = model(input_ids=PROMPT, decoder_input_ids=torch.zeros(2, 1, dtype=torch.long)).logits[:, -1]
+    torch.testing.assert_close(scores(model)[0][:, 2:], logits[:, 2:], rtol=1e-4, atol=1e-5)
+    assert_base_is(model, before)
+
+
+def test_copies_that_are_made_during_a_call_have_a_generate_that_is_theirs() -> None:
+    model = with_adapter()
+    expected = scores(model)
+    copies: list[Any] = []
+
+    def copy_both() -> None:
+        copies.append(copy.deepcopy(model))
+        copies.append(pickle.loads(pickle.dumps(model)))
+
+    generate(model, **when(1, copy_both))
+    for copied in copies:
+        assert torch.equal(scores(copied), expected)
+        merged = copied.merge_and_unload()
+        assert "generate" not in merged.__dict__
+        assert torch.equal(scores(merged), expected)
+
+
+class OfAClass(nn.Linear):
+    """Its `generate` takes no model."""
+
+    @staticmethod
+    def generate(x: Tensor) -> Tensor:
+        return x + 1
+
+
+def test_a_generate_that_is_no_method_is_called_as_ever() -> None:
+    model = tuned(nn.Sequential(OfAClass(2, 2)), density=1.0)
+    with generating_in_place(model.base_model.model):
+        assert "generate" not in model.base_model.model.__dict__
+    own = OfAClass(2, 2)
+    with generating_in_place(own):
+        assert own.generate(torch.ones(2)).tolist() == [2.0, 2.0]
+    assert "generate" not in own.__dict__
+
+
 def on_disabled(model: Any) -> None:
     with model.disable_adapter():
         model(input_ids=PROMPT, decoder_input_ids=PROMPT)
@@ -159,6 +245,13 @@ def on_mask(model: Any) -> None:
     on_step(model)
 
 
+def on_added(model: Any) -> None:
+    """What a mask by magnitude and scales by RMS are taken from are the base values."""
+    config = FishDipConfig(density=0.1, init_mask="magnitude", delta_scale="rms", init_weights=False)
+    model.add_adapter("more", config)
+    model.set_adapter("more")
+
+
 def on_merge(model: Any) -> None:
     on_step(model)
     model.merge_adapter()
@@ -168,7 +261,7 @@ def reference_parameters(model: Any) -> dict[str, Tensor]:
     return model.base_model._base_parameters(model.base_model._state(None))
 
 
-@pytest.mark.parametrize("change", [on_disabled, on_other, on_step, on_mask, on_merge])
+@pytest.mark.parametrize("change", [on_disabled, on_other, on_step, on_mask, on_added, on_merge])
 def test_what_changes_during_a_generation_counts_from_the_next_token(change: Callable[[Any], None]) -> None:
     """The tokens after the change are those of a model that computes with the new values; the cache is the old one."""
 
