@@ -64,7 +64,8 @@ def effective_in_place(model: nn.Module) -> Iterator[None]:
     """Within, the base parameters hold the effective values of the active adapters; bitwise their own ones afterwards.
 
     Calls with gradients, calls of other threads and changes of the adapters are possible meanwhile, as at any time:
-    see [`parameter.TunedParameter`].
+    see [`parameter.TunedParameter`]. Who reads base parameters past the layers, as `state_dict()` of the whole model
+    does, sees effective values.
     """
     holder = Holder()
     with ExitStack() as stack:
