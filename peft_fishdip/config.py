@@ -108,8 +108,8 @@ class FishDipConfig(PeftConfig):
     delta_scale: str = field(
         default="none",
         metadata={
-            "help": "'rms': the optimizer sees each delta divided by its base tensor's RMS (rounded to a power of "
-            "two), so that one learning rate moves every tensor by the same share of its size."
+            "help": "'rms': each delta is trained, and its importance measured, divided by its base tensor's RMS "
+            "(rounded to a power of two), so that one learning rate moves every tensor by the same share of its size."
         },
     )
     seed: int = field(default=0, metadata={"help": "Seed of the random mask, random deltas and random examples."})

@@ -16,7 +16,7 @@ class MaskUpdate:
     losses: tuple[float, ...]
     """Their losses, -log p(y|x)."""
     threshold: float
-    """The smallest score in the mask."""
+    """The smallest score in the mask; of what is trained, where deltas are scaled."""
     num_active: int
     """K, the entries that are trainable now."""
     overlap: float

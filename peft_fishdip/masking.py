@@ -31,23 +31,22 @@ def remask(
 
     Args:
         state: the adapter, whose K entries with the highest scores become the active ones.
-        scores: one tensor per targeted parameter, of its shape.
+        scores: one tensor per targeted parameter, of its shape; importances become those of trained values in place.
         optimizer: checked already, or None.
         started: when the update began, as time.perf_counter() told.
         step: the optimizer step, for the record.
         expected_power: which power of the scores is a squared gradient, if any.
     """
     vector = state.flat
-    chosen = agreed(lambda: top_k(scores.importance, vector.numel()))
-    positions = taken_from_first(chosen.positions)
     hint = None
     if expected_power is not None:
-        hint = torch.cat(
-            [
-                scores.importance[delta.name].flatten()[positions[delta.name]].pow(expected_power) * delta.scale**2
-                for delta in state.deltas
-            ]
-        ).to(vector.device)
+        for delta in state.deltas:  # what is trained is delta / scale; its gradient is scale times the base's
+            scores.importance[delta.name].mul_(delta.scale ** (2 / expected_power))
+    chosen = agreed(lambda: top_k(scores.importance, vector.numel()))
+    positions = taken_from_first(chosen.positions)
+    if expected_power is not None:
+        expected = (scores.importance[name].flatten()[at].pow(expected_power) for name, at in positions.items())
+        hint = torch.cat(list(expected)).to(vector.device)
     change = state.remask(positions)
     if optimizer is not None:
         carry_over(optimizer, vector, change.source, hint)

@@ -115,13 +115,14 @@ class DenseFishDip:
         self.apply()
         chosen, losses = self.chosen_examples(examples) if only is None else (only, [])
         scores = self.scores([examples[i] for i in chosen])
-        self.remask(scores)
+        power = 2 if self.settings["importance"] == "fisher" else 1
+        self.remask({name: score * self.scale[name] ** power for name, score in scores.items()})
         return chosen, losses
 
     def remask(self, scores: dict[str, Tensor]) -> None:
         old, self.mask = self.mask, global_top_k(scores, self.k)
         power = 1 if self.settings["importance"] == "fisher" else 2
-        hint = {name: score.pow(power) * self.scale[name] ** 2 for name, score in scores.items()}
+        hint = {name: score.pow(power) for name, score in scores.items()}
         stays = {name: old[name] & mask for name, mask in self.mask.items()}
         staying_second = torch.cat([self.second[name][stay] for name, stay in stays.items()])
         staying_hint = torch.cat([hint[name][stay] for name, stay in stays.items()])

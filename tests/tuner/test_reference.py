@@ -115,6 +115,34 @@ def test_fixed_fish_scores_random_examples_once(family: str) -> None:
     assert_same_mask(model, dense)
 
 
+@pytest.mark.parametrize("importance", ["fisher", "absolute"])
+@pytest.mark.parametrize("family", ["t5", "gpt2"])
+def test_scaled_deltas_are_chosen_by_the_gradients_of_what_is_trained(family: str, importance: str) -> None:
+    """The oracle differentiates by the trainable vector itself, of an adapter of all entries."""
+    build, make_examples = FAMILIES[family]
+    examples = make_examples(4)
+    whole = tuned(build(), density=1.0, delta_scale="rms")
+    state = whole.base_model._state(None)
+    state.untouched = False
+    scores = torch.zeros_like(state.flat)
+    for example in examples:
+        loss = example_loss(whole, family, padded([example]))[0]
+        (gradient,) = torch.autograd.grad(loss, [state.flat])
+        scores += gradient.square() if importance == "fisher" else gradient.abs()
+    part = tuned(build(), density=0.1, delta_scale="rms", importance=importance, sample_selection="all")
+    part.base_model.update_mask(examples)
+    masks = part.base_model.mask().values()
+    chosen = torch.cat([mask + start for mask, start in zip(masks, starts(state), strict=True)])
+    unchosen = torch.ones_like(scores, dtype=torch.bool).index_fill_(0, chosen, False)
+    assert len({delta.scale for delta in state.deltas}) > 2
+    assert scores[chosen].min() >= scores[unchosen].max() * (1 - 1e-4)
+
+
+def starts(state: Any) -> list[int]:
+    """Where each parameter's entries begin in a vector of all of them."""
+    return [sum(state.sizes[:index]) for index in range(len(state.sizes))]
+
+
 def test_random_examples_differ_between_seeds_and_updates_but_not_between_runs() -> None:
     def chosen(seed: int) -> list[tuple[int, ...]]:
         model, _, examples, _ = both("bert", sample_selection="random", num_samples=4, seed=seed)
