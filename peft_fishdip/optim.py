@@ -46,7 +46,8 @@ class SparseAdafactor(Optimizer):
     Trainer(model, args, ..., optimizers=(optimizer, None), callbacks=[FishDipCallback()])
     ```
 
-    `delta_scale` makes no difference to it, but does to clipping by norm, which sees scaled gradients then.
+    Its steps are the same with any `delta_scale`; the mask is not, nor is clipping by norm, which sees scaled gradients.
+    It moves each tensor by a share of its size, so `delta_scale="rms"` chooses the mask by what its steps can change.
 
     Args:
         model: has one Fish-Dip adapter at least.
