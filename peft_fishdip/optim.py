@@ -46,7 +46,7 @@ class SparseAdafactor(Optimizer):
     Trainer(model, args, ..., optimizers=(optimizer, None), callbacks=[FishDipCallback()])
     ```
 
-    Its steps are the same with any `delta_scale`; the mask is not, nor is clipping by norm, which sees scaled gradients.
+    Its steps are the same with any `delta_scale`; the mask is not, nor clipping by norm, which sees scaled gradients.
     It moves each tensor by a share of its size, so `delta_scale="rms"` chooses the mask by what its steps can change.
 
     Args:

@@ -168,7 +168,7 @@ def test_the_weighted_sum_is_the_weighted_sum_of_the_deltas(delta_scale: str, tm
     randomise(model)
     tuner = model.base_model
     expected = {
-        name: torch.zeros(int(max(a.max(), b.max())) + 1).index_add(0, a, 0.5 * va).index_add(0, b, -2.0 * vb)
+        name: torch.zeros(1 + max([-1, *a.tolist(), *b.tolist()])).index_add(0, a, 0.5 * va).index_add(0, b, -2.0 * vb)
         for (name, (a, va)), (b, vb) in zip(tuner.delta("default").items(), tuner.delta("second").values(), strict=True)
     }
     tuner.add_weighted_adapter(["default", "second"], [0.5, -2.0], "sum")
