@@ -1,4 +1,4 @@
-"""Decoding at the price of the base model: effective values stand in its weights while it generates."""
+"""Decoding with effective values in place: written into the weights once, not for each token and layer."""
 
 from __future__ import annotations
 
