@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -97,13 +98,10 @@ def problem(name: str, root: Path | None, protocol: Protocol, seed: int) -> Prob
     relation = kind == "relation"
     try:
         chosen = fraction_indices(len(loaded.train), 1.0 if relation else protocol.fraction, seed)
-        found = Problem(
-            name,
-            kind,
-            loaded.task,
-            [loaded.train[i] for i in chosen[: protocol.max_train]],
-            train_file=loaded.train_file,
-        )
+        train = [loaded.train[i] for i in chosen]
+        if relation:
+            train = labels_in_turn(train)
+        found = Problem(name, kind, loaded.task, train[: protocol.max_train], train_file=loaded.train_file)
         if relation:
             return replace(found, episodes=sample_episodes(loaded.test, protocol, seed))
         return replace(found, test=limited(loaded.test, protocol.max_test))
@@ -147,6 +145,16 @@ def sample_episodes(examples: Sequence[Any], protocol: Protocol, seed: int) -> l
         sample_episode(examples, num_ways=protocol.num_ways, num_shots=protocol.num_shots, seed=1000 * seed + number)
         for number in range(protocol.num_episodes)
     ]
+
+
+def labels_in_turn(examples: Sequence[Any]) -> list[Any]:
+    """One example of each label, then a second one of each, ...: the first N of them are as even as can be."""
+    seen: Counter[str] = Counter()
+    turns = []
+    for example in examples:
+        turns.append(seen[example.label])
+        seen[example.label] += 1
+    return [examples[i] for i in sorted(range(len(examples)), key=turns.__getitem__)]
 
 
 def limited(examples: Sequence[Any], count: int | None) -> list[Any]:

@@ -86,7 +86,19 @@ def test_limits(data_folder):
     few = problem("conll04", data_folder, Protocol(fraction=1.0, max_train=3, max_test=2), seed=0)
     assert (len(few.train), len(few.test)) == (3, 2)
     assert few.train == problem("conll04", data_folder, Protocol(fraction=1.0), seed=0).train[:3]
-    assert len(problem("fewrel", data_folder, Protocol(num_ways=2, max_train=7), seed=0).train) == 7
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_limit_leaves_as_many_examples_of_one_relation_as_of_another(data_folder, seed):
+    whole = problem("fewrel", data_folder, Protocol(num_ways=2), seed).train
+    relations = {x.label for x in whole}
+    for count in range(1, len(whole) + 1):
+        found = problem("fewrel", data_folder, Protocol(num_ways=2, max_train=count), seed).train
+        numbers = [sum(x.label == relation for x in found) for relation in relations]
+        assert len({x.id for x in found}) == sum(numbers) == count
+        assert max(numbers) - min(numbers) <= 1
+    others = problem("fewrel", data_folder, Protocol(num_ways=2, max_train=len(relations)), seed + 3).train
+    assert {x.id for x in others} != {x.id for x in whole[: len(relations)]}
 
 
 def test_a_label_that_only_the_test_part_has_is_not_known(data_folder, tmp_path):
