@@ -158,13 +158,13 @@ class FishDipModel(BaseTuner):
         return remask(state, Scores(ordered, (), ()), optimizer, started, step, expected_power=None)
 
     def mask(self, adapter_name: str | None = None) -> dict[str, Tensor]:
-        """Per targeted base parameter the flat positions that are trainable now: int64, ascending, on the CPU."""
+        """Per targeted base parameter the flat positions that are trainable now: (active,) int64, ascending, on CPU."""
         return {delta.name: delta.active.cpu().clone() for delta in self._state(adapter_name).deltas}
 
     @torch.no_grad()
     def delta(self, adapter_name: str | None = None) -> dict[str, tuple[Tensor, Tensor]]:
-        """Per targeted base parameter the flat positions of the whole union (int64, ascending) and the deltas there
-        (float32), on the CPU."""
+        """Per targeted base parameter the flat positions of the whole union, (union,) int64, ascending, and the deltas
+        there, (union,) float32, on the CPU."""
         state = self._state(adapter_name)
         result = {}
         for delta, piece in zip(state.deltas, state.flat.split(state.sizes), strict=True):
