@@ -72,6 +72,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--rates", nargs="+", default=[*map(str, RATES)], help="learning rates to choose from, or: own")
     for name, kind in OVERRIDES.items():
         add(f"--{name.replace('_', '-')}", type=kind, help="of each run; default: what the experiments say")
+    add("--update-interval", type=int, help="steps between two masks of Fish-Dip; default: what the experiments say")
     add("--retry-failed", action="store_true", help="do runs that failed again")
     reporting = commands.add_parser("report", help="tables and pictures of the runs that are done")
     reporting.add_argument("--to", type=Path, help="folder of the report; default: that of the results")
@@ -105,7 +106,7 @@ def compare(options: argparse.Namespace) -> int:
     ]
     Comparison(
         output=options.output,
-        experiments=load_experiments(options.methods, overrides, roots(options)),
+        experiments=load_experiments(options.methods, overrides, roots(options), options.update_interval),
         datasets=datasets(options),
         base_model=options.model,
         protocols=protocols,

@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
-from .experiment import ADAPTER, Experiment
+from .experiment import Experiment
 from .jobs import Job
 from .outcome import Outcome
 from .problems import Problem, Protocol
 from .rates import best_rate, trial_row
 from .results import read_result, write_result
-from .settings import one_line, read_json
+from .settings import one_line
 from .training import run
 
 
@@ -43,8 +43,7 @@ class Cell:
     @cached_property
     def fingerprint(self) -> str:
         """Of all that the experiment says and of the model: results with another one are not to be mixed with these."""
-        adapter = self.experiment.adapter and read_json(self.experiment.adapter / ADAPTER)
-        content = [self.experiment.params.as_dict(), adapter, self.base_digest]
+        content = [self.experiment.params.as_dict(), self.experiment.adapter_settings, self.base_digest]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def path(self, folder: str, suffix: str) -> Path:

@@ -10,6 +10,8 @@ from typing import Any
 from peft import PeftConfig, PeftType
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
+from peft_fishdip import FishDipConfig
+
 from . import methods  # noqa: F401  (registers the methods of our own)
 from .settings import SettingsError, TrainingParams, default_params, one_line, read_json
 
@@ -29,23 +31,52 @@ class Experiment:
     adapter: Path | None
     """Folder of the adapter_config.json; None for full fine-tuning."""
     params: TrainingParams
+    update_interval: int | None = None
+    """Takes the place of the number of steps between two masks, where the file gives one."""
 
     @property
     def title(self) -> str:
         return f"{self.method}/{self.name}"
+
+    @property
+    def adapter_settings(self) -> dict[str, Any] | None:
+        """What stands in the adapter_config.json, but for the interval; None for full fine-tuning."""
+        if self.adapter is None:
+            return None
+        content = read_json(self.adapter / ADAPTER)
+        if content.get("update_interval"):
+            content["update_interval"] = self.update_interval or content["update_interval"]
+        return content
+
+    def adapter_config(self) -> PeftConfig:
+        """The PEFT config of `adapter_settings`.
+
+        Raises:
+            SettingsError: see `read_adapter_config`.
+        """
+        assert self.adapter is not None
+        config = read_adapter_config(self.adapter)
+        if isinstance(config, FishDipConfig):
+            config.update_interval = (self.adapter_settings or {}).get("update_interval", config.update_interval)
+        return config
 
     def with_rate(self, rate: float) -> Experiment:
         return replace(self, params=replace(self.params, learning_rate=rate))
 
 
 def load_experiments(
-    selected: Sequence[str], overrides: Mapping[str, Any], roots: Sequence[Path] = (EXPERIMENTS,)
+    selected: Sequence[str],
+    overrides: Mapping[str, Any],
+    roots: Sequence[Path] = (EXPERIMENTS,),
+    update_interval: int | None = None,
 ) -> list[Experiment]:
     """The experiments of these titles, each once; a method stands for all its experiments, "all" for all there are.
 
     Raises:
-        SettingsError: there is none of a title, or a file of it is broken.
+        SettingsError: there is none of a title, a file of it is broken, or the interval is no positive number.
     """
+    if update_interval is not None and update_interval < 1:
+        raise SettingsError(f"--update-interval {update_interval}: must be at least 1 step")
     known = folders(roots)
     chosen: dict[str, None] = {}
     for title in selected:
@@ -53,7 +84,7 @@ def load_experiments(
         if not matching:
             raise SettingsError(f"experiment {title!r} is unknown; there are {', '.join(known)}")
         chosen.update(dict.fromkeys(matching))
-    return [load_experiment(known[title], overrides) for title in chosen]
+    return [replace(load_experiment(known[title], overrides), update_interval=update_interval) for title in chosen]
 
 
 def folders(roots: Sequence[Path] = (EXPERIMENTS,)) -> dict[str, Path]:

@@ -36,7 +36,7 @@ def update_mask(
     config.num_samples = wanted if isinstance(wanted, float) else min(wanted, len(features))
     try:
         update = model.base_model.update_mask(
-            features, data_collator=collate, optimizer=optimizer, batch_size=params.eval_batch_size, step=trace.step
+            features, data_collator=collate, optimizer=optimizer, batch_size=params.batch_size, step=trace.step
         )
     finally:
         config.num_samples = wanted

@@ -13,7 +13,7 @@ from peft import get_peft_model
 from safetensors import SafetensorError
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from .experiment import ADAPTER, Experiment, read_adapter_config
+from .experiment import ADAPTER, Experiment
 from .settings import SettingsError, one_line
 
 NANO = Path(__file__).parent / "nano"
@@ -57,7 +57,7 @@ def check_adapters(experiments: Iterable[Experiment], model: Any) -> None:
         if experiment.adapter is None:
             continue
         try:
-            get_peft_model(copy.deepcopy(model), read_adapter_config(experiment.adapter))
+            get_peft_model(copy.deepcopy(model), experiment.adapter_config())
         except SettingsError:
             raise
         except Exception as error:  # whatever a method raises for a value that it cannot use

@@ -93,10 +93,12 @@ class Subject:
             max_length=self.source_length,
             progress=False,
         )
-        gold = [example.label for example in episode.query]
-        own = [row[episode.labels.index(label)] for row, label in zip(losses, gold, strict=True) if label]
         self.outcome.eval_time += time.perf_counter() - started
-        return {"accuracy": likelihood_accuracy(losses, episode.labels, gold), "loss": mean(own)}
+        gold = [example.label for example in episode.query]
+        own = sum(row[episode.labels.index(label)] for row, label in zip(losses, gold, strict=True))
+        task: Any = self.task
+        targets = self.tokenizer(text_target=[task.candidate(x, x.label) for x in episode.query])["input_ids"]
+        return {"accuracy": likelihood_accuracy(losses, episode.labels, gold), "loss": own / sum(map(len, targets))}
 
     def saved_size(self) -> int:
         """Bytes of the files that `save_pretrained` writes."""

@@ -18,7 +18,7 @@ from transformers import set_seed
 
 from peft_fishdip.tasks import Episode
 
-from .experiment import Experiment, read_adapter_config
+from .experiment import Experiment
 from .in_context import InContextTask
 from .mask_updates import is_fish_dip
 from .masks import shares
@@ -39,7 +39,7 @@ def run(experiment: Experiment, problem: Problem, base_model: str, seed: int, de
     model, tokenizer = load_model(base_model)
     outcome = Outcome(num_base_params=count(model.parameters()))
     if experiment.adapter is not None:
-        model = get_peft_model(model, seeded(read_adapter_config(experiment.adapter), seed))
+        model = get_peft_model(model, seeded(experiment.adapter_config(), seed))
         outcome.adapter_config = model.peft_config["default"].to_dict()
     model.to(device)
     outcome.num_total_params = count(model.parameters())
