@@ -63,7 +63,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--fractions", nargs="+", type=float, default=[0.1], help="shares of the training examples (not relation)")
     add("--max-train", type=int, help="... but so many at most (relation: as many of each)")
-    add("--max-test", type=int, help="test on so many examples at most")
+    add("--max-test", type=int, help="test on so many examples at most (not relation)")
     add("--ways", type=int, default=5, help="relations of an episode")
     add("--shots", type=int, default=1, help="labelled examples of each")
     add("--episodes", type=int, default=4, help="episodes of a run")

@@ -115,7 +115,7 @@ def load_experiment(folder: Path, overrides: Mapping[str, Any]) -> Experiment:
     """The experiment of a folder `<method>/<name>`.
 
     Raises:
-        SettingsError: a file is broken, missing, or none of an experiment's.
+        SettingsError: a file is broken, missing, or none of an experiment's; or a setting has no meaning here.
     """
     files = {path.name for path in folder.iterdir() if not is_hidden(path)}
     if not files or files - {ADAPTER, PARAMS}:
@@ -131,8 +131,9 @@ def load_experiment(folder: Path, overrides: Mapping[str, Any]) -> Experiment:
             )
         params = params.updated(own, str(folder / PARAMS))
     params = params.updated(overrides, "command line")
-    if ADAPTER in files:
-        read_adapter_config(folder)
+    config = read_adapter_config(folder) if ADAPTER in files else None
+    if params.mask == "random" and not isinstance(config, FishDipConfig):
+        raise SettingsError(f"{folder / PARAMS}: mask='random' is for adapters of type FISHDIP alone; remove it")
     return Experiment(folder.parent.name, folder.name, folder if ADAPTER in files else None, params)
 
 

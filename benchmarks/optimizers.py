@@ -19,7 +19,7 @@ def make_optimizer(model: Any, params: TrainingParams) -> torch.optim.Optimizer:
     Adafactor and SparseAdafactor as in the paper's code: rates scaled by each tensor's RMS, no relative step.
     """
     if params.optimizer == "sparse_adafactor":
-        return SparseAdafactor(model, lr=params.learning_rate)
+        return SparseAdafactor(model, lr=params.learning_rate, weight_decay=params.weight_decay)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if params.optimizer == "adafactor":
         options: Any = {"scale_parameter": True, "relative_step": False, "warmup_init": False}

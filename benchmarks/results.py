@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from .experiment import Experiment
+from .experiment import ADAPTER, PARAMS, Experiment
 from .files import read_own, write_json
 from .outcome import Outcome
 from .problems import METRICS, Problem
@@ -124,9 +124,20 @@ def failed(result: Mapping[str, Any]) -> bool:
 
 
 @functools.cache
-def git_revision() -> str:
+def git_revision(folder: Path = Path(__file__).parent) -> str:
+    """The commit of the code, with a "+" where code or experiments differ from it."""
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+
     try:
-        command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
+        head = git("rev-parse", "HEAD")
+        changes = git("diff", "--quiet", "HEAD", "--", ":/*.py", f":/*{ADAPTER}", f":/*{PARAMS}")
+    except OSError:
         return "unknown"
+    return "unknown" if head.returncode else head.stdout.strip() + "+" * (changes.returncode == 1)
+
+
+def short_revision(revision: str, length: int = 12) -> str:
+    """Of a commit enough to tell it; the "+" of code that differed from it stays."""
+    return revision[:length] + "+" * (len(revision) > length and revision.endswith("+"))

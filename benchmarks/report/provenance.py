@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..rates import ENOUGH
+from ..results import short_revision
 from .content import Cell, Section, Table
 from .rows import Result, Row, model_name, settings_of, train_config
 from .tables import TASKS, amounts, rates, span
@@ -122,7 +123,7 @@ def environment(runs: Sequence[Result]) -> Table:
         "models": {model_name(run) for run in runs},
         "machines": {machine(run["meta_info"]["system_info"]) for run in runs},
         "packages": {f"{name} {' or '.join(sorted(versions))}" for name, versions in packages.items()},
-        "git revisions": {str(run["run_info"].get("git_revision", "unknown"))[:12] for run in runs},
+        "git revisions": {short_revision(str(run["run_info"].get("git_revision", "unknown"))) for run in runs},
         "runs": {f"{len(runs)}, {sum(run['train_info']['status'] != 'success' for run in runs)} of them failed"},
     }
     lines = tuple((Cell(name), Cell("; ".join(sorted(values)))) for name, values in facts.items())

@@ -40,11 +40,11 @@ def ranks(scores: Mapping[str, float]) -> dict[str, float]:
 
 
 def mean_ranks(rows: Sequence[Row]) -> dict[str, tuple[float, int]]:
-    """Of each method with a score: its mean rank, each data set counting once, and over how many data sets."""
+    """Of each method with a score of every seed: its mean rank, each data set counting once, and over how many."""
     by_group: dict[str, dict[tuple[str, str], list[float]]] = {}
     for setting in settings_of(rows):
         for metric in setting.metrics:
-            here = {row.method: row.scores(metric) for row in rows if row.setting == setting}
+            here = {row.method: row.scores(metric) for row in rows if row.setting == setting and row.is_complete}
             for method, rank in ranks({method: mean(values) for method, values in here.items() if values}).items():
                 by_group.setdefault(method, {}).setdefault(setting.group, []).append(rank)
     return {method: (mean(map(mean, groups.values())), len(groups)) for method, groups in by_group.items()}

@@ -23,8 +23,19 @@ def remarks(rows: Sequence[Row]) -> tuple[str, ...]:
 
 
 def remark(row: Row) -> str | None:
-    run = row.successes[0]
     if row.figures("in_context_shown")[0] is not None:
         shown = mean(row.figures("in_context_shown"))
         return f"{shown:.1f} examples stood before a source on average; nothing is trained"
-    return OF_TYPE.get(str((run["run_info"].get("peft_config") or {}).get("peft_type")))
+    config = row.successes[0]["run_info"].get("peft_config") or {}
+    if config.get("peft_type") == "FISHDIP" and config.get("update_interval"):
+        return mask_updates(row)
+    return OF_TYPE.get(str(config.get("peft_type")))
+
+
+def mask_updates(row: Row) -> str | None:
+    """How often the mask was chosen; nothing of masks that never were, such as random ones."""
+    updates = row.successes[0]["train_info"]["mask_updates"]
+    steps = [update["step"] for update in updates if "mask_overlap" in update]
+    if not steps:
+        return None
+    return f"the mask was chosen anew before step{'s' * (len(steps) > 1)} {', '.join(map(str, steps))} of a run"

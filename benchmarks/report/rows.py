@@ -25,6 +25,7 @@ DATASETS = {
     "generated": "Generated sentences",
 }
 CONFIG_FIELDS = ("task", "dataset", "protocol", "seed", "model_id", "learning_rate", "steps", "batch_size")
+BUDGET = ("steps", "meta_steps", "batch_size", "max_length", "num_test_examples")
 INFO_FIELDS = ("status", "metrics", "num_base_params", "memory_after_fit", "fit_begins", "in_context_shown")
 
 
@@ -101,6 +102,11 @@ class Row:
         return [run["train_info"][name] for run in self.successes]
 
     @property
+    def is_complete(self) -> bool:
+        """Whether each seed that any method has in this setting has succeeded."""
+        return len(self.successes) == self.num_seeds
+
+    @property
     def num_trainable(self) -> float:
         return mean(self.figures("num_trainable_params"))
 
@@ -127,7 +133,8 @@ def make_rows(results: Iterable[Result]) -> list[Row]:
     """Rows by setting and method, in the same order whatever the order of the results.
 
     Raises:
-        SettingsError: there are none, one lacks a field, its task is unknown, or one run is there twice.
+        SettingsError: there are none, one lacks a field, its task is unknown, one run is there twice, or runs of one
+            setting had different budgets.
     """
     results = list(results)
     if not results:
@@ -136,12 +143,20 @@ def make_rows(results: Iterable[Result]) -> list[Row]:
         check(result)
     several_models = len({model_name(result) for result in results}) > 1
     runs: dict[Setting, dict[str, dict[int, Result]]] = {}
+    budgets: dict[Setting, dict[str, Any]] = {}
     for result in results:
         config, method = train_config(result), result["run_info"]["experiment_name"]
         setting = Setting(
             *(config["task"], config["dataset"], config.get("fraction"), config["protocol"]),
             *(model_name(result), several_models),
         )
+        budget = {name: config.get(name) for name in BUDGET}
+        for name, value in budgets.setdefault(setting, budget).items():
+            if budget[name] != value:
+                raise SettingsError(
+                    f"{method} on {setting.title} has {name}={budget[name]!r}, other runs have {value!r}: these do not "
+                    "compare; report their folders one at a time"
+                )
         by_seed = runs.setdefault(setting, {}).setdefault(method, {})
         if config["seed"] in by_seed:
             raise SettingsError(

@@ -50,7 +50,10 @@ def overview(rows: Sequence[Row]) -> Table:
     )
     notes = failures(rows)
     if any(count != num_groups for _, count in known.values()):
-        notes = ("A mean rank with (n of m) is over those n of m data sets that the method has scores of.", *notes)
+        notes = (
+            "A mean rank with (n of m) is over the n data sets on which the method has a score of every seed.",
+            *notes,
+        )
     model = settings[0].model
     caption = f"Mean ± standard deviation over seeds, in percent; {model}"
     return Table(caption, ("method", "mean rank", "trainable share", *header), tuple(lines), notes)
@@ -112,7 +115,7 @@ def figure_cell(
     digits: int,
     best_of: Callable[..., str],
 ) -> Cell:
-    """Mean and deviation over seeds; best is what shows the best mean, if there is anything to compare it with."""
+    """Mean and deviation over seeds; best is what shows the best mean of those with all seeds, unless all show it."""
     here = {row.method: row for row in rows if row.setting == setting}
     if method not in here:
         return NOTHING
@@ -120,12 +123,13 @@ def figure_cell(
     values = figures(row)
     if not values:
         return Cell("failed" if row.failures else "–")
-    means = [f"{mean(others):.{digits}f}" for other in here.values() if (others := figures(other))]
+    complete = [figures(other) for other in here.values() if other.is_complete]
+    means = {f"{mean(others):.{digits}f}" for others in complete if others}
     average, deviation = mean_std(values)
     text = f"{average:.{digits}f}" if deviation is None else f"{average:.{digits}f} ± {deviation:.{digits}f}"
     if len(values) < row.num_seeds:
         text += f" ({len(values)} of {row.num_seeds} seeds)"
-    best = len(means) > 1 and f"{average:.{digits}f}" == best_of(means, key=float)
+    best = row.is_complete and len(means) > 1 and f"{average:.{digits}f}" == best_of(means, key=float)
     return Cell(text, average, best)
 
 

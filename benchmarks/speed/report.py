@@ -8,6 +8,7 @@ from typing import Any
 
 from ..report.content import Gallery, Section, Table
 from ..report.markdown import markdown
+from ..results import short_revision
 from ..settings import SettingsError, read_json
 from .machine import in_words
 from .pictures import make_pictures
@@ -93,6 +94,6 @@ def conditions(part: Mapping[str, Any]) -> str:
         f"{model}, {own['dtype']}{autocast}, {own['device']}, batch {own['batch']} x "
         f"({own['source']} + {own['target']}), dropout {own['dropout']:g}, {own['rounds']} rounds after "
         f"{own['warmup']}, seed {own['seed']}; revision "
-        f"{part['machine']['revision'][:10]}, {part['machine']['measured_at']}"
+        f"{short_revision(part['machine']['revision'], 10)}, {part['machine']['measured_at']}"
         + (f", load before {load:.1f}." if load is not None else ".")
     )

@@ -1,10 +1,11 @@
 import json
 import math
+import subprocess
 
 import pytest
 
 from benchmarks.files import read_own, write_json, write_text
-from benchmarks.results import read_result
+from benchmarks.results import git_revision, read_result, short_revision
 from benchmarks.settings import SettingsError
 
 
@@ -35,3 +36,32 @@ def test_a_broken_result_is_named_with_what_to_do(tmp_path, content):
 def test_any_file_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(SettingsError, match=r"x\.json cannot be read: .*; delete this file"):
         read_own(tmp_path / "x.json")
+
+
+def test_the_revision_tells_whether_the_code_differs_from_it(tmp_path):
+    def git(*arguments):
+        who = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
+        done = subprocess.run(
+            ["git", "-C", str(tmp_path), *who, *arguments], capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    assert git_revision(tmp_path) == "unknown"
+    git("init")
+    (tmp_path / "package").mkdir()
+    code, report = tmp_path / "package" / "code.py", tmp_path / "report.json"
+    for path in (code, report):
+        path.write_text("1", encoding="utf-8")
+    git("add", ".")
+    git("commit", "-m", "first")
+    head = git("rev-parse", "HEAD")
+    report.write_text("2", encoding="utf-8")
+    for folder in (tmp_path, code.parent):
+        git_revision.cache_clear()
+        assert git_revision(folder) == head
+    code.write_text("2", encoding="utf-8")
+    for folder in (tmp_path, code.parent):
+        git_revision.cache_clear()
+        assert git_revision(folder) == f"{head}+"
+    assert (short_revision(head), short_revision(f"{head}+")) == (head[:12], f"{head[:12]}+")
+    git_revision.cache_clear()

@@ -26,6 +26,7 @@ def refused(capsys, *arguments):
         (["compare", "--tasks", "joint"], "data set 'conll04' needs --data"),
         (["compare", "--steps", "0"], "steps=0"),
         (["compare", "--data", "nowhere"], "nowhere is no folder"),
+        (["compare", "--update-interval", "0"], "--update-interval 0: must be at least 1 step"),
         (["compare", "--rates", "fast"], "--rates fast"),
         (["compare", "--rates", "0"], "greater than 0"),
         (["compare", "--fractions", "2"], "fraction=2.0"),

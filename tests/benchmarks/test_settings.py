@@ -84,6 +84,7 @@ def test_a_broken_adapter_config_is_named_before_anything_runs(root, content, me
         ('{"steps": 9}', "sets steps, but budgets are the same for all methods; .*--steps"),
         ('{"max_length": 9, "batch_size": 1, "meta_steps": 1}', "sets batch_size, max_length, meta_steps, but"),
         ('{"weight_decay": -1.0}', "weight_decay=-1"),
+        ('{"mask": "random"}', "mask='random' is for adapters of type FISHDIP alone"),
     ],
 )
 def test_broken_training_params_are_named(root, content, message):
@@ -96,6 +97,25 @@ def test_all_committed_experiments_load():
     experiments = load_experiments(["all"], {})
     assert [experiment.title for experiment in experiments] == list(folders())
     assert all(isinstance(experiment.params, TrainingParams) for experiment in experiments)
+
+
+def test_the_interval_between_masks_is_that_of_the_command_line_where_a_mask_moves():
+    before, after = (load_experiments(["all"], {}, update_interval=interval) for interval in (None, 7))
+    moving = [experiment.title for experiment in after if "update_interval" in (experiment.adapter_settings or {})]
+    assert {"fishdip/density-1", "fishdip/paper"} <= set(moving)
+    for old, new in zip(before, after, strict=True):
+        if old.adapter is None:
+            assert new.adapter_settings is None
+            continue
+        file = json.loads((old.adapter / "adapter_config.json").read_text(encoding="utf-8"))
+        moves = file.get("update_interval") is not None
+        assert old.adapter_settings == file
+        assert new.adapter_settings == {**file, "update_interval": 7} if moves else file
+        configs = old.adapter_config().to_dict(), new.adapter_config().to_dict()
+        assert {key for key, value in configs[0].items() if configs[1][key] != value} == (
+            {"update_interval"} if moves else set()
+        )
+        assert not moves or configs[1]["update_interval"] == 7
 
 
 def test_folders_of_ones_own_come_beside_ours(root, tmp_path_factory):

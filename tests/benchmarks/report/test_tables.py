@@ -5,10 +5,13 @@ import json
 import re
 from statistics import mean, stdev
 
+import pytest
+
 from benchmarks.__main__ import main
 from benchmarks.report import write_report
 from benchmarks.report.ranks import main_settings, mean_ranks, ordered_methods, ranks
 from benchmarks.report.rows import make_rows
+from benchmarks.settings import SettingsError
 
 from .made import METHODS, make_result, markdown_tables, of_relation, table_with, various
 
@@ -75,10 +78,36 @@ def test_ranks_are_averaged_over_data_sets():
         results.append(make_result(method, scores={"entity_f1": joint, "relation_f1": joint}))
         results.append(make_result(method, "wnut17", scores={"f1": ner}))
     results.append(make_result("d/d", "wnut17", scores={"f1": 0.95}))
+    results.append(make_result("e/e", "wnut17", error="RuntimeError: none"))
     rows = make_rows(results)
     assert mean_ranks(rows) == {"a/a": (2.5, 2), "b/b": (2.5, 2), "c/c": (2.5, 2), "d/d": (1.0, 1)}
-    assert ordered_methods(rows) == ["a/a", "b/b", "c/c", "d/d"]
+    assert ordered_methods(rows) == ["a/a", "b/b", "c/c", "d/d", "e/e"]
     assert ranks({"x": 3.0, "y": 5.0, "z": 3.0}) == {"x": 2.5, "y": 1.0, "z": 2.5}
+
+
+def test_a_method_that_lacks_a_seed_is_neither_ranked_nor_best(tmp_path):
+    results = [make_result(method, "wnut17", seed, scores={"f1": 0.2}) for method in ("a/a", "b/b") for seed in (0, 1)]
+    results[0]["train_info"]["metrics"][-1]["test f1"] = 0.1
+    results.append(make_result("c/c", "wnut17", 0, scores={"f1": 0.9}))
+    results.append(make_result("c/c", "wnut17", 1, error="RuntimeError: out of memory"))
+    assert mean_ranks(make_rows(results)) == {"a/a": (2.0, 1), "b/b": (1.0, 1)}
+    text = write_report(results, tmp_path)[0].read_text(encoding="utf-8")
+    cells = {line[0]: line[3] for line in table_with(text, "mean rank", "WNUT 2017 F1")[1:]}
+    assert cells == {"a/a": "15.0 ± 7.1", "b/b": "**20.0 ± 0.0**", "c/c": "90.0 (1 of 2 seeds)"}
+
+
+def test_what_all_methods_share_is_not_bold(tmp_path):
+    results = [make_result(method, "wnut17", scores={"f1": 0.0}) for method in ("a/a", "b/b")]
+    text = write_report(results, tmp_path)[0].read_text(encoding="utf-8")
+    assert [line[3] for line in table_with(text, "mean rank", "WNUT 2017 F1")[1:]] == ["0.0", "0.0"]
+
+
+@pytest.mark.parametrize("name", ["steps", "meta_steps", "batch_size", "max_length", "num_test_examples"])
+def test_runs_of_other_budgets_are_not_mixed(name):
+    results = [make_result("a/a"), make_result("b/b"), make_result("b/b", seed=1)]
+    results[-1]["run_info"]["train_config"][name] = 3
+    with pytest.raises(SettingsError, match=f"b/b on CoNLL04, 10 % of the training examples has {name}=3, other runs"):
+        make_rows(results)
 
 
 def test_failed_and_missing_seeds_are_told(text):
@@ -173,11 +202,16 @@ def test_the_budget_of_episodes_is_told(tmp_path):
 def test_what_a_reader_must_know_of_a_method_stands_below_the_table(tmp_path):
     results = [make_result(), make_result("in_context/4-examples", trainable=0)]
     results[1]["train_info"]["in_context_shown"] = 3.25
+    for interval in (20, None):
+        results.append(make_result(f"fishdip/{interval}"))
+        results[-1]["run_info"]["peft_config"] = {"peft_type": "FISHDIP", "update_interval": interval}
     for method, kind in (("houlsby/a", "HOULSBY"), ("compacter/a", "COMPACTER"), ("prompt/a", "PROMPT_TUNING")):
         results.append(make_result(method))
         results[-1]["run_info"]["peft_config"] = {"peft_type": kind}
     text = write_report(results, tmp_path)[0].read_text(encoding="utf-8")
     assert "- in\\_context/4-examples: 3.2 examples stood before a source on average" in text
+    assert "- fishdip/20: the mask was chosen anew before steps 0, 50, 100, 150 of a run.\n" in text
+    assert "- fishdip/None:" not in text
     assert "- houlsby/a: the layer norms stay frozen" in text
     assert "- compacter/a: the layer norms stay frozen" in text
     assert "- prompt/a: of an encoder-decoder, PEFT allocates the virtual tokens twice" in text
