@@ -109,7 +109,8 @@ class FishDipConfig(PeftConfig):
         default="none",
         metadata={
             "help": "'rms': each delta is trained, and its importance measured, divided by its base tensor's RMS "
-            "(rounded to a power of two), so that one learning rate moves every tensor by the same share of its size; better for T5, at rates near 0.1."
+            "(rounded to a power of two), so that one learning rate moves every tensor by the same share of its size. "
+            "Better for T5, at rates near 0.1."
         },
     )
     seed: int = field(default=0, metadata={"help": "Seed of the random mask, random deltas and random examples."})
