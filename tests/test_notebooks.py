@@ -139,7 +139,7 @@ def test_compare_reports_all_methods_and_those_of_one_s_own(run: Any) -> None:
     first, second = shown(cells, "text/markdown")
     assert [first.count(f"| {method} ") for method in three] == [2] * 3  # once in each table: score, test loss
     assert [first.count(f"| {method} ") for method in facts["runs"]].count(0) == 2
-    assert [second.count(f"| {method} ") for method in facts["runs"]] == [1] * 5
+    assert [second.count(f"| {method} ") for method in facts["runs"]] == [2] * 5
     pictures = shown(cells, "image/svg+xml")
     assert len(pictures) == 5
     assert all(word in pictures[-1] for word in facts["runs"])
