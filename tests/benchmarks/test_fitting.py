@@ -196,11 +196,11 @@ def test_mean_loss_is_the_loss_per_target_token_whatever_the_batches(model):
 )
 def test_optimizers_take_the_trainable_parameters_alone(model, name, kind):
     tuned = fish_dip(model)
-    optimizer = make_optimizer(tuned, params(optimizer=name, learning_rate=0.25))
+    optimizer = make_optimizer(tuned, params(optimizer=name, learning_rate=0.25, weight_decay=0.125))
     assert kind is None or isinstance(optimizer, kind)
     found = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     assert [id(p) for p in found] == [id(p) for p in tuned.parameters() if p.requires_grad]
-    assert optimizer.param_groups[0]["lr"] == 0.25
+    assert [optimizer.param_groups[0][option] for option in ("lr", "weight_decay")] == [0.25, 0.125]
 
 
 def test_an_unknown_optimizer_is_refused():
