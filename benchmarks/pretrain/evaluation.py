@@ -183,12 +183,14 @@ def train_to_copy(model: Any, split: Split, settings: RunSettings, steps: int, r
 
 
 def load_model(source: Path, settings: RunSettings, shards: Shards, device: torch.device) -> T5ForConditionalGeneration:
-    """The model of a run's latest checkpoint, or one that `export` wrote with the vocabulary of these shards."""
+    """The model of a run's latest checkpoint, in the precision that `export` writes, or one that it wrote with the
+    vocabulary of these shards; float32.
+    """
     if (source / "run.json").is_file():
         model = new_model(settings, shards.vocab_size)
         path = latest_checkpoint(source) / "model.safetensors"
         load_weights(dict(model.named_parameters()), read_tensors(path), str(path))
-        return model.to(device)  # type: ignore[arg-type]
+        return model.bfloat16().float().to(device)  # type: ignore[arg-type]
     if not (source / "config.json").is_file():
         raise SettingsError(f"{source} is neither a run nor a model: it has no run.json and no config.json")
     own = source / "tokenizer.json"

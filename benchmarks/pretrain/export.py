@@ -73,7 +73,7 @@ def export(
     model.save_pretrained(work)
     AutoTokenizer.from_pretrained(shards.tokenizer_folder).save_pretrained(work)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    card = model_card(folder.name, record, table, figures, parameters, untrained)
+    card = model_card(folder.name, record, table, figures, parameters, untrained, sources.name)
     (work / CARD_NAME).write_text(card, encoding="utf-8")
     (work / "pretraining.json").write_text(
         json.dumps({**record, "log": record["log"][-2:], "evaluation": figures}, indent=2) + "\n", encoding="utf-8"
@@ -125,6 +125,7 @@ def model_card(
     figures: Mapping[str, Any] | None,
     parameters: int,
     untrained: bool,
+    sources: str,
 ) -> str:
     """Markdown; every figure is from the run's files or the evaluation's."""
     settings, progress, shards = record["settings"], record["progress"], record["shards"]
@@ -152,6 +153,7 @@ def model_card(
         lines += figures_section(figures)
     elif not untrained:
         lines += ["## Held-out figures", "", "Not measured.", ""]
+    lines += commands_section(name, record, figures, untrained, sources)
     lines += [
         "## What it cannot do",
         "",
@@ -198,6 +200,38 @@ def training_section(settings: Mapping[str, Any], progress: Mapping[str, Any], s
         f"{settings['batch_size']} rows a step, seed {settings['seed']}.",
         "",
     ]
+
+
+def commands_section(
+    name: str, record: Mapping[str, Any], figures: Mapping[str, Any] | None, untrained: bool, sources: str
+) -> list[str]:
+    """What made the folder, from text to this card; settings that have their default are left out."""
+    shards = record["shards"]
+    default = RunSettings().as_dict()
+    train = ["train --shards shards --run run"]
+    for key, value in record["settings"].items():
+        if value != default[key]:
+            flag = key.replace("_", "-")
+            train.append(f"--{'' if value else 'no-'}{flag}" if isinstance(value, bool) else f"--{flag} {value}")
+    for session in record["progress"]["sessions"][:1]:
+        train.append(f"--device {session['device'].split()[0]}")
+        train += [f"--compile {session['compile']}"] if session["compile"] else []
+    vocabulary = (
+        f"--vocab-size {shards['pieces']} --vocabulary-lines {shards['vocabulary_lines']} --seed {shards['seed']}"
+        if shards["vocabulary_lines"]
+        else "--tokenizer path/to/tokenizer"
+    )
+    text, heldout = (" ".join(shards["sources"][part]) for part in ("train", "heldout"))
+    commands = [f"tokenize --text {text} --heldout {heldout} --output shards {vocabulary}", " ".join(train)]
+    if figures and not untrained:
+        commands.append(
+            f"evaluate --shards shards --run run --windows {figures['windows']} --sentences {figures['sentences']} "
+            f"--copy-steps {figures['copy_steps']} --copy-rate {figures['copy_rate']}"
+        )
+    commands.append(
+        f"export --shards shards --run run --sources {sources} --output {name}{' --untrained' if untrained else ''}"
+    )
+    return ["## Commands", "", "```bash", *(f"python -m benchmarks.pretrain {line}" for line in commands), "```", ""]
 
 
 def figures_section(figures: Mapping[str, Any]) -> list[str]:

@@ -32,13 +32,12 @@ class ScaledAdamW:
         self.parameters = dict(parameters)
         self.interval = settings.rms_interval
         self.scales: dict[str, float] = {}
-        first = next(iter(self.parameters.values()))
         self.inner = torch.optim.AdamW(
             [{"params": [parameter]} for parameter in self.parameters.values()],
             lr=0.0,
             betas=(settings.beta1, settings.beta2),
             weight_decay=settings.weight_decay,
-            fused=first.device.type == "cuda",
+            fused=True,
         )
 
     def step(self, number: int, rate: float) -> None:
@@ -82,9 +81,8 @@ class ScaledAdamW:
                 state = self.inner.state[parameter]
                 for moment in MOMENTS:
                     value = tensors[f"{name}.{moment}"]
-                    # torch keeps the count where the kernel reads it: fused ones on the device
-                    on_device = moment != "step" or self.inner.defaults["fused"]
-                    state[moment] = value.to(parameter.device if on_device else "cpu").clone()
+                    # fused kernels read the step count, too, on the device
+                    state[moment] = value.to(parameter.device).clone()
 
 
 def schedule(tokens: int, progress: float, settings: RunSettings) -> float:
