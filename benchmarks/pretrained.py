@@ -18,28 +18,37 @@ from .settings import SettingsError, one_line
 
 NANO = Path(__file__).parent / "nano"
 """The model that `benchmarks.pretrain` made: the base where none is named."""
+TOLD = ("README.md", "pretraining.json")
+"""Files of a model's folder that change nothing about it."""
 
 
 def load_model(base_model: str) -> tuple[Any, Any]:
     """The base model in float32 and its tokenizer, from the Hub or a folder.
 
     Raises:
-        SettingsError: there is none, or a file of it is damaged.
+        SettingsError: there is none in safetensors, or a file of it is damaged.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(base_model)
-        return AutoModelForSeq2SeqLM.from_pretrained(base_model, dtype=torch.float32), tokenizer
-    except (OSError, ValueError, SafetensorError) as error:
+        model, loading = AutoModelForSeq2SeqLM.from_pretrained(
+            base_model, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise SettingsError(f"--model {base_model}: {one_line(error)}") from error
+    if missing := sorted(loading["missing_keys"]):
+        raise SettingsError(f"--model {base_model}: its weights lack {', '.join(missing[:3])}; get the files again")
+    return model, tokenizer
 
 
 def digest(base_model: str, model: Any) -> str:
-    """The same for the same weights and vocabulary: the revision of a Hub model, else a hash of the folder's files."""
+    """The same for the same weights and vocabulary: the revision of a Hub model, else a hash of the folder's files, but
+    for what only tells of them.
+    """
     folder = Path(base_model)
     if not folder.is_dir():
         return str(getattr(model.config, "_commit_hash", None))
     total = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+    for path in sorted(path for path in folder.iterdir() if path.is_file() and path.name not in TOLD):
         total.update(f"{path.name}\n{path.stat().st_size}\n".encode())
         with path.open("rb") as file:
             while block := file.read(2**20):

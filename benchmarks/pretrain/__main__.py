@@ -7,10 +7,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import torch
+from filelock import Timeout
 from transformers.utils import logging
 
+from ..jobs import lock
 from ..settings import SettingsError
 from .checkpoint import write_json
 from .evaluation import evaluate
@@ -18,15 +21,6 @@ from .export import export
 from .loop import run_record, train
 from .settings import VOCAB_SIZE, RunSettings
 from .shards import make_shards, open_shards
-
-HELP = {
-    "batch_size": "rows of --length source tokens in a step",
-    "denoising_share": "share of the source tokens that belongs to whole-sentence denoising",
-    "learning_rate": "peak rate, relative to each tensor's RMS",
-    "max_tokens": "text tokens after which the run is over",
-    "max_minutes": "minutes after which the run is over, if earlier; 0: no limit. The rate follows the clock then",
-    "bf16": "autocast to bfloat16, for GPUs and for CPUs with AMX or AVX512-BF16; very slow on others",
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,12 +55,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     training.add_argument("--compile", nargs="?", const="inductor", help="torch.compile, with this backend")
     training.add_argument("--stop-after-minutes", type=float, help="end this process earlier, to go on later")
     for field in fields(RunSettings):
-        flag = f"--{field.name.replace('_', '-')}"
+        kind: dict[str, Any] = {"type": type(field.default)}
         if isinstance(field.default, bool):
-            training.add_argument(flag, action=argparse.BooleanOptionalAction, default=field.default, help=HELP["bf16"])
-        else:
-            text = HELP.get(field.name, " ")
-            training.add_argument(flag, type=type(field.default), default=field.default, help=text)
+            kind = {"action": argparse.BooleanOptionalAction}
+        flag = f"--{field.name.replace('_', '-')}"
+        training.add_argument(flag, default=field.default, help=field.metadata["help"], **kind)
 
     evaluating = commands.add_parser("evaluate", help="held-out figures of a run", formatter_class=style)
     evaluating.add_argument("--shards", type=Path, required=True)
@@ -114,14 +107,19 @@ def run_train(options: argparse.Namespace) -> None:
         raise SettingsError(f"stop_after_minutes={options.stop_after_minutes!r} must not be negative")
     if options.compile and options.compile not in (backends := torch.compiler.list_backends(exclude_tags=())):
         raise SettingsError(f"there is no compile backend {options.compile!r}; there are {', '.join(backends)}")
-    progress = train(
-        open_shards(options.shards),
-        settings,
-        options.run,
-        device=chosen_device(options.device),
-        backend=options.compile,
-        stop_after_minutes=options.stop_after_minutes,
-    )
+    shards, device = open_shards(options.shards), chosen_device(options.device)
+    try:
+        with lock(options.run, "training", timeout=0):
+            progress = train(
+                *(shards, settings, options.run),
+                device=device,
+                backend=options.compile,
+                stop_after_minutes=options.stop_after_minutes,
+            )
+    except Timeout as error:
+        raise SettingsError(
+            f"{options.run} is being trained by another process; wait for its end, or stop it"
+        ) from error
     state = "over" if progress.share(settings) >= 1 else "to be continued"
     print(
         f"{options.run}: step {progress.step:,}, {progress.tokens:,} tokens, {progress.seconds / 60:.1f} min, {state}"
@@ -130,6 +128,10 @@ def run_train(options: argparse.Namespace) -> None:
 
 def run_evaluate(options: argparse.Namespace) -> None:
     record = run_record(options.run)
+    if options.model and not options.output:
+        raise SettingsError(f"--model {options.model}: name an --output; evaluation.json is for the run's own model")
+    if options.output and not options.output.parent.is_dir():
+        raise SettingsError(f"--output {options.output}: there is no folder {options.output.parent}")
     shards = open_shards(options.shards)
     if record["shards"]["fingerprint"] != shards.fingerprint:
         raise SettingsError(f"{options.run} was trained on other shards than {options.shards}")
@@ -144,7 +146,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
         windows=options.windows,
     )
     path = options.output or options.run / "evaluation.json"
-    write_json(path, {"run": shards.fingerprint, "step": record["progress"]["step"], **figures})
+    write_json(path, figures)
     print(path.read_text(encoding="utf-8"), end="")
 
 

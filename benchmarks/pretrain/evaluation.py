@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
-from transformers import AutoModelForSeq2SeqLM, GenerationConfig, T5ForConditionalGeneration
+from transformers import GenerationConfig, T5ForConditionalGeneration
 
+from .. import pretrained
 from ..settings import SettingsError
 from ..vocabulary import EOS, PAD
 from .batches import Part, Sentences, copies, part
 from .checkpoint import latest_checkpoint, load_weights, read_tensors
-from .corruption import IGNORED, Ids, SpanShape, corrupt_spans, span_shape
+from .corruption import IGNORED, Ids, Mask, SpanShape, corrupt_spans, span_shape
 from .model import new_model, token_losses
 from .optimizer import ScaledAdamW
 from .settings import SENTINELS, RunSettings
@@ -72,17 +74,46 @@ class HeldOut:
             yield self.sentences.take(self.chosen[start : start + ROWS], self.sentences.widths[-1])
 
 
-def span_parts(split: Split, shape: SpanShape, vocab_size: int, limit: int | None) -> Iterator[Part]:
+def seen(split: Split, train: Split) -> list[Mask]:
+    """Which sentences of a part stand in the training part, token for token; of each shard, shape (sentences,)."""
+    known = {content for content, _, _ in contents(split)}
+    found = {content for content, _, _ in contents(train) if content in known}
+    result = [np.zeros(len(ends), dtype=bool) for ends in split.ends]
+    for content, shard, sentence in contents(split):
+        result[shard][sentence] = content in found
+    return result
+
+
+def contents(split: Split) -> Iterator[tuple[bytes, int, int]]:
+    """The tokens of each sentence, its shard, and its number there."""
+    for shard, (tokens, ends) in enumerate(zip(split.tokens, split.ends, strict=True)):
+        start = 0
+        for sentence, end in enumerate(ends.tolist()):
+            yield tokens[start:end].tobytes(), shard, sentence
+            start = end
+
+
+def span_parts(
+    split: Split, shape: SpanShape, vocab_size: int, limit: int | None, leave_out: list[Mask] | None = None
+) -> Iterator[Part]:
     """Windows of a part of the shards from its beginning on, corrupted the same way each time.
+
+    Args:
+        limit: how many at most; None: all.
+        leave_out: as `seen` gives it; windows with a token of such a sentence are not among them.
 
     Raises:
         SettingsError: there is not one window.
     """
     shards, starts = [], []
-    for number, tokens in enumerate(split.tokens):
+    for number, (tokens, ends) in enumerate(zip(split.tokens, split.ends, strict=True)):
         count = len(tokens) // shape.window
-        shards.append(np.full(count, number))
-        starts.append(np.arange(count) * shape.window)
+        kept = np.arange(count) * shape.window
+        if leave_out is not None:
+            bad = np.repeat(leave_out[number], np.diff(ends, prepend=np.uint32(0)).astype(np.int64))
+            kept = kept[~bad[: count * shape.window].reshape(count, shape.window).any(axis=1)]
+        shards.append(np.full(len(kept), number))
+        starts.append(kept)
     shard, start = np.concatenate(shards)[:limit], np.concatenate(starts)[:limit]
     if not len(shard):
         raise SettingsError(f"the {split.name} part has no window of {shape.window} tokens")
@@ -92,9 +123,16 @@ def span_parts(split: Split, shape: SpanShape, vocab_size: int, limit: int | Non
         yield part(*corrupt_spans(split.gather(shard[chosen], start[chosen], shape.window), shape, vocab_size, rng))
 
 
-def chosen_sentences(sentences: Sentences, limit: int) -> NDArray[np.int64]:
-    """Numbers of held-out sentences of at least 4 tokens, the shortest first; the same each time."""
-    fitting = np.flatnonzero((sentences.length >= 4) & (sentences.length < sentences.widths[-1]))
+def chosen_sentences(sentences: Sentences, limit: int, leave_out: list[Mask] | None = None) -> NDArray[np.int64]:
+    """Numbers of held-out sentences of at least 4 tokens, the shortest first; the same each time.
+
+    Args:
+        leave_out: as `seen` gives it; such sentences are not among them.
+    """
+    fits = (sentences.length >= 4) & (sentences.length < sentences.widths[-1])
+    if leave_out is not None:
+        fits &= ~np.concatenate(leave_out)
+    fitting = np.flatnonzero(fits)
     if not len(fitting):
         raise SettingsError(
             f"the {sentences.split.name} part has no sentence of 4 to {sentences.widths[-1] - 1} tokens"
@@ -120,7 +158,8 @@ def unigram_losses(counts: NDArray[np.int64], parts: list[Part], shape: SpanShap
     """The same of a model that knows how often each piece occurs in the training part, and the form of a target.
 
     It gives the ids of sentinels and end their share of a target, and each piece its share of the rest, by counts plus
-    one; the place in the target it does not know.
+    one; the place in the target it does not know. A piece costs it what says that text comes here, too, as it costs a
+    model whose softmax goes over all ids.
 
     Args:
         counts: of each piece in the training part, shape (pieces,).
@@ -140,7 +179,7 @@ def unigram_losses(counts: NDArray[np.int64], parts: list[Part], shape: SpanShap
         number += labels.size
         text_total += pieces
         text_number += int(text.sum())
-    return {"loss": float(total / number), "text_loss": float(text_total / text_number)}
+    return {"loss": float(total / number), "text_loss": float(text_total / text_number) - text_share}
 
 
 @torch.no_grad()
@@ -190,14 +229,23 @@ def load_model(source: Path, settings: RunSettings, shards: Shards, device: torc
         model = new_model(settings, shards.vocab_size)
         path = latest_checkpoint(source) / "model.safetensors"
         load_weights(dict(model.named_parameters()), read_tensors(path), str(path))
-        return model.bfloat16().float().to(device)  # type: ignore[arg-type]
+        return model.bfloat16().float().to(device)
     if not (source / "config.json").is_file():
         raise SettingsError(f"{source} is neither a run nor a model: it has no run.json and no config.json")
     own = source / "tokenizer.json"
     if not own.is_file() or file_digest(own) != file_digest(shards.tokenizer_folder / "tokenizer.json"):
         raise SettingsError(f"{source} has another vocabulary than {shards.folder}")
-    loaded: T5ForConditionalGeneration = AutoModelForSeq2SeqLM.from_pretrained(source, dtype=torch.float32)
+    loaded: T5ForConditionalGeneration = pretrained.load_model(str(source))[0]
     return loaded.to(device)  # type: ignore[arg-type]
+
+
+def weights_digest(model: torch.nn.Module) -> str:
+    """SHA-256 over names and values, these in bfloat16, as they are shipped."""
+    total = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        total.update(name.encode())
+        total.update(parameter.detach().to("cpu", torch.bfloat16).contiguous().view(torch.int16).numpy().tobytes())
+    return total.hexdigest()
 
 
 def evaluate(
@@ -213,6 +261,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Held-out figures of a model, of a unigram model, and of a model with the same configuration before any training.
 
+    Sentences that stand in the training part, too, are left out with all windows that they are in.
+
     Args:
         source: a run or an exported model.
         settings: of the run; lengths of windows and sentences, and the configuration.
@@ -221,14 +271,18 @@ def evaluate(
         sentences: how many are to be copied.
         windows: how many windows at most; None: all.
     """
+    if not (math.isfinite(copy_rate) and copy_rate > 0):
+        raise SettingsError(f"copy_rate={copy_rate!r} must be a number greater than 0")
     for name, value in (("copy_steps", copy_steps), ("sentences", sentences), ("windows", windows)):
         if value is not None and value < (0 if name == "copy_steps" else 1):
             raise SettingsError(f"{name}={value!r} is too small")
     shape = span_shape(settings)
-    parts = list(span_parts(shards.heldout, shape, shards.vocab_size, windows))
+    known = seen(shards.heldout, shards.train)
+    parts = list(span_parts(shards.heldout, shape, shards.vocab_size, windows, known))
     heldout = Sentences(shards.heldout, settings.denoising_length, 1, SEED)
-    chosen = chosen_sentences(heldout, sentences)
+    chosen = chosen_sentences(heldout, sentences, known)
     result: dict[str, Any] = {
+        "seen_sentences": int(sum(map(np.sum, known))),
         "windows": sum(len(corrupted.labels) for corrupted in parts),
         "target_tokens": sum(corrupted.labels.numel() for corrupted in parts),
         "sentences": len(chosen),
@@ -241,6 +295,8 @@ def evaluate(
             load_model(source, settings, shards, device) if name == "model" else new_model(settings, shards.vocab_size)
         )
         model = model.to(device).eval()  # type: ignore[arg-type]
+        if name == "model":
+            result["weights"] = weights_digest(model)
         figures: dict[str, float] = span_losses(model, parts, shards.pieces, settings.bf16)
         figures["exact_copies_before"] = exact_copies(model, heldout, chosen)
         if copy_steps:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from transformers import AutoTokenizer, GenerationConfig
 from ..settings import SettingsError, read_json
 from ..vocabulary import EOS, PAD
 from .checkpoint import latest_checkpoint, load_weights, read_tensors
+from .evaluation import weights_digest
 from .loop import run_record
 from .model import FINE_TUNING_DROPOUT, new_model
 from .settings import MAX_BYTES, RunSettings
@@ -58,13 +60,13 @@ def export(
         raise SettingsError(f"{run} was trained on other shards than {shards.folder}")
     settings = RunSettings.from_dict(record["settings"], str(run / "run.json"))
     table = read_sources(sources)
-    figures = None if evaluation is None else read_evaluation(evaluation, record)
 
     model = new_model(settings, shards.vocab_size)
     if not untrained:
         path = latest_checkpoint(run) / "model.safetensors"
         load_weights(dict(model.named_parameters()), read_tensors(path), str(path))
     model = model.to(torch.bfloat16)  # type: ignore[arg-type]
+    figures = None if evaluation is None or untrained else read_evaluation(evaluation, weights_digest(model))
     model.config.dropout_rate = FINE_TUNING_DROPOUT
     model.generation_config = GenerationConfig(pad_token_id=PAD, eos_token_id=EOS, decoder_start_token_id=PAD)
 
@@ -106,15 +108,13 @@ def read_sources(path: Path) -> list[dict[str, str]]:
     return rows
 
 
-def read_evaluation(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
-    """What `evaluate` wrote, if it is of this run as it is now."""
+def read_evaluation(path: Path, weights: str) -> dict[str, Any]:
+    """What `evaluate` wrote, if it is of the model with this `weights_digest`."""
     figures = read_json(path)
-    if not {"run", "step", "model", "random", "unigram"} <= set(figures):
-        raise SettingsError(f"{path} is not what `evaluate` writes")
-    if figures["run"] != record["shards"]["fingerprint"] or figures["step"] != record["progress"]["step"]:
-        raise SettingsError(
-            f"{path} is of step {figures['step']}, the run is at step {record['progress']['step']}, or of other shards"
-        )
+    if not {"weights", "model", "random", "unigram", "seen_sentences"} <= set(figures):
+        raise SettingsError(f"{path} is not what `evaluate` writes; evaluate the run again")
+    if figures["weights"] != weights:
+        raise SettingsError(f"{path} has the figures of other weights than the run's latest; evaluate the run again")
     return figures
 
 
@@ -141,6 +141,8 @@ def model_card(
     if untrained:
         lines += ["**Not trained**: random initialisation, to compare with the trained model of the same run.", ""]
     else:
+        if progress["tokens"] < settings["max_tokens"] and not settings["max_minutes"]:
+            lines += [f"**The run is not over**: {settings['max_tokens']:,} tokens were planned.", ""]
         lines += training_section(settings, progress, shards)
     lines += ["## Vocabulary", ""]
     lines += [
@@ -149,7 +151,7 @@ def model_card(
         f"has {-(-record['vocab_size'] // 64) * 64} rows; those from {record['vocab_size']} on mean nothing.",
         "",
     ]
-    if figures is not None and not untrained:
+    if figures is not None:
         lines += figures_section(figures)
     elif not untrained:
         lines += ["## Held-out figures", "", "Not measured.", ""]
@@ -185,19 +187,19 @@ def training_section(settings: Mapping[str, Any], progress: Mapping[str, Any], s
     return [
         "## Training",
         "",
-        f"- {progress['tokens']:,} tokens seen in {progress['step']:,} steps: "
+        f"- {progress['tokens']:,} tokens seen in {progress['step']:,} steps, those of random pieces among them: "
         f"{progress['tokens'] / train['tokens']:.2f} times the text of {train['tokens']:,} tokens.",
         f"- {progress['seconds'] / 60:.0f} minutes on {where}; {precision}, "
         f"{progress['tokens'] / max(progress['training_seconds'], 1e-9):,.0f} tokens a second.",
         f"- Span corruption (Raffel et al. 2020): {settings['noise_density']:.0%} of the tokens, mean length "
         f"{settings['mean_span']:g}, {settings['length']} source tokens.",
-        f"- {share:.0%} of the source tokens: whole sentences as targets, up to {settings['denoising_length']} tokens; "
-        f"{settings['copy_share']:.0%} of these rows are copies ({settings['scrambled_share']:.0%} of the copies of "
-        f"random pieces), the others lose up to {settings['corruption']:.0%} of their tokens: dropped, masked one by "
-        "one, or masked in spans.",
+        f"- {share:.0%} of the places of a step, padding included: whole sentences as targets, up to "
+        f"{settings['denoising_length']} tokens; {settings['copy_share']:.0%} of these rows are copies "
+        f"({settings['scrambled_share']:.0%} of the copies of random pieces), the others lose up to "
+        f"{settings['corruption']:.0%} of their tokens: dropped, masked one by one, or masked in spans.",
         f"- AdamW, rates scaled by the RMS of each tensor: peak {settings['learning_rate']:g}, "
         f"falling in the last {settings['decay_share']:.0%} of the run, "
-        f"{settings['batch_size']} rows a step, seed {settings['seed']}.",
+        f"{settings['batch_size']} x {settings['length']} places for source tokens a step, seed {settings['seed']}.",
         "",
     ]
 
@@ -221,26 +223,34 @@ def commands_section(
         if shards["vocabulary_lines"]
         else "--tokenizer path/to/tokenizer"
     )
-    text, heldout = (" ".join(shards["sources"][part]) for part in ("train", "heldout"))
-    commands = [f"tokenize --text {text} --heldout {heldout} --output shards {vocabulary}", " ".join(train)]
-    if figures and not untrained:
+    text, heldout = (shlex.join(shards["sources"][part]) for part in ("train", "heldout"))
+    commands = [
+        f"tokenize --text {text} --heldout {heldout} --output shards {vocabulary} "
+        f"--shard-tokens {shards['shard_tokens']}",
+        " ".join(train),
+    ]
+    if figures:
         commands.append(
             f"evaluate --shards shards --run run --windows {figures['windows']} --sentences {figures['sentences']} "
             f"--copy-steps {figures['copy_steps']} --copy-rate {figures['copy_rate']}"
         )
     commands.append(
-        f"export --shards shards --run run --sources {sources} --output {name}{' --untrained' if untrained else ''}"
+        f"export --shards shards --run run --sources {shlex.quote(sources)} --output {shlex.quote(name)}"
+        f"{' --untrained' if untrained else ''}"
     )
-    return ["## Commands", "", "```bash", *(f"python -m benchmarks.pretrain {line}" for line in commands), "```", ""]
+    lines = ["## Commands", "", "```bash", *(f"python -m benchmarks.pretrain {line}" for line in commands), "```", ""]
+    digests = [f"- `{name}`: {value}" for name, value in shards["source_digests"].items()]
+    return [*lines, "SHA-256 of the texts:", "", *digests, ""]
 
 
 def figures_section(figures: Mapping[str, Any]) -> list[str]:
     lines = [
         "## Held-out figures",
         "",
-        f"{figures['windows']:,} windows of text that is in no training part, loss in nats per target token; "
-        f"{figures['sentences']:,} of its sentences to be copied exactly by greedy decoding, before and after "
-        f"{figures['copy_steps']:,} steps of training to copy other sentences.",
+        f"{figures['windows']:,} windows of held-out text, loss in nats per target token; {figures['sentences']:,} of "
+        f"its sentences to be copied exactly by greedy decoding, before and after {figures['copy_steps']:,} steps of "
+        f"training to copy other sentences. {figures['seen_sentences']:,} held-out sentences stand somewhere in the "
+        "training text, too: they are left out, with the windows that they are in.",
         "",
         "| model | span corruption | ... of text tokens alone | copied before | copied after |",
         "|---|---|---|---|---|",

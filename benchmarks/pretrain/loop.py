@@ -9,9 +9,10 @@ import json
 import math
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -146,11 +147,7 @@ def train(
                 for total in window.values():
                     total.zero_()
                 bar.set_postfix(loss=f"{row['loss']:.3f}", refresh=False)
-                if not math.isfinite(row["loss"]):
-                    raise SettingsError(
-                        f"step {progress.step}: the loss is {row['loss']}; use a lower learning_rate "
-                        f"than {settings.learning_rate}"
-                    )
+                refuse_infinite(progress.step, [row["loss"], row["gradient_norm"]], settings)
             if progress.step % settings.evaluate_every == 0 or over:
                 scores = held_out.scores(model, settings.bf16)
                 log.write("heldout", {"step": progress.step, "tokens": progress.tokens, **scores})
@@ -158,12 +155,25 @@ def train(
                 clock.tick(training=False)
             if progress.step % settings.checkpoint_every == 0 or over or stopping:
                 progress.window = {name: total.tolist() for name, total in window.items()}
+                refuse_infinite(progress.step, [norm.item(), *chain(*progress.window.values())], settings)
                 state = {**optimizer.state(), **rng(device)}
                 save_checkpoint(run, progress.step, parameters, state, asdict(progress))
             if over or stopping:
                 break
             clock.tick(training=False)
     return progress
+
+
+def refuse_infinite(step: int, figures: Iterable[float], settings: RunSettings) -> None:
+    """
+    Raises:
+        SettingsError: one of the figures, losses or a norm of gradients, is not finite.
+    """
+    if odd := [figure for figure in figures if not math.isfinite(figure)]:
+        raise SettingsError(
+            f"step {step}: a loss or the gradient is {odd[0]}; begin another --run with a learning_rate lower than "
+            f"{settings.learning_rate}"
+        )
 
 
 def begin(run: Path, settings: RunSettings, shards: Shards) -> None:

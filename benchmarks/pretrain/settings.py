@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ..settings import SettingsError
@@ -17,66 +17,64 @@ MAX_BYTES = 25_000_000
 """Of an exported model, together with its tokenizer."""
 
 
+def setting(default: Any, text: str) -> Any:
+    """A field with what it means, which the command line shows, too."""
+    return field(default=default, metadata={"help": text})
+
+
 @dataclass(frozen=True)
 class RunSettings:
     """The numbers of one run. Same numbers, same shards, same device and versions: same losses."""
 
-    d_model: int = 256
-    d_kv: int = 64
-    """Size of one attention head."""
-    d_ff: int = 1024
-    num_layers: int = 4
-    """Of the encoder, and as many of the decoder."""
-    num_heads: int = 4
-    batch_size: int = 32
-    """Rows of `length` source tokens in a step; a share of them is given to denoising."""
-    length: int = 128
-    """Source tokens of a span corruption row, sentinels and end included."""
-    noise_density: float = 0.15
-    """Share of the tokens that span corruption takes out."""
-    mean_span: float = 3.0
-    """Mean length of a span that is taken out, in tokens."""
-    denoising_share: float = 0.3
-    """Share of the source tokens of a step that belongs to whole sentences whose target is the clean sentence."""
-    denoising_length: int = 64
-    """Longest sentence of the denoising part, in tokens with its end; longer ones serve span corruption only."""
-    copy_share: float = 0.3
-    """Share of the denoising rows that are not corrupted."""
-    scrambled_share: float = 0.5
-    """Share of the uncorrupted rows made of pieces drawn at random."""
-    corruption: float = 0.3
-    """A denoising row loses a share of its tokens drawn uniformly from 0 to this."""
-    learning_rate: float = 2e-2
-    """Peak rate, relative to each tensor's RMS."""
-    warmup_tokens: int = 1_000_000
-    """Tokens in which the rate rises to its peak."""
-    decay_share: float = 0.2
-    """Share of the run, at its end, in which the rate falls; before that, the run can be made longer or shorter."""
-    final_share: float = 0.01
-    """Share of the peak rate at the end."""
-    rms_interval: int = 100
-    """Steps after which the RMS of each tensor is measured anew."""
-    beta1: float = 0.9
-    beta2: float = 0.99
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    dropout: float = 0.0
-    bf16: bool = False
-    """Autocast to bfloat16; weights and optimizer state stay float32. Very slow on CPUs without bfloat16 products."""
-    seed: int = 0
-    max_tokens: int = 60_000_000
-    """Clean text tokens after which the run is over."""
-    max_minutes: float = 0.0
-    """Minutes of training after which the run is over, if that is earlier; 0: no such limit."""
-    log_every: int = 50
-    evaluate_every: int = 1000
-    checkpoint_every: int = 500
+    d_model: int = setting(256, "size of a token's vector")
+    d_kv: int = setting(64, "size of one attention head")
+    d_ff: int = setting(1024, "size of the inner layer of a feed-forward block")
+    num_layers: int = setting(4, "of the encoder, and as many of the decoder")
+    num_heads: int = setting(4, "of each attention")
+    batch_size: int = setting(32, "rows of --length source tokens in a step; a share of them is given to denoising")
+    length: int = setting(128, "source tokens of a span corruption row, sentinels and end included")
+    noise_density: float = setting(0.15, "share of the tokens that span corruption takes out")
+    mean_span: float = setting(3.0, "mean length of a span that is taken out, in tokens")
+    denoising_share: float = setting(
+        0.3, "share of a step's places for whole sentences, corrupted, whose target is the clean sentence"
+    )
+    denoising_length: int = setting(
+        64, "longest such sentence, in tokens with its end; longer ones serve span corruption only"
+    )
+    copy_share: float = setting(0.3, "share of the denoising rows that are not corrupted")
+    scrambled_share: float = setting(0.5, "share of the uncorrupted rows made of pieces drawn at random")
+    corruption: float = setting(0.3, "a denoising row loses a share of its tokens drawn uniformly from 0 to this")
+    learning_rate: float = setting(2e-2, "peak rate, relative to each tensor's RMS")
+    warmup_tokens: int = setting(1_000_000, "tokens in which the rate rises to its peak")
+    decay_share: float = setting(
+        0.2, "share of the run, at its end, in which the rate falls; before that, the run can be made longer or shorter"
+    )
+    final_share: float = setting(0.01, "share of the peak rate at the end")
+    rms_interval: int = setting(100, "steps after which the RMS of each tensor is measured anew")
+    beta1: float = setting(0.9, "of AdamW")
+    beta2: float = setting(0.99, "of AdamW")
+    weight_decay: float = setting(0.0, "of AdamW, relative to the rate")
+    max_grad_norm: float = setting(1.0, "gradients are scaled down to this norm over all parameters")
+    dropout: float = setting(0.0, "while pretraining")
+    bf16: bool = setting(
+        False,
+        "autocast to bfloat16, for GPUs and for CPUs with AMX or AVX512-BF16, very slow on others; weights and the "
+        "optimizer's state stay float32",
+    )
+    seed: int = setting(0, "of weights, order and corruption")
+    max_tokens: int = setting(60_000_000, "clean text tokens after which the run is over")
+    max_minutes: float = setting(
+        0.0, "minutes after which the run is over, if earlier; 0: no limit. The rate follows the clock then"
+    )
+    log_every: int = setting(50, "steps between two rows of the log")
+    evaluate_every: int = setting(1000, "steps between two looks at held-out text")
+    checkpoint_every: int = setting(500, "steps between two checkpoints")
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for entry in fields(self):
+            value = getattr(self, entry.name)
             if isinstance(value, float) and not math.isfinite(value):
-                raise SettingsError(f"{field.name}={value!r} must be finite")
+                raise SettingsError(f"{entry.name}={value!r} must be finite")
         for name in (
             *("d_model", "d_kv", "d_ff", "num_layers", "num_heads", "batch_size", "learning_rate", "rms_interval"),
             *("max_grad_norm", "max_tokens", "log_every", "evaluate_every", "checkpoint_every"),
@@ -108,9 +106,9 @@ class RunSettings:
         Raises:
             SettingsError: a name or a value is not one of a run.
         """
-        known = {field.name: field.default for field in fields(cls)}
-        if set(values) != set(known):
-            odd = sorted(set(values) ^ set(known))
+        known = {entry.name for entry in fields(cls)}
+        if set(values) != known:
+            odd = sorted(set(values) ^ known)
             raise SettingsError(f"{origin} has not the settings of a run: {', '.join(odd)}")
         return cls(**values)
 

@@ -105,7 +105,8 @@ def make_shards(
 ) -> Shards:
     """Learn the vocabulary and tokenise both parts. The folder is there only when it is complete.
 
-    Lines of the training text that stand in the held-out text are left out, and counted.
+    Lines of the training text that stand in the held-out text are left out, and counted; `evaluation.seen` finds the
+    sentences that stand in both as parts of other lines.
 
     Args:
         text, heldout: .txt or .txt.xz files.
@@ -132,8 +133,19 @@ def make_shards(
         raise SettingsError(f"shard_tokens={shard_tokens!r} must be less than 2**31")
 
     secret = {digest(line) for line in read_lines(heldout)}
+    dropped = 0
+
+    def open_lines() -> Iterator[str]:
+        nonlocal dropped
+        dropped = 0
+        for line in read_lines(text):
+            if digest(line) in secret:
+                dropped += 1
+            else:
+                yield line
+
     if tokenizer is None:
-        trained = learn_vocabulary(sample(read_lines(text), vocabulary_lines, seed), vocab_size)
+        trained = learn_vocabulary(sample(open_lines(), vocabulary_lines, seed), vocab_size)
     else:
         trained = load_tokenizer(tokenizer)
     pieces = len(trained) - SENTINELS
@@ -142,16 +154,6 @@ def make_shards(
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     trained.save_pretrained(work / "tokenizer")
-    dropped = 0
-
-    def open_lines() -> Iterator[str]:
-        nonlocal dropped
-        for line in read_lines(text):
-            if digest(line) in secret:
-                dropped += 1
-            else:
-                yield line
-
     counted = {
         "train": write_split(work, "train", open_lines(), trained, shard_tokens),
         "heldout": write_split(work, "heldout", read_lines(heldout), trained, shard_tokens),
@@ -163,7 +165,9 @@ def make_shards(
         "sentinels": SENTINELS,
         "seed": seed,
         "vocabulary_lines": vocabulary_lines if tokenizer is None else None,
+        "shard_tokens": shard_tokens,
         "sources": {"train": [path.name for path in text], "heldout": [path.name for path in heldout]},
+        "source_digests": {path.name: file_digest(path) for path in (*text, *heldout)},
         "dropped_lines": dropped,
         "splits": counted,
         "files": files,

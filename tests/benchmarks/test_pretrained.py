@@ -1,12 +1,16 @@
 """The base models of a comparison, and the one that comes with it."""
 
+import shutil
 from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from transformers import T5Config, T5ForConditionalGeneration
 
 from benchmarks import toy
 from benchmarks.pretrained import NANO, digest, load_model
+from benchmarks.settings import SettingsError
 from benchmarks.vocabulary import train_tokenizer
 
 
@@ -45,8 +49,36 @@ def test_a_model_is_known_by_its_files_or_by_its_revision(tmp_path):
         (tmp_path / name / "config.json").write_text(content, encoding="utf-8")
     one, same, other = (digest(str(tmp_path / name), None) for name in "abc")
     assert one == same != other
+    (tmp_path / "a" / "README.md").write_text("told", encoding="utf-8")
+    assert digest(str(tmp_path / "a"), None) == one
     hub = SimpleNamespace(config=SimpleNamespace(_commit_hash="0123abc"))
     assert digest("google-t5/t5-large", hub) == "0123abc"
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("a weight is missing", lambda state: state.pop("encoder.block.0.layer.0.SelfAttention.q.weight"), "lack"),
+        ("a shape is another", lambda state: state.update({"shared.weight": torch.zeros(3, 8)}), "RuntimeError"),
+        ("no safetensors", None, "safetensors"),
+    ],
+)
+def test_a_damaged_model_is_refused(tmp_path, name, damage, message):
+    config = T5Config(vocab_size=64, d_model=8, d_kv=4, d_ff=16, num_layers=1, num_heads=2)
+    T5ForConditionalGeneration(config).save_pretrained(tmp_path)
+    for path in NANO.glob("tokenizer*"):
+        shutil.copy(path, tmp_path)
+    weights = tmp_path / "model.safetensors"
+    state = load_file(weights)
+    if damage is None:
+        weights.unlink()
+        torch.save(state, tmp_path / "pytorch_model.bin")
+    else:
+        damage(state)
+        save_file(state, weights, metadata={"format": "pt"})
+    with pytest.raises(SettingsError, match=message) as error:
+        load_model(str(tmp_path))
+    assert "\n" not in str(error.value)
 
 
 def test_the_vocabulary_falls_back_on_bytes_and_keeps_the_marks_of_the_format():

@@ -1,6 +1,7 @@
 """Figures of a model, the folder that is shipped, and the command line from text to that folder."""
 
 import json
+import lzma
 import math
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
+from benchmarks.jobs import lock
 from benchmarks.pretrain.__main__ import main
 from benchmarks.pretrain.batches import Sentences, part
 from benchmarks.pretrain.checkpoint import latest_checkpoint
@@ -17,6 +19,7 @@ from benchmarks.pretrain.evaluation import (
     HeldOut,
     chosen_sentences,
     exact_copies,
+    seen,
     span_losses,
     span_parts,
     unigram_losses,
@@ -24,7 +27,7 @@ from benchmarks.pretrain.evaluation import (
 from benchmarks.pretrain.export import export
 from benchmarks.pretrain.loop import run_record
 from benchmarks.pretrain.model import new_model
-from benchmarks.pretrain.shards import Split, open_shards
+from benchmarks.pretrain.shards import Split, make_shards, open_shards
 from benchmarks.settings import SettingsError
 
 from .tiny import tiny_settings, write_text
@@ -60,7 +63,7 @@ def test_the_unigram_figures_by_hand():
     labels = np.array([[105, 3, 4, 104, 1], [105, 5, 3, 104, 1]])
     figures = unigram_losses(counts, [part(np.zeros((2, 3), dtype=int), labels)], SpanShape(5, 2, 1, 5, 5))
     text = -(2 * math.log(6 / 9) + math.log(2 / 9) + math.log(1 / 9))
-    assert figures["text_loss"] == pytest.approx(text / 4)
+    assert figures["text_loss"] == pytest.approx(text / 4 - math.log(2 / 5))
     # two of five targets are text, each other one is a fifth
     assert figures["loss"] == pytest.approx((text - 4 * math.log(2 / 5) + 6 * math.log(5)) / 10)
 
@@ -136,7 +139,7 @@ def test_the_evaluation_has_all_figures(place):
     assert figures["model"]["loss"] < figures["random"]["loss"]
     assert set(figures["unigram"]) == {"loss", "text_loss"}
     assert figures["sentences"] == 12
-    assert figures["step"] == run_record(place / "run")["progress"]["step"]
+    assert len(figures["weights"]) == 64
 
 
 def test_what_is_shipped_is_the_run_in_bfloat16(place, tmp_path):
@@ -243,11 +246,64 @@ def test_odd_tables_of_sources_are_refused(place, tmp_path, capsys, text, messag
     assert not (tmp_path / "nano").exists()
 
 
-def test_figures_of_another_step_are_refused(place, tmp_path, capsys):
-    figures = json.loads((place / "run" / "evaluation.json").read_text())
-    (tmp_path / "e.json").write_text(json.dumps({**figures, "step": 3}))
-    assert exported(place, tmp_path / "nano", "--evaluation", str(tmp_path / "e.json")) == 2
-    assert "is of step 3" in capsys.readouterr().err
+def test_figures_of_other_weights_are_refused(place, tmp_path, capsys):
+    """Of a run that differs in its seed alone."""
+    folders = ["--shards", str(place / "shards"), "--run", str(tmp_path / "other")]
+    assert main(["train", *folders, *TINY, "--seed", "1", "--device", "cpu"]) == 0
+    assert main(["evaluate", *folders, "--copy-steps", "0", "--sentences", "4", "--device", "cpu"]) == 0
+    assert exported(place, tmp_path / "nano", "--evaluation", str(tmp_path / "other" / "evaluation.json")) == 2
+    assert "the figures of other weights" in capsys.readouterr().err
+    assert not (tmp_path / "nano").exists()
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(place, tmp_path, capsys):
+    command = ["train", "--shards", str(place / "shards"), "--run", str(tmp_path / "run"), *TINY, "--device", "cpu"]
+    with lock(tmp_path / "run", "training"):
+        assert main(command) == 2
+    assert "is being trained by another process" in capsys.readouterr().err
+    assert main(command) == 0
+
+
+def test_an_unfinished_run_says_so_on_its_card(place, tmp_path):
+    folders = ["--shards", str(place / "shards"), "--run", str(tmp_path / "run")]
+    assert main(["train", *folders, *TINY, "--device", "cpu", "--stop-after-minutes", "0"]) == 0
+    export(
+        tmp_path / "run", open_shards(place / "shards"), tmp_path / "m", sources=place / "SOURCES.tsv", evaluation=None
+    )
+    card = (tmp_path / "m" / "README.md").read_text(encoding="utf-8")
+    assert "**The run is not over**: 4,000 tokens were planned." in card
+
+
+def test_held_out_sentences_that_stand_in_the_training_part_are_not_evaluated(tmp_path):
+    """As part of another line, where leaving out whole lines does not find them."""
+    train, heldout = write_text(tmp_path)
+    with heldout.open(encoding="utf-8") as file:
+        lines = [line.strip() for line in file if line.strip()]
+    [both] = {line for line in lines if ". " not in line} & {lines[3]} or {lines[0]}
+    sentence = both.split(". ")[0].rstrip(".") + "."
+    with lzma.open(train, "at", encoding="utf-8") as file:
+        file.write(f"Something else was said before. {sentence}\n")
+    made = make_shards(
+        [train], [heldout], tmp_path / "s", vocab_size=420, vocabulary_lines=200, shard_tokens=6000, seed=0
+    )
+    assert made.meta["dropped_lines"] == 0
+    known = seen(made.heldout, made.train)
+    tokenizer = AutoTokenizer.from_pretrained(made.tokenizer_folder)
+    tokens, ends = made.heldout.tokens[0], made.heldout.ends[0].astype(int)
+    texts = [tokenizer.decode(tokens[a:b].tolist()) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+    expected = [text == sentence for text in texts]
+    assert known[0].tolist() == expected
+    assert 0 < sum(expected) < len(expected)
+
+    sentences = Sentences(made.heldout, 48, 1, 0)
+    all_of_them, kept = chosen_sentences(sentences, 10**6), chosen_sentences(sentences, 10**6, known)
+    assert set(all_of_them.tolist()) - set(kept.tolist()) == {i for i, bad in enumerate(expected) if bad}
+    shape = HeldOut(made.heldout, tiny_settings(), 520).shape
+    bad_tokens = {t for i, bad in enumerate(expected) if bad for t in range([0, *ends][i], ends[i])}
+    windows = range(0, len(tokens) - shape.window + 1, shape.window)
+    fine = [start for start in windows if not bad_tokens & set(range(start, start + shape.window))]
+    assert 0 < len(fine) < len(windows)
+    assert sum(len(x.labels) for x in span_parts(made.heldout, shape, 520, None, known)) == len(fine)
 
 
 @pytest.mark.parametrize(
@@ -259,7 +315,13 @@ def test_figures_of_another_step_are_refused(place, tmp_path, capsys):
         (["train", "--shards", "{p}/shards", "--run", "{t}/r", "--device", "abacus"], "device 'abacus'"),
         (["train", "--shards", "{p}/shards", "--run", "{t}/r", "--stop-after-minutes", "-1"], "stop_after_minutes=-1"),
         (["evaluate", "--shards", "{p}/shards", "--run", "{t}/r"], "is no run"),
-        (["evaluate", "--shards", "{p}/shards", "--run", "{p}/run", "--model", "{t}"], "neither a run nor a model"),
+        (["evaluate", "--shards", "{p}/shards", "--run", "{p}/run", "--model", "{t}"], "name an --output"),
+        (
+            ["evaluate", "--shards", "{p}/shards", "--run", "{p}/run", "--model", "{t}", "--output", "{t}/e.json"],
+            "neither a run nor a model",
+        ),
+        (["evaluate", "--shards", "{p}/shards", "--run", "{p}/run", "--output", "{t}/no/e.json"], "there is no folder"),
+        (["evaluate", "--shards", "{p}/shards", "--run", "{p}/run", "--copy-rate", "nan"], "copy_rate=nan"),
         (["evaluate", "--shards", "{p}/shards", "--run", "{p}/run", "--sentences", "0"], "sentences=0 is too small"),
         (["tokenize", "--text", "{t}/x.txt", "--heldout", "{t}/x2.txt", "--output", "{t}/s"], "x2.txt cannot be read"),
     ],

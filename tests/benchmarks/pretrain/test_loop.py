@@ -241,8 +241,23 @@ def test_damaged_runs_are_refused(shards, tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run(shards, tmp_path, monkeypatch):
     real = loop.token_losses
     monkeypatch.setattr(loop, "token_losses", lambda *args: real(*args) * float("nan"))
-    with pytest.raises(SettingsError, match=r"step 1: the loss is nan; use a lower learning_rate than 0\.02"):
+    with pytest.raises(SettingsError, match=r"step 1: a loss or the gradient is nan; .* lower than 0\.02"):
         train(shards, tiny_settings(), tmp_path / "run", device=CPU)
+
+
+def test_no_checkpoint_is_replaced_by_one_that_is_not_finite(shards, tmp_path, monkeypatch):
+    real, calls = loop.token_losses, []
+
+    def bursting(*args):
+        calls.append(0)
+        return real(*args) * (float("inf") if len(calls) > 10 else 1.0)  # two parts a step: from the sixth step on
+
+    monkeypatch.setattr(loop, "token_losses", bursting)
+    settings = tiny_settings(log_every=1000, checkpoint_every=2)
+    with pytest.raises(SettingsError, match="step 6: a loss or the gradient is"):
+        train(shards, settings, tmp_path / "run", device=CPU)
+    assert [path.name for path in checkpoints(tmp_path / "run")] == ["checkpoint-00000004"]
+    assert all(torch.isfinite(tensor).all() for tensor in weights(tmp_path / "run").values())
 
 
 @pytest.mark.parametrize(
