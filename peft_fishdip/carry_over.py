@@ -35,9 +35,10 @@ def check_optimizer(optimizer: Any, vector: nn.Parameter) -> Optimizer:
     """
     optimizer = unwrapped(optimizer)
     if not any(parameter is vector for group in optimizer.param_groups for parameter in group["params"]):
+        frozen = "" if vector.requires_grad else "; it needs no gradient: activate it, set_adapter(...), before that"
         raise ValueError(
             f"{type(optimizer).__name__} does not train the adapter's vector of {vector.numel()} values; pass the "
-            "optimizer that was made from this model's parameters, after the adapter was added."
+            f"optimizer that was made from this model's parameters, after the adapter was added{frozen}."
         )
     for name, value in optimizer.state.get(vector, {}).items():
         if name not in state_of_any_mask(optimizer) and not follows(value, vector):

@@ -18,6 +18,13 @@ def listed(names: Iterable[str]) -> str:
     return (", ".join(repr(name) for name in names[:5]) or "none") + more
 
 
+def refuse_unknown(names: str | Iterable[str], known: Iterable[str]) -> None:
+    """Raise ValueError if one of these is no adapter."""
+    unknown = [name for name in ([names] if isinstance(names, str) else names) if name not in known]
+    if unknown:
+        raise ValueError(f"there is no adapter {listed(unknown)}; there are {listed(known)}.")
+
+
 def check_combination(
     states: Mapping[str, AdapterState],
     adapters: Sequence[str],
@@ -30,11 +37,9 @@ def check_combination(
         raise ValueError(f"combination_type={combination_type!r} is unknown; Fish-Dip adapters combine by 'linear'.")
     if adapter_name in states:
         raise ValueError(f"there is an adapter {adapter_name!r} already; choose another adapter_name.")
-    if not adapters or len(set(adapters)) < len(adapters):
-        raise ValueError(f"adapters={list(adapters)} must be different names, at least one.")
-    unknown = [name for name in adapters if name not in states]
-    if unknown:
-        raise ValueError(f"there is no adapter {listed(unknown)}; there are {listed(states)}.")
+    if isinstance(adapters, str) or not adapters or len(set(adapters)) < len(adapters):
+        raise ValueError(f"adapters={adapters!r} must be a list of different names, at least one.")
+    refuse_unknown(adapters, states)
     if len(weights) != len(adapters) or not all(math.isfinite(weight) for weight in weights):
         raise ValueError(f"weights={list(weights)} must be one finite number for each of the {len(adapters)} adapters.")
     names = [[delta.name for delta in states[name].deltas] for name in adapters]
@@ -51,12 +56,21 @@ Positioned = Mapping[str, tuple[Tensor, Tensor]]
 
 
 def weighted_sum(deltas: Sequence[Positioned], weights: Sequence[float]) -> dict[str, tuple[Tensor, Tensor]]:
-    """Per base parameter the positions of all deltas and the weighted sums there, in the form of the deltas."""
+    """Per base parameter the positions of all deltas and the weighted sums there, in the form of the deltas.
+
+    Raises:
+        ValueError: a sum is not finite.
+    """
     sums = {}
     for name in deltas[0]:
         positions = torch.cat([delta[name][0] for delta in deltas]).unique()
         values = torch.zeros(positions.numel())
         for delta, weight in zip(deltas, weights, strict=True):
             values.index_add_(0, torch.searchsorted(positions, delta[name][0]), delta[name][1] * weight)
+        if not bool(values.isfinite().all()):
+            raise ValueError(
+                f"the weighted sum of deltas of {name!r} is not finite: an adapter has diverged, or a weight of "
+                f"{list(weights)} is too large."
+            )
         sums[name] = (positions, values)
     return sums

@@ -142,6 +142,7 @@ class FishDipConfig(PeftConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = PEFT_TYPE
+        self._check_names()
         if isinstance(self.target_modules, list):
             self.target_modules = set(self.target_modules)
         if isinstance(self.exclude_modules, list):
@@ -195,7 +196,21 @@ class FishDipConfig(PeftConfig):
         if noted is not None:
             write_card(save_directory, self, noted, model)
 
+    def _check_names(self) -> None:
+        for name in ("target_modules", "exclude_modules", "layers_pattern", "modules_to_save"):
+            value = getattr(self, name)
+            plain = isinstance(value, str) and name != "modules_to_save"
+            if value is None or plain:
+                continue
+            if not isinstance(value, (list, set, tuple)) or not all(isinstance(entry, str) for entry in value):
+                form = "a list of names" if name == "modules_to_save" else "a name or a list of names"
+                raise TypeError(f"{name}={value!r} must be {form}.")
+
     def _check_layers(self) -> None:
+        layers = self.layers_to_transform
+        numbers = layers if isinstance(layers, (list, tuple)) else [] if layers is None else [layers]
+        if any(isinstance(number, bool) or not isinstance(number, int) or number < 0 for number in numbers):
+            raise TypeError(f"layers_to_transform={layers!r} must be the index of a layer, from 0, or a list of them.")
         if self.layers_pattern and self.layers_to_transform is None:
             raise ValueError(
                 f"layers_pattern={self.layers_pattern!r} says where layers_to_transform counts; set that too."

@@ -65,6 +65,11 @@ def batches(examples: Any, ids: Sequence[int] | None, size: int, collator: Colla
         for batch in examples:
             if not isinstance(batch, Mapping):
                 raise TypeError(f"a batch is a {type(batch).__name__}, not a dict of tensors such as input_ids.")
+            if is_single(batch):
+                raise ValueError(
+                    "input_ids of a batch has one dimension: an iterable must give ready batches; pass single examples "
+                    "as a Dataset or a list, or collate them."
+                )
             count = batch_size(batch)
             yield Numbered(list(range(start, start + count)), batch)
             start += count
@@ -73,6 +78,14 @@ def batches(examples: Any, ids: Sequence[int] | None, size: int, collator: Colla
     ordered = sorted(ids, key=lambda i: (-lengths[i], i))
     for start in range(0, len(ordered), size):
         yield pick(examples, ordered[start : start + size], collator)
+
+
+def is_single(batch: Batch) -> bool:
+    """Whether this is an example, not a batch of examples."""
+    ids = batch.get("input_ids")
+    if isinstance(ids, list):
+        return all(isinstance(token, int) for token in ids)
+    return getattr(ids, "ndim", 2) < 2
 
 
 def length(feature: Any) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from .layer import FishDipLayer
+from .state import AdapterState
 
 RESIZE = "resize_token_embeddings"
 
@@ -44,6 +45,23 @@ def refuse_adapter_names(arguments: Mapping[str, Any]) -> None:
         raise ValueError(
             "adapter_names: Fish-Dip cannot use different adapters within one batch; call the model once for each, "
             "with set_adapter."
+        )
+
+
+def refuse_unfit(layers: Iterable[FishDipLayer], state: AdapterState) -> None:
+    """
+    Raises:
+        ValueError: losses would not be those of the model that is trained, or cannot be finite.
+    """
+    layers = list(layers)
+    if any(layer.merged for layer in layers):
+        raise ValueError("an adapter is merged; call unmerge_adapter() before the mask is updated.")
+    if any(layer.disable_adapters for layer in layers):
+        raise ValueError("the adapters are disabled; enable them before the mask is updated.")
+    if not bool(state.flat.isfinite().all()):
+        raise ValueError(
+            f"the deltas of adapter {state.adapter_name!r} are not finite: training has diverged; lower the learning "
+            "rate, and begin again from the last checkpoint."
         )
 
 

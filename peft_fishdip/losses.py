@@ -82,10 +82,10 @@ def classification_loss(model: nn.Module, batch: Batch) -> Tensor:
 def require_labels(batch: Batch) -> Tensor:
     labels = batch.get("labels")
     if not isinstance(labels, Tensor):
-        raise ValueError(
-            f"a batch has no tensor 'labels', only {', '.join(sorted(batch)) or 'nothing'}; the data_collator must "
-            "make one, or pass a loss_fn that needs none."
-        )
+        found = f"'labels' of a batch is a {type(labels).__name__}, not a tensor"
+        if "labels" not in batch:
+            found = f"a batch has no 'labels', only {', '.join(sorted(batch)) or 'nothing'}"
+        raise ValueError(f"{found}; the data_collator must make one, or pass a loss_fn that needs none.")
     return labels
 
 
@@ -127,7 +127,8 @@ def batch_size(batch: Batch) -> int:
     for value in batch.values():
         if isinstance(value, Tensor) and value.dim():
             return value.shape[0]
-    raise ValueError(f"a batch holds no tensor, only {', '.join(sorted(batch)) or 'nothing'}.")
+    kinds = [f"{key} ({type(value).__name__})" for key, value in sorted(batch.items())]
+    raise ValueError(f"a batch holds no tensor, only {', '.join(kinds) or 'nothing'}.")
 
 
 def refuse_infinite(numbers: Sequence[int], losses: Tensor) -> None:

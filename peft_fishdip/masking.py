@@ -80,6 +80,7 @@ def ordered_scores(state: AdapterState, scores: Mapping[str, Tensor]) -> dict[st
         )
     for name, shape in shapes.items():
         if not isinstance(scores[name], Tensor) or scores[name].shape != shape or scores[name].is_complex():
-            found = getattr(scores[name], "shape", type(scores[name]).__name__)
-            raise ValueError(f"the score of {name!r} must be a real tensor of shape {tuple(shape)}, not {found}.")
+            kind = getattr(scores[name], "dtype", "")
+            found = f"{type(scores[name]).__name__} {kind} {tuple(getattr(scores[name], 'shape', ()))}"
+            raise ValueError(f"the score of {name!r} must be a real tensor of shape {tuple(shape)}, not a {found}.")
     return {name: scores[name] for name in shapes}

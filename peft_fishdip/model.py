@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 from .adapter_io import adapter_tensors, install_checked, install_sum, is_vector
 from .carry_over import check_optimizer
-from .combination import check_combination, listed, weighted_sum
+from .combination import check_combination, listed, refuse_unknown, weighted_sum
 from .compiled import split_once
-from .config import Noted
+from .config import Noted, is_count
 from .distributed import agreed, refuse_sharded
 from .examples import MAX_OF_A_SHARE, Collator, padding_collator
 from .fingerprint import fingerprint
 from .generation import generating_in_place
-from .guards import refuse_adapter_names
+from .guards import refuse_adapter_names, refuse_unfit
 from .importance import scoring_mode
 from .injection import Injection, check_counts, discard, take_out, unwrap
 from .layer import FishDipLayer, layers_of, tuned_parameters
@@ -90,14 +90,15 @@ class FishDipModel(BaseTuner):
             adapter_name: whose mask to update; the active adapter if not given.
 
         Raises:
-            ValueError: too few examples, one without a target, a loss or score that is not finite, an optimizer that
-                does not train the adapter, sharded weights, or merged or disabled adapters. Nothing has changed then.
+            ValueError: too few examples, one without a target, a loss, score or delta that is not finite, losses
+                without gradients, an optimizer that does not train the adapter, sharded weights, or merged or disabled
+                adapters. Nothing has changed then.
             RuntimeError: another process has met such an error, or ended. Nothing has changed then.
         """
         started = time.perf_counter()
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size} must be at least 1.")
-        state, optimizer = agreed(lambda: self._ready_for_update(adapter_name, optimizer))
+        if not is_count(batch_size):
+            raise ValueError(f"batch_size={batch_size!r} must be an int, at least 1.")
+        state, optimizer = agreed(lambda: self._ready_for_update(adapter_name, optimizer, step))
         parameters = self._base_parameters(state)
         pad_token_id = getattr(getattr(self.model, "config", None), "pad_token_id", None)
         scoring = Scoring(
@@ -111,7 +112,7 @@ class FishDipModel(BaseTuner):
             shapes={delta.name: delta.shape for delta in state.deltas},
             seed=state.config.seed + state.num_updates,
         )
-        agreed(self._refuse_merged)
+        agreed(lambda: refuse_unfit(self._layers(), state))
         with self._merged_meanwhile(), scoring_mode(self.model, parameters.values()):
             scores = scoring.scores()
         squared = 1 if state.config.importance == "fisher" else 2
@@ -153,7 +154,7 @@ class FishDipModel(BaseTuner):
             RuntimeError: another process has met such an error, or ended.
         """
         started = time.perf_counter()
-        state, optimizer = agreed(lambda: self._ready_for_update(adapter_name, optimizer))
+        state, optimizer = agreed(lambda: self._ready_for_update(adapter_name, optimizer, step))
         ordered = agreed(lambda: ordered_scores(state, scores))
         return remask(state, Scores(ordered, (), ()), optimizer, started, step, expected_power=None)
 
@@ -172,24 +173,20 @@ class FishDipModel(BaseTuner):
             result[delta.name] = (positions.cpu(), delta.values(piece)[order].cpu())
         return result
 
-    def _ready_for_update(self, adapter_name: str | None, optimizer: Any) -> tuple[AdapterState, Any]:
+    def _ready_for_update(self, adapter_name: str | None, optimizer: Any, step: int | None) -> tuple[AdapterState, Any]:
         """The adapter whose mask is to change, and the torch optimizer that trains it, if any.
 
         Raises:
-            ValueError: its mask cannot change as things are.
+            ValueError: its mask cannot change as things are, or `step` is no count.
         """
+        if step is not None and step != 0 and not is_count(step):
+            raise ValueError(f"step={step!r} must be an int >= 0, the optimizer steps that were made, or None.")
         state = self._state(adapter_name)
         state.refuse_sharded()
         for name, (parameter, tensor) in tuned_parameters(self.model, state.adapter_name).items():
             if not is_packed(tensor):
                 refuse_sharded(name, tensor, parameter.shape)
         return state, None if optimizer is None else check_optimizer(optimizer, state.flat)
-
-    def _refuse_merged(self) -> None:
-        if any(layer.merged for layer in self._layers()):
-            raise ValueError("an adapter is merged; call unmerge_adapter() before the mask is updated.")
-        if any(layer.disable_adapters for layer in self._layers()):
-            raise ValueError("the adapters are disabled; enable them before the mask is updated.")
 
     @contextmanager
     def _merged_meanwhile(self) -> Iterator[None]:
@@ -228,9 +225,26 @@ class FishDipModel(BaseTuner):
                     f"the active adapters are {listed(self.active_adapters)}; name the one you mean by adapter_name."
                 )
             adapter_name = self.active_adapters[0]
-        if adapter_name not in states:
-            raise ValueError(f"there is no adapter {adapter_name!r}; there are {listed(states)}.")
+        refuse_unknown(adapter_name, states)
         return states[adapter_name]
+
+    def set_adapter(self, adapter_name: str | list[str], inference_mode: bool = False) -> None:
+        """Activate adapters, whose deltas add up; see BaseTuner.
+
+        Raises:
+            ValueError: there is no such adapter.
+        """
+        refuse_unknown(adapter_name, self.peft_config)
+        super().set_adapter(adapter_name, inference_mode)
+
+    def set_requires_grad(self, adapter_names: str | Sequence[str], requires_grad: bool = True) -> None:
+        """Freeze adapters, or train them again; see BaseTuner.
+
+        Raises:
+            ValueError: there is no such adapter.
+        """
+        refuse_unknown(adapter_names, self.peft_config)
+        super().set_requires_grad(adapter_names, requires_grad)
 
     def _base_parameters(self, state: AdapterState) -> dict[str, nn.Parameter]:
         """The base parameters that the adapter targets, in its order."""
@@ -308,9 +322,7 @@ class FishDipModel(BaseTuner):
             ValueError: there is no such adapter; a torchao weight cannot be quantised anew; or, with `safe_merge`, a
                 merged value is not finite. Nothing has been merged then.
         """
-        unknown = [name for name in adapter_names or [] if name not in self.peft_config]
-        if unknown:
-            raise ValueError(f"there is no adapter {listed(unknown)}; there are {listed(self.peft_config)}.")
+        refuse_unknown(adapter_names or [], self.peft_config)
         wanted = {layer: layer.active_adapters if adapter_names is None else adapter_names for layer in self._layers()}
         if wanted and all(set(names) <= set(layer.merged_adapters) for layer, names in wanted.items()):
             warnings.warn("All adapters are already merged, nothing to do.", UserWarning, stacklevel=2)
@@ -357,16 +369,18 @@ class FishDipModel(BaseTuner):
             combination_type: "linear" is the only one.
 
         Raises:
-            ValueError: an unknown or doubled name, other targets, a wrong number of weights or one that is not finite.
+            ValueError: an unknown or doubled name, other targets, a wrong number of weights, or a weight or sum that is
+                not finite. Nothing was added then.
         """
         check_combination(self._states(), adapters, weights, adapter_name, combination_type)
+        total = weighted_sum([self.delta(name) for name in adapters], weights)
         self.peft_config[adapter_name] = copy.deepcopy(self.peft_config[adapters[0]])
         try:
             self.inject_adapter(self.model, adapter_name)
         except Exception:
             del self.peft_config[adapter_name]
             raise
-        install_sum(self._states()[adapter_name], weighted_sum([self.delta(name) for name in adapters], weights))
+        install_sum(self._states()[adapter_name], total)
 
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
         """With autocast_adapter_dtype=False the trainable values take the dtype of the base; float32 else."""

@@ -75,7 +75,7 @@ class Scoring:
         taken as the process's own part of the data. All processes return the same.
 
         Raises:
-            ValueError: there are too few examples, one has no target, or a loss is not finite.
+            ValueError: there are too few examples, one has no target, a loss is not finite, or all gradients are zero.
             RuntimeError: something stopped another process.
         """
         mine, count = self.choose()
@@ -85,6 +85,12 @@ class Scoring:
             )
         )
         sum_in_place(sums.values())
+        if not any(bool(tensor.any()) for tensor in sums.values()):
+            raise ValueError(
+                "no targeted parameter has a gradient at the chosen examples, so these do not tell what to train: "
+                "loss_fn must return losses that gradients flow from (not under torch.no_grad), and the targeted "
+                "modules must take part in them."
+            )
         for tensor in sums.values():
             tensor.div_(count)
         scored = sorted(gather_lists(list(losses.items())), key=lambda item: (-item[1], item[0]))
@@ -113,6 +119,11 @@ class Scoring:
 
         kept = agreed(best_of_mine)
         total = sum(gather_lists([self.examples.seen if recent else seen]))
+        if recent and not total:
+            raise ValueError(
+                "no training step told its losses since the last update: call model.train(), and the model with "
+                "labels=... by name; or update the mask by the examples themselves."
+            )
         count = number_to_pick(total if self.config.sample_selection == "all" and total else num_samples, total)
         ranked = sorted(gather_lists([rank(candidate) for candidate in kept]), reverse=True)[:count]
         best = set(ranked)

@@ -107,6 +107,11 @@ def find_targets(model: nn.Module, config: FishDipConfig) -> tuple[list[Target],
         targets.append(Target(name, tensor, uses[key], module, backend_of(model, module, uses[key][0].parameter)))
     for target in targets:
         refuse_unsupported(target, modules)
+    if not targets and config.layers_to_transform is not None:
+        raise ValueError(
+            f"layers_to_transform={config.layers_to_transform!r} leaves nothing to tune: no targeted module is in "
+            "such a layer; the first layer is 0."
+        )
     if config.target_modules is None:
         warn_of_the_unreachable(model, (tensor for parameters in owned.values() for tensor in parameters.values()))
     return targets, excluded

@@ -1,7 +1,8 @@
 """Does `decode(encode(x)) == x` hold? The table per data set, with the reasons where it does not.
 
 `python -m peft_fishdip.tasks.roundtrip <folder> [tokenizer]` prints it for the public data sets found in
-the folder, with a tokenizer's path or name also through the pieces of that tokenizer.
+the folder, each in one of its own name (conll04, wnut17, ...); with a tokenizer's path or name also through the pieces
+of that tokenizer.
 """
 
 from __future__ import annotations
@@ -126,14 +127,19 @@ def _list(counts: dict[str, int]) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    if len(arguments) not in (1, 2) or not Path(arguments[0]).is_dir():
+    if len(arguments) not in (1, 2):
         print("usage: python -m peft_fishdip.tasks.roundtrip <folder> [tokenizer]", file=sys.stderr)
+        return 2
+    folder = Path(arguments[0])
+    if not any(True for _, pattern, _ in DATA_SETS for _ in folder.glob(pattern)):
+        known = ", ".join(dict.fromkeys(pattern.split("/")[0] for _, pattern, _ in DATA_SETS))
+        print(f"{folder} has no data set in a folder of its name: {known}", file=sys.stderr)
         return 2
     tokenizer = AutoTokenizer.from_pretrained(arguments[1]) if len(arguments) == 2 else None
     unexplained = 0
     print("| data set | file | examples | equal | changed, by reason | problems reported |")
     print("|---|---|--:|--:|---|---|")
-    for name, file, result in table(Path(arguments[0]), tokenizer):
+    for name, file, result in table(folder, tokenizer):
         counts = f"{result.num_examples} | {result.num_equal}"
         print(f"| {name} | {file} | {counts} | {_list(result.reasons)} | {_list(result.problems)} |")
         unexplained += result.reasons.get("unexplained", 0)

@@ -201,8 +201,10 @@ def test_the_weighted_sum_is_the_weighted_sum_of_the_deltas(delta_scale: str, tm
     [
         ((["default"], [1.0], "second"), "there is an adapter 'second' already; choose another"),
         ((["default", "x"], [1.0, 1.0], "new"), "there is no adapter 'x'; there are"),
-        ((["default", "default"], [1.0, 1.0], "new"), "must be different names, at least one"),
-        (([], [], "new"), "must be different names, at least one"),
+        ((["default", "default"], [1.0, 1.0], "new"), "must be a list of different names, at least one"),
+        (([], [], "new"), "must be a list of different names, at least one"),
+        (("default", [1.0], "new"), "adapters='default' must be a list of different names"),
+        ((["default", "second"], [1.0, 1e39], "new"), r"sum of deltas of .* not finite: .* weight of \[1\.0, 1e\+39\]"),
         ((["default", "second"], [1.0], "new"), r"weights=\[1\.0\] must be one finite number for each of the 2"),
         ((["default", "second"], [1.0, float("nan")], "new"), "must be one finite number for each"),
         ((["default", "second"], [1.0, 1.0], "new", "svd"), "combination_type='svd' is unknown; .* 'linear'"),
@@ -217,6 +219,17 @@ def test_a_sum_that_makes_no_sense_is_refused(arguments: tuple[Any, ...], messag
         model.base_model.add_weighted_adapter(*arguments)
     assert set(model.state_dict()) == keys
     assert set(model.peft_config) == {"default", "second", "third"}
+
+
+@pytest.mark.parametrize("names", ["secnd", ["default", "secnd"]])
+def test_a_misspelt_name_is_refused_and_changes_nothing(names: Any) -> None:
+    model = with_two()
+    flags = [parameter.requires_grad for parameter in model.parameters()]
+    for change in (model.base_model.set_adapter, lambda names: model.base_model.set_requires_grad(names, True)):
+        with pytest.raises(ValueError, match="there is no adapter 'secnd'; there are 'default', 'second'"):
+            change(names)
+    assert model.base_model.active_adapters == ["default"]
+    assert [parameter.requires_grad for parameter in model.parameters()] == flags
 
 
 def test_different_adapters_within_one_batch_are_refused() -> None:

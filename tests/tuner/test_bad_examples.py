@@ -81,7 +81,7 @@ CASES: dict[str, tuple[Any, type[Exception], str]] = {
     "no labels": (
         NO_LABELS,
         ValueError,
-        r"a batch has no tensor 'labels', only attention_mask, input_ids; the data_coll",
+        r"a batch has no 'labels', only attention_mask, input_ids; the data_coll",
     ),
     "a single batch": (
         padded(seq2seq_examples(4)),
@@ -92,7 +92,26 @@ CASES: dict[str, tuple[Any, type[Exception], str]] = {
     "tuples": ([(1, 2), (3, 4), (5, 6)], TypeError, "example 0 is a tuple, not a dict of features"),
     "tuples as batches": (iter([(1, 2)]), TypeError, "a batch is a tuple, not a dict of tensors"),
     "a stream of tuples": (Tuples(), TypeError, "a batch is a tuple, not a dict of tensors"),
-    "a stream of examples": (Stream(), ValueError, "a batch holds no tensor, only input_ids, labels"),
+    "a stream of examples": (
+        Stream(),
+        ValueError,
+        "input_ids of a batch has one dimension: an iterable must give ready",
+    ),
+    "a stream of tensors": (
+        iter([{"input_ids": torch.ones(4).long(), "labels": torch.ones(4).long()}]),
+        ValueError,
+        "input_ids of a batch has one dimension",
+    ),
+    "batches of lists": (
+        iter([{"input_ids": [[1, 2]], "labels": [[1]]}]),
+        ValueError,
+        r"a batch holds no tensor, only input_ids \(list\), labels \(list\)",
+    ),
+    "labels as lists": (
+        iter([{"input_ids": torch.ones(2, 4).long(), "labels": [[1], [2]]}]),
+        ValueError,
+        "'labels' of a batch is a list, not a tensor",
+    ),
     "text": ([{"text": "a", "labels": [1]}] * 3, ValueError, "the feature 'text' of an example is no tensor"),
 }
 
@@ -180,6 +199,43 @@ def test_a_loss_function_of_the_wrong_shape_is_refused() -> None:
     assert_refused(model, optimizer, ValueError, message, classifier_examples(4), loss_fn=lambda module, batch: 1.0)
 
 
+@pytest.mark.parametrize("selection", ["highest_loss", "all"])
+def test_losses_that_no_gradient_flows_from_are_refused(selection: str) -> None:
+    model, optimizer = prepared(bert_classifier, sample_selection=selection)
+
+    @torch.no_grad()
+    def loss_fn(module: Any, batch: Any) -> Tensor:
+        logits = module(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        return nn.functional.cross_entropy(logits, batch["labels"].view(-1), reduction="none")
+
+    message = r"no targeted parameter has a gradient .* \(not under torch\.no_grad\)"
+    assert_refused(model, optimizer, ValueError, message, classifier_examples(4), loss_fn=loss_fn)
+
+
+def test_deltas_that_are_not_finite_are_told_from_a_bad_example() -> None:
+    model, optimizer = prepared()
+    with torch.no_grad():
+        flat_of(model)[3] = float("inf")
+    message = "deltas of adapter 'default' are not finite: training has diverged; lower the learning rate"
+    assert_refused(model, optimizer, ValueError, message, seq2seq_examples(4))
+
+
+@pytest.mark.parametrize("step", ["a", -1, 2.5, True])
+def test_a_step_that_is_no_count_is_refused(step: Any) -> None:
+    model, optimizer = prepared()
+    message = f"step={step!r} must be an int >= 0"
+    assert_refused(model, optimizer, ValueError, message, seq2seq_examples(4), step=step)
+    with pytest.raises(ValueError, match=message):
+        model.base_model.set_mask(scores_like(model), step=step)
+
+
+def test_an_adapter_that_is_not_trained_is_told_from_another_optimizer() -> None:
+    model, optimizer = prepared()
+    model.add_adapter("other", type(model.peft_config["default"])(density=0.1))
+    message = r"AdamW does not train .* it needs no gradient: activate it, set_adapter"
+    assert_refused(model, optimizer, ValueError, message, seq2seq_examples(4), adapter_name="other")
+
+
 def test_a_model_of_an_unknown_kind_asks_for_a_loss_function() -> None:
     model = tuned(nn.Sequential(nn.Linear(8, 8)), density=0.2)
     with pytest.raises(ValueError, match="loss of single examples is not known for Sequential; pass loss_fn"):
@@ -194,7 +250,8 @@ def test_merged_disabled_or_ambiguous_adapters_are_refused() -> None:
     with model.disable_adapter():
         assert_refused(model, optimizer, ValueError, "are disabled; enable them", seq2seq_examples(4))
     assert_refused(model, optimizer, ValueError, "there is no adapter 'x'; there are 'default'", [], adapter_name="x")
-    assert_refused(model, optimizer, ValueError, "batch_size=0 must be at least 1", seq2seq_examples(4), batch_size=0)
+    assert_refused(model, optimizer, ValueError, "batch_size=0 must be an int", seq2seq_examples(4), batch_size=0)
+    assert_refused(model, optimizer, ValueError, "batch_size='8' must be", seq2seq_examples(4), batch_size="8")
     model.add_adapter("other", type(model.peft_config["default"])(density=0.1))
     model.base_model.set_adapter(["default", "other"])
     with pytest.raises(ValueError, match="the active adapters are 'default', 'other'; name the one"):
@@ -216,9 +273,9 @@ def scores_like(model: Any) -> dict[str, Tensor]:
         ),
         (
             lambda s: s.update({"0.bias": [1, 2, 3, 4]}),
-            r"score of '0\.bias' must be a real tensor of shape \(4,\), not list",
+            r"score of '0\.bias' must be a real tensor of shape \(4,\), not a list",
         ),
-        (lambda s: s.update({"0.bias": torch.zeros(4, dtype=torch.complex64)}), "must be a real tensor"),
+        (lambda s: s.update({"0.bias": torch.zeros(4, dtype=torch.complex64)}), "not a Tensor torch.complex64 "),
         (lambda s: s["0.bias"].fill_(float("nan")), r"the score of '0\.bias' at flat position 0 is nan"),
         (
             lambda s: s["0.weight"].view(-1)[5:6].fill_(float("inf")),

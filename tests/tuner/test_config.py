@@ -56,6 +56,11 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"init_weights": "yes"}, TypeError, "init_weights='yes' must be True or False"),
     ({"counts": {"a": [1, -2]}}, ValueError, r"counts\['a'\]=\[1, -2\] must be two ints >= 0"),
     ({"num_updates": -1}, ValueError, "num_updates=-1 must be an int >= 0"),
+    ({"target_modules": 5}, TypeError, "target_modules=5 must be a name or a list of names"),
+    ({"exclude_modules": ["q", 1]}, TypeError, r"exclude_modules=\['q', 1\] must be a name or a list"),
+    ({"modules_to_save": "classifier"}, TypeError, "modules_to_save='classifier' must be a list of names"),
+    ({"layers_to_transform": "1"}, TypeError, "layers_to_transform='1' must be the index of a layer"),
+    ({"layers_to_transform": [0, -1]}, TypeError, r"layers_to_transform=\[0, -1\] must be the index"),
     ({"layers_pattern": "layer"}, ValueError, "layers_pattern='layer' says where layers_to_transform counts"),
 ]
 
@@ -167,6 +172,11 @@ def test_peft_itself_is_unmodified_but_for_the_type() -> None:
     others = [member for member in PeftType if member is not PeftType.FISHDIP]
     assert all(isinstance(member.value, str) for member in others)
     assert not hasattr(peft, "FishDipConfig")
+
+
+def test_layers_that_are_not_there_are_named() -> None:
+    with pytest.raises(ValueError, match=r"layers_to_transform=\[99\] leaves nothing to tune"):
+        tuned(bert_classifier(), density=0.1, target_modules=["query"], layers_to_transform=[99])
 
 
 def test_target_modules_select_as_elsewhere_in_peft() -> None:

@@ -89,8 +89,11 @@ def test_what_it_cannot_do_is_refused() -> None:
     with pytest.raises(ValueError, match="sample_selection='random' does not look at losses"):
         model.base_model.recent_examples()
     model = tuned(tied_t5(), density=0.05)
-    with pytest.raises(ValueError, match="no example to score"):
-        model.base_model.update_mask(model.base_model.recent_examples())
+    recent = model.base_model.recent_examples()
+    model.eval()
+    model(**padded(FAMILIES["t5"][1](4)))
+    with pytest.raises(ValueError, match=r"no training step told its losses .* call model\.train\(\)"):
+        model.base_model.update_mask(recent)
 
 
 def test_a_trainer_scans_once_and_then_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
