@@ -1,5 +1,6 @@
 """The base models of a comparison, and the one that comes with it."""
 
+import json
 import shutil
 from types import SimpleNamespace
 
@@ -9,6 +10,8 @@ from safetensors.torch import load_file, save_file
 from transformers import T5Config, T5ForConditionalGeneration
 
 from benchmarks import toy
+from benchmarks.pretrain.evaluation import weights_digest
+from benchmarks.pretrain.export import commands_section, figures_section, training_section
 from benchmarks.pretrained import NANO, digest, load_model
 from benchmarks.settings import SettingsError
 from benchmarks.vocabulary import train_tokenizer
@@ -27,6 +30,20 @@ def test_nano_is_small_and_says_what_it_is(nano):
     card = (NANO / "README.md").read_text(encoding="utf-8")
     for part in ("tokens seen", "random initialisation", "unigram", "What it cannot do", "Licences of the texts"):
         assert part in card
+
+
+def test_the_card_says_what_the_record_says():
+    record = json.loads((NANO / "pretraining.json").read_text(encoding="utf-8"))
+    card = (NANO / "README.md").read_text(encoding="utf-8")
+    for section in (
+        training_section(record["settings"], record["progress"], record["shards"]),
+        figures_section(record["evaluation"]),
+        commands_section("nano", record, record["evaluation"], False, "SOURCES.tsv"),
+    ):
+        assert "\n".join(section) in card
+    model, _ = load_model(str(NANO))
+    assert weights_digest(model) == record["evaluation"]["weights"]
+    assert record["progress"]["tokens"] >= 60e6
 
 
 def test_nano_copies(nano):
