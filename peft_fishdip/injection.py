@@ -20,7 +20,7 @@ from .guards import put_guards, remove_guards
 from .layer import FishDipEmbedding, FishDipLayer, FishDipLinear, layers_of
 from .norm_layer import FishDipNorm, is_norm
 from .parameter import TunedParameter
-from .quantized import backend_of
+from .quantized import backend_of, keep_readable
 from .quantized_layer import FishDipQuantizedLinear
 from .selection import distinct_integers, num_active, random_positions, top_k
 from .state import AdapterState, SparseDelta
@@ -59,6 +59,8 @@ class Injection:
         for target in targets:
             self.tuned.setdefault(id(target.tensor), TunedParameter(target.name, target.shape))
         self.done = False
+        for module in model.modules():
+            keep_readable(module)
 
     def check_base(self) -> None:
         """Compare the base with the one that a checkpoint was saved with, if any.

@@ -28,6 +28,17 @@ def backend_of(model: nn.Module, module: nn.Module, name: str) -> QuantizationBa
     return backend if backend is not None and backend.supports_merge else None
 
 
+def keep_readable(module: Any) -> None:
+    """Have a 4-bit layer of bitsandbytes keep its weight in the form that can be read and that gradients pass.
+
+    On CPUs with AVX512-BF16 such a layer packs its weight anew when it is first called in eval mode; that form has no
+    gradient, and PEFT cannot read it.
+    """
+    if getattr(module, "support_avx512bf16_for_cpu", False):
+        module.support_avx512bf16_for_cpu = False
+        module.state_dict()  # takes the weight out of that form, if it is in it
+
+
 def unknown_torchao_config() -> Any:
     """Stands in for the config that a torchao weight is quantised by, which only merging needs."""
     raise ValueError(

@@ -24,6 +24,7 @@ from transformers import (
 
 from peft_fishdip import FishDipCallback, FishDipConfig
 from peft_fishdip.losses import default_loss_fn
+from peft_fishdip.quantized import keep_readable
 from peft_fishdip.quantized_layer import FishDipQuantizedLinear
 
 from .models import (
@@ -74,7 +75,12 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def quantised(folder: Path, kind: str) -> Any:
     auto = AutoModelForSeq2SeqLM if folder.name == "t5" else AutoModelForCausalLM
-    return auto.from_pretrained(folder, quantization_config=KINDS[kind](), device_map="cpu", dtype=torch.float32).eval()
+    model = auto.from_pretrained(
+        folder, quantization_config=KINDS[kind](), device_map="cpu", dtype=torch.float32
+    ).eval()
+    for module in model.modules():
+        keep_readable(module)  # what an adapter makes of its base, so that both compute the same on every CPU
+    return model
 
 
 def dequantised(model: Any, folder: Path) -> Any:
@@ -433,3 +439,24 @@ def test_a_deep_copy_is_another_model(saved: dict[str, Path]) -> None:
     randomise(other, scale=0.5)
     assert torch.equal(logits(model), expected)
     assert not torch.equal(logits(other), expected)
+
+
+def test_a_four_bit_layer_stays_readable_on_every_cpu() -> None:
+    """bitsandbytes packs the weight anew at the first call in eval mode, on CPUs with AVX512-BF16."""
+    layers = [bitsandbytes.nn.Linear4bit(64, 64, quant_type="nf4", compute_dtype=torch.float32) for _ in range(2)]
+    base = nn.Sequential(*layers).to("cpu").eval()
+    for layer in layers:
+        layer.weight = layer.weight.to("cpu")
+    with torch.no_grad():
+        base(torch.randn(2, 64))  # packs it, where the CPU has what it takes
+    model = tuned(base, density=0.1, target_modules=["0"])
+    x = torch.randn(2, 64)
+    model.eval()
+    model(x)
+    for layer in layers:
+        assert not getattr(layer.weight.quant_state, "packing_format_for_cpu", False)
+    with ignoring_unscored_mask():
+        model(x.requires_grad_()).sum().backward()
+    weights = [bitsandbytes.functional.dequantize_4bit(y.weight.data, y.weight.quant_state) for y in layers]
+    expected = torch.ones(2, 64) @ weights[1] @ weights[0]
+    torch.testing.assert_close(x.grad, expected, rtol=1e-4, atol=1e-4)
