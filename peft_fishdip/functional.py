@@ -32,17 +32,21 @@ def borrowed(parameter: TunedParameter, weight: Tensor, deltas: Deltas, pieces: 
         if parameter.holds(deltas):
             yield
             return
-        if parameter.lent:  # with other values than these
+        merged = list(parameter.merged_adapters)
+        if parameter.lent or merged:  # with other values than these
             parameter.unmerge(weight)
-        if not deltas:
-            yield
-            return
-        positions, base, values = parameter.entries(weight, deltas, pieces)
         try:
+            if not deltas:
+                yield
+                return
+            positions, base, values = parameter.entries(weight, deltas, pieces)
+            parameter._backup = (positions, base)  # before the write: an interrupt at any line can be made good
             write(weight, positions, values)
             yield
         finally:
-            write(weight, positions, base)
+            parameter.unmerge(weight)
+            if merged:
+                parameter.merge(weight, merged)
 
 
 class BorrowedLinear(torch.autograd.Function):

@@ -107,8 +107,9 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
         adapters = self.active_adapters if adapter_names is None else adapter_names
         if safe_merge:
             self.check_finite([*self.merged_adapters, *adapters])
-        for name in self.tuned:
-            self.merge_parameter(name, adapters)
+        with self.undisturbed():
+            for name in self.tuned:
+                self.merge_parameter(name, adapters)
 
     def refuse_merge(self) -> None:
         """Raise ValueError if the base parameters cannot take deltas."""
@@ -154,8 +155,9 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
 
     def unmerge(self) -> None:
         """Restore the base parameters bitwise."""
-        for name in self.tuned:
-            self.unmerge_parameter(name)
+        with self.undisturbed():
+            for name in self.tuned:
+                self.unmerge_parameter(name)
 
     def set_adapter(self, *args: Any, **kwargs: Any) -> None:
         """See BaseTunerLayer."""
@@ -235,7 +237,7 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
     def tuned_forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the wrapped module with effective tensors in place of its parameters."""
         with self.undisturbed(), ExitStack() as stack:  # another thread would put its own tensors in the same place
-            rebuild: dict[int, Callable[[], Tensor]] = {}
+            rebuild: dict[tuple[int, torch.dtype], Callable[[], Tensor]] = {}
             for name, parameter in self.tuned.items():
                 deltas = () if name in self.aside else self.deltas(name)
                 if not deltas:
@@ -247,7 +249,7 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
                     weight.dim() > 1 and not torch.compiler.is_compiling()
                 ):  # vectors (norms, biases) are smaller than the activations of a few tokens
                     make = partial(parameter.effective, weight.detach(), deltas, active_pieces(deltas))
-                    rebuild[tensor.untyped_storage().data_ptr()] = make
+                    rebuild[tensor.untyped_storage().data_ptr(), tensor.dtype] = make
             if rebuild:
                 stack.enter_context(rebuilt_for_backward(rebuild))
             return self.base_layer(*args, **kwargs)
@@ -378,18 +380,19 @@ def standing_in(module: nn.Module, name: str, tensor: Tensor) -> Iterator[None]:
 
 
 @contextmanager
-def rebuilt_for_backward(rebuild: Mapping[int, Callable[[], Tensor]]) -> Iterator[None]:
+def rebuilt_for_backward(rebuild: Mapping[tuple[int, torch.dtype], Callable[[], Tensor]]) -> Iterator[None]:
     """Within, autograd saves instead of an effective tensor, or a view of it, only how to make it again.
 
     Args:
-        rebuild: by the address of its storage, what makes an effective tensor.
+        rebuild: by the address of its storage and its dtype, what makes an effective tensor; views as another dtype are
+            saved as they are.
     """
 
     def pack(saved: Tensor) -> Any:
-        address = saved.untyped_storage().data_ptr()
-        if address not in rebuild:
+        key = saved.untyped_storage().data_ptr(), saved.dtype
+        if key not in rebuild:
             return saved
-        return rebuild[address], saved.size(), saved.stride(), saved.storage_offset()
+        return rebuild[key], saved.size(), saved.stride(), saved.storage_offset()
 
     def unpack(packed: Any) -> Tensor:
         if isinstance(packed, Tensor):

@@ -101,7 +101,7 @@ class TunedParameter:
     def effective(self, weight: Tensor, deltas: Sequence[SparseDelta], pieces: Sequence[Tensor]) -> Tensor:
         """A new tensor with the effective values, detached."""
         with self.lock:
-            tensor = self.unmerged(weight) if self.lent else weight.detach().clone()
+            tensor = weight.detach().clone() if self._backup is None else self.restored(weight)
             positions, _, values = self.entries(tensor, deltas, pieces)
         write(tensor, positions, values)
         return tensor

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from peft_fishdip import FishDipLayer, gradients, transpose
+from peft_fishdip import FishDipLayer, gradients, parameter, transpose
 from peft_fishdip.gradients import (
     BACKENDS,
     Costs,
@@ -22,7 +22,7 @@ from peft_fishdip.gradients import (
 )
 from peft_fishdip.state import SparseDelta
 
-from .models import FAMILIES, Attention, flat_of, padded, randomise, tuned
+from .models import FAMILIES, Attention, flat_of, ignoring_unscored_mask, padded, randomise, tuned
 
 
 class Call(nn.Module):
@@ -432,3 +432,65 @@ def test_the_output_of_a_layer_may_be_changed_in_place(kind: str, bias: bool) ->
         turned.square().sum().backward()
         gradients.append(flat_of(model).grad)
     assert torch.equal(*gradients)
+
+
+def test_an_interrupt_while_a_weight_is_given_back_is_made_good_by_the_next_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = tuned(nn.Sequential(nn.Linear(8, 8, bias=False)), density=0.5, init_weights=False)
+    weight = model.base_model.model[0].base_layer.weight
+    before, x = weight.detach().clone(), torch.randn(3, 8)
+    real, calls = parameter.write, []
+
+    def interrupted(*args: Any) -> None:
+        calls.append(0)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        real(*args)
+
+    monkeypatch.setattr(parameter, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        model(x)
+    assert not torch.equal(weight, before)
+    expected = model(x)
+    assert torch.equal(weight, before)
+    monkeypatch.undo()
+    assert torch.equal(model(x), expected)
+
+
+@pytest.mark.parametrize("kind", ["linear", "convolution"])
+def test_merging_between_forward_and_backward_changes_no_gradient(kind: str) -> None:
+    module, shape = {"linear": (nn.Linear(4, 4), (3, 4)), "convolution": (nn.Conv1d(4, 4, 1), (3, 4, 5))}[kind]
+    model = tuned(nn.Sequential(module), density=0.5, init_weights=False)
+    x = torch.randn(shape, requires_grad=True)
+    with ignoring_unscored_mask():
+        model(x).square().sum().backward()
+        expected, x.grad = x.grad, None
+        loss = model(x).square().sum()
+        model.merge_adapter()
+        loss.backward()
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad, expected)
+    merged = model(x).detach()
+    model.unmerge_adapter()
+    assert torch.equal(model(x), merged)
+
+
+def test_a_parameter_that_is_viewed_as_complex_gives_the_gradients_of_the_merged_one() -> None:
+    class Filter(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(6, 5, 2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (x * torch.view_as_complex(self.weight)).abs()
+
+    model = tuned(nn.Sequential(Filter()), density=0.5, init_weights=False)
+    x = torch.randn(6, 5, requires_grad=True)
+    with ignoring_unscored_mask():
+        model(x).square().sum().backward()
+    unmerged, x.grad = x.grad, None
+    model.merge_adapter()
+    model(x).square().sum().backward()
+    assert x.grad is not None
+    torch.testing.assert_close(unmerged, x.grad)
