@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .gradients import matrix_gradient, row_gradient
-from .parameter import TunedParameter, active_pieces, at_least_float, write
+from .parameter import TunedParameter, active_pieces, at_least_float
 from .quick import quick
 from .remade import Source
 from .state import SparseDelta
@@ -23,7 +23,7 @@ Deltas = Sequence[SparseDelta]
 
 @contextmanager
 def borrowed(parameter: TunedParameter, weight: Tensor, deltas: Deltas, pieces: Sequence[Tensor]) -> Iterator[None]:
-    """Within, `weight` holds its effective values; afterwards, bitwise its own, or those if it has been holding them.
+    """Within, `weight` holds its effective values; afterwards its own, or merged ones, or these if it holds them.
 
     Two O(entries) copies. Writes go around autograd's version counter: the weight is given back before anybody who
     saved it could look.
@@ -36,12 +36,8 @@ def borrowed(parameter: TunedParameter, weight: Tensor, deltas: Deltas, pieces: 
         if parameter.lent or merged:  # with other values than these
             parameter.unmerge(weight)
         try:
-            if not deltas:
-                yield
-                return
-            positions, base, values = parameter.entries(weight, deltas, pieces)
-            parameter._backup = (positions, base)  # before the write: an interrupt at any line can be made good
-            write(weight, positions, values)
+            if deltas:
+                parameter.lend(weight, deltas, pieces)
             yield
         finally:
             parameter.unmerge(weight)

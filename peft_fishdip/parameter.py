@@ -169,13 +169,19 @@ class TunedParameter:
             if self.lent and not self.holders:
                 self.unmerge(weight)
 
+    def lend(self, weight: Tensor, deltas: Sequence[SparseDelta], pieces: Sequence[Tensor]) -> None:
+        """Write effective values into the base tensor until `unmerge`, for who has the lock.
+
+        What is there is noted before it is overwritten: wherever an interrupt comes, the next use can restore it.
+        """
+        positions, base, values = self.entries(weight, deltas, pieces)
+        self._backup = (positions, base)
+        write(weight, positions, values)
+
     def _put_in_place(self, weight: Tensor, deltas: Sequence[SparseDelta], merged: list[str]) -> None:
-        if not deltas:
-            self.merged_adapters = merged
-            return
-        positions, base, values = self.entries(weight.data, deltas, active_pieces(deltas))
-        self._backup, self.merged_adapters = (positions, base), merged
-        write(weight.data, positions, values)
+        if deltas:
+            self.lend(weight.data, deltas, active_pieces(deltas))
+        self.merged_adapters = merged  # not before: an interrupted merge is taken for a loan, and restored
 
     def unmerged(self, weight: Tensor) -> Tensor:
         """The base tensor as it is when nothing is merged or held in it: itself, or a restored copy. Detached."""

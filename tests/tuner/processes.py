@@ -282,6 +282,8 @@ def launched(directory: str) -> None:
     torch.save(found, f"{directory}/{world}.{os.environ.get('RANK', '0')}.pt")
     if world > 1:
         dist.destroy_process_group()
+        # torch's Reducer, freed when this returns, waits for gloo's threads with the GIL, for which they may wait
+        os._exit(0)
 
 
 def work(scenario: str, rank: int, world: int, directory: str) -> None:

@@ -18,7 +18,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import LogitsProcessorList
 
-from peft_fishdip import FishDipConfig, FishDipLayer, functional, parameter
+from peft_fishdip import FishDipConfig, FishDipLayer, parameter
 from peft_fishdip.generation import effective_in_place, generating_in_place
 
 from .models import base_bits, flat_of, gpt2, llama, randomise, tied_t5, tuned
@@ -108,7 +108,6 @@ def test_a_weight_is_written_once_for_all_tokens(
         write(tensor, *args)
 
     monkeypatch.setattr(parameter, "write", noted)
-    monkeypatch.setattr(functional, "write", noted)
     generate(model)
     tensors = {
         layer.base_parameter(name).data_ptr()

@@ -444,7 +444,7 @@ def test_an_interrupt_while_a_weight_is_given_back_is_made_good_by_the_next_call
 
     def interrupted(*args: Any) -> None:
         calls.append(0)
-        if len(calls) == 1:
+        if len(calls) == 2:  # the first one puts the effective values in place
             raise KeyboardInterrupt
         real(*args)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -77,8 +77,18 @@ def run_together(jobs: list[Callable[[], None]]) -> None:
         raise failures[0]
 
 
+@pytest.fixture
+def frequent_switches() -> Iterator[None]:
+    """Within, threads take turns at nearly every line."""
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(switch)
+
+
+@pytest.mark.usefixtures("frequent_switches")
 @pytest.mark.parametrize("build", [build for build, _ in FAMILIES.values()] + [Convolutions, Attention, Everything])
-def test_two_threads_get_what_one_would(build: Callable[[], nn.Module], request: pytest.FixtureRequest) -> None:
+def test_two_threads_get_what_one_would(build: Callable[[], nn.Module]) -> None:
     torch.manual_seed(0)
     model = tuned(build(), density=0.5)
     model.base_model._state(None).untouched = False
@@ -100,9 +110,6 @@ def test_two_threads_get_what_one_would(build: Callable[[], nn.Module], request:
 
         return run
 
-    switch = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    request.addfinalizer(lambda: sys.setswitchinterval(switch))
     run_together([job(batch, *result) for batch, result in zip(batches, expected, strict=True)])
     assert all(torch.equal(found, before[name]) for name, found in base_bits(model).items())
 
@@ -134,3 +141,31 @@ def test_a_weight_that_another_thread_has_borrowed_is_waited_for(monkeypatch: py
     run_together([lambda: results.append(layer(x))] * 4)
     assert most == 1
     assert all(torch.equal(result, expected) for result in results)
+
+
+@pytest.mark.usefixtures("frequent_switches")
+def test_a_call_beside_a_thread_that_merges_sees_all_parameters_merged_or_none() -> None:
+    model = tuned(nn.Sequential(nn.Linear(64, 64)), density=0.2, init_weights=False)
+    x = torch.randn(4, 64)
+    with torch.no_grad():
+        expected = model(x)
+    outputs: list[Tensor] = []
+    done = threading.Event()
+
+    def call() -> None:
+        with torch.no_grad():
+            while not done.is_set():
+                outputs.append(model(x))
+
+    def merge() -> None:
+        try:
+            for _ in range(300):
+                model.merge_adapter()
+                model.unmerge_adapter()
+        finally:
+            done.set()
+
+    run_together([call, merge])
+    assert len(outputs) > 10
+    for output in outputs:
+        torch.testing.assert_close(output, expected)

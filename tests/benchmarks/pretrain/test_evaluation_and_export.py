@@ -30,7 +30,7 @@ from benchmarks.pretrain.model import new_model
 from benchmarks.pretrain.shards import Split, make_shards, open_shards
 from benchmarks.settings import SettingsError
 
-from .tiny import tiny_settings, write_text
+from .tiny import lines, tiny_settings, write_text
 
 SOURCES = "source\trepo\tcommit\tlicence\tbytes_in_corpus\na\tu/a\tab12\tCC0\t1200\nb\tu/b\tcd34\tCC BY 4.0\t7\n"
 TINY = [
@@ -277,10 +277,7 @@ def test_an_unfinished_run_says_so_on_its_card(place, tmp_path):
 def test_held_out_sentences_that_stand_in_the_training_part_are_not_evaluated(tmp_path):
     """As part of another line, where leaving out whole lines does not find them."""
     train, heldout = write_text(tmp_path)
-    with heldout.open(encoding="utf-8") as file:
-        lines = [line.strip() for line in file if line.strip()]
-    [both] = {line for line in lines if ". " not in line} & {lines[3]} or {lines[0]}
-    sentence = both.split(". ")[0].rstrip(".") + "."
+    sentence = lines(60, 2)[3].split(". ")[0].rstrip(".") + "."
     with lzma.open(train, "at", encoding="utf-8") as file:
         file.write(f"Something else was said before. {sentence}\n")
     made = make_shards(

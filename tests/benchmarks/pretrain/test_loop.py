@@ -132,9 +132,10 @@ def test_a_kill_while_a_checkpoint_is_written_costs_that_checkpoint_alone(
     assert not list((tmp_path / "run").glob("unfinished-*"))
 
 
-def test_a_session_can_end_early_between_two_reports(whole, shards, tmp_path):
+@pytest.mark.parametrize("precision", [{}, {"bf16": True, "dropout": 0.1}], ids=["float32", "bfloat16"])
+def test_a_session_can_end_early_between_two_reports(shards, tmp_path, precision):
     """The losses since the last report go along."""
-    settings = tiny_settings(log_every=3)
+    settings = tiny_settings(log_every=3, **precision)
     train(shards, settings, tmp_path / "one", device=CPU)
     first = train(shards, settings, tmp_path / "two", device=CPU, stop_after_minutes=0)
     assert first.step == 1
