@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
-from .attached import tuner_of
-from .config import checked_counts
-from .examples import Collator, is_indexed
-from .losses import LossFn
-from .mask_update import MaskUpdate
-from .model import FishDipModel
-from .recent import RecentExamples
+from .adapter.state import MaskUpdate
+from .importance.examples import Collator, is_indexed
+from .importance.losses import LossFn
+from .importance.recent import RecentExamples
+from .model import FishDipModel, tuner_of
 
 FIRST_LOOK = 250
 """Examples that are scanned for the first mask where later ones go by the losses of training."""
@@ -63,7 +59,7 @@ class FishDipCallback(TrainerCallback, ExportableState):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Find the tuner; after a resume, restore which entries of the loaded adapter are active.
+        """Find the tuner.
 
         Raises:
             ValueError: there is no Fish-Dip adapter, or several are active and none is named; it is one that the
@@ -85,10 +81,6 @@ class FishDipCallback(TrainerCallback, ExportableState):
             )
         if self.reuse_training_losses:
             self._recent = self._tuner.recent_examples(self.loss_fn, self.adapter_name)
-        saved: Any = state.stateful_callbacks
-        loaded = saved.get(type(self).__name__) if isinstance(saved, dict) else None
-        if state.global_step > 0 and isinstance(loaded, dict) and "attributes" in loaded:
-            self._restore(loaded["attributes"])
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -146,32 +138,15 @@ class FishDipCallback(TrainerCallback, ExportableState):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """After `load_best_model_at_end`, restore which entries of the best adapter are active."""
-        if args.load_best_model_at_end and state.best_model_checkpoint:
-            path = Path(state.best_model_checkpoint) / "adapter_config.json"
-            if path.is_file():
-                config = json.loads(path.read_text(encoding="utf-8"))
-                self._restore({"counts": config.get("counts"), "num_updates": config.get("num_updates", 0)})
         self._tuner = None
         if self._recent is not None:
             self._recent.close()
             self._recent = None
 
     def state(self) -> dict[str, Any]:
-        """What the Trainer writes into its own checkpoint: PEFT loads an adapter over one of the same name without its
-        config, and so without the counts that split active from frozen entries."""
-        if self._tuner is None:
-            return {"args": {}, "attributes": {}}
-        adapter = self._tuner._state(self.adapter_name)
-        attributes = {"counts": adapter.counts, "num_updates": adapter.num_updates, "given": self.given}
+        """What the Trainer writes into its own checkpoint. The adapter's files hold its mask and number of updates."""
         own = {"reuse_training_losses": self.reuse_training_losses, "adapter_name": self.adapter_name}
-        return {"args": own, "attributes": attributes}
-
-    def _restore(self, attributes: dict[str, Any]) -> None:
-        if self._tuner is None or not attributes.get("counts"):
-            return
-        adapter = self._tuner._state(self.adapter_name)
-        adapter.split_again(checked_counts(attributes["counts"]), int(attributes["num_updates"]))
+        return {"args": own, "attributes": {"given": self.given}}
 
 
 def due(step: int, update_interval: int | None) -> bool:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import tempfile
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import InitVar, dataclass, field
+from typing import Any, ClassVar
 
 from peft import PeftConfig
 from peft.utils import CONFIG_NAME
 
-from ._register import PEFT_TYPE
 from .fingerprint import checked_fingerprint
-from .mask_update import MaskUpdate
-from .model_card import write_card
+from .registration import PEFT_TYPE
 
 CHOICES = {
     "sample_selection": ("highest_loss", "random", "all"),
@@ -25,15 +24,8 @@ CHOICES = {
 }
 
 
-class Noted(NamedTuple):
-    """What a checkpoint tells of an adapter, beside its tensors."""
-
-    counts: dict[str, list[int]]
-    num_updates: int
-    base_fingerprint: dict[str, str]
-    num_parameters: int
-    """N, the entries of the parameters that the adapter targets."""
-    last_update: MaskUpdate | None
+AfterSave = Callable[[str, "FishDipConfig", Mapping[str, str] | None], None]
+"""Called with the folder, the config and PEFT's `auto_mapping` when adapter_config.json has been written."""
 
 
 @dataclass
@@ -117,11 +109,10 @@ class FishDipConfig(PeftConfig):
     init_weights: bool = field(
         default=True, metadata={"help": "True: all deltas start at zero. False: random deltas, for tests."}
     )
-    counts: dict[str, list[int]] | None = field(
+    support_sizes: dict[str, int] | None = field(
         default=None,
-        metadata={"help": "Written by the tuner: per base parameter, its active and its frozen entries."},
+        metadata={"help": "Written by the tuner: per base parameter the number of entries that have a delta."},
     )
-    num_updates: int = field(default=0, metadata={"help": "Written by the tuner: mask updates made so far."})
     base_fingerprint: dict[str, str] | None = field(
         default=None,
         metadata={"help": "Written by the tuner: per base parameter its dtype, shape and digests, see fingerprint.py."},
@@ -135,11 +126,15 @@ class FishDipConfig(PeftConfig):
         },
     )
 
+    # written by version 0.1: active and inactive entries per base parameter, and the number of mask updates
+    counts: InitVar[dict[str, list[int]] | None] = None
+    num_updates: InitVar[int] = 0
+
     # PEFT stores the whole base embedding with an adapter that targets it, unless this is not None. It is no field: a
     # sparse delta to an embedding needs nothing else.
     trainable_token_indices: ClassVar[dict[str, list[int]]] = {}
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, counts: dict[str, list[int]] | None, num_updates: int) -> None:
         super().__post_init__()
         self.peft_type = PEFT_TYPE
         self._check_names()
@@ -152,29 +147,40 @@ class FishDipConfig(PeftConfig):
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}={getattr(self, name)!r} is unknown; choose one of {', '.join(choices)}.")
-        if self.counts is not None:
-            self.counts = checked_counts(self.counts)
+        if counts is not None:
+            self.support_sizes = sizes_of_counts(counts)
+        self.support_sizes = checked_sizes(self.support_sizes)
+        if isinstance(num_updates, bool) or not isinstance(num_updates, int) or num_updates < 0:
+            raise ValueError(f"num_updates={num_updates!r} must be an int >= 0; it is written by the tuner.")
+        self._num_updates = num_updates
         if self.base_fingerprint is not None:
             self.base_fingerprint = checked_fingerprint(self.base_fingerprint)
 
-    def note(self, noted: Noted) -> None:
-        """Write down what the checkpoint of an adapter with this config needs, just before it is saved."""
-        self.counts = noted.counts
-        self.num_updates = noted.num_updates
-        self.base_fingerprint = noted.base_fingerprint or None
-        self.__dict__["_noted"] = True
-        self.__dict__["_for_card"] = noted
+    def prepare_save(self, sizes: dict[str, int], fingerprint: dict[str, str], after_save: AfterSave) -> None:
+        """Set what the checkpoint of an adapter with this config needs, just before PEFT saves both.
 
-    def checkpointed(self) -> tuple[dict[str, list[int]] | None, int]:
-        """Counts and number of updates as read from a checkpoint; none if they were noted for an adapter that lives.
+        A config may serve for several adapters, so what was set for one of them is ignored when another is made.
 
-        A config may serve for many adapters, of many models, and gets noted what the last saved one needs.
+        Args:
+            sizes: number of entries that have a delta, per base parameter.
+            fingerprint: of the base weights.
+            after_save: called once, when the config has been written.
         """
-        return (None, 0) if self.__dict__.get("_noted") else (self.counts, self.num_updates)
+        self.support_sizes = sizes
+        self.base_fingerprint = fingerprint or None
+        self.__dict__["_of_saved_adapter"] = True
+        self.__dict__["_after_save"] = after_save
+
+    def checkpointed(self) -> tuple[dict[str, int] | None, int]:
+        """Support sizes and number of mask updates of the checkpoint that this config was read from.
+
+        (None, 0) if there is none. Only version 0.1 wrote the number of updates here.
+        """
+        return (None, 0) if self.__dict__.get("_of_saved_adapter") else (self.support_sizes, self._num_updates)
 
     def expected_fingerprint(self) -> dict[str, str] | None:
-        """That of the base which a checkpoint was saved with; none under the same conditions."""
-        return None if self.__dict__.get("_noted") else self.base_fingerprint
+        """The fingerprint of the base that a checkpoint was saved with; None if there is no checkpoint."""
+        return None if self.__dict__.get("_of_saved_adapter") else self.base_fingerprint
 
     def to_dict(self) -> dict[str, Any]:
         """The fields, but for `strict`, which is a choice of who loads an adapter."""
@@ -183,18 +189,15 @@ class FishDipConfig(PeftConfig):
         return fields
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
-        """Write adapter_config.json; if an adapter is being saved, also its section of the model card README.md.
-
-        Each file is replaced as a whole: one that a save was cut short at is the old one.
-        """
-        model = kwargs.get("auto_mapping_dict")
+        """Write adapter_config.json as a whole: if the save is interrupted, the file of an earlier one stays."""
+        auto_mapping = kwargs.get("auto_mapping_dict")
         os.makedirs(save_directory, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=save_directory, prefix=".saving-") as folder:
             super().save_pretrained(folder, **kwargs)
             os.replace(os.path.join(folder, CONFIG_NAME), os.path.join(save_directory, CONFIG_NAME))
-        noted = self.__dict__.pop("_for_card", None)
-        if noted is not None:
-            write_card(save_directory, self, noted, model)
+        after_save: AfterSave | None = self.__dict__.pop("_after_save", None)
+        if after_save is not None:
+            after_save(os.fspath(save_directory), self, auto_mapping)
 
     def _check_names(self) -> None:
         for name in ("target_modules", "exclude_modules", "layers_pattern", "modules_to_save"):
@@ -236,8 +239,6 @@ class FishDipConfig(PeftConfig):
             raise ValueError(f"num_samples={self.num_samples!r} must be a positive int or a float in (0, 1].")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
             raise ValueError(f"seed={self.seed!r} must be an int in [0, 2**63).")
-        if isinstance(self.num_updates, bool) or not isinstance(self.num_updates, int) or self.num_updates < 0:
-            raise ValueError(f"num_updates={self.num_updates!r} must be an int >= 0; it is written by the tuner.")
         for name in ("init_weights", "strict"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name}={getattr(self, name)!r} must be True or False.")
@@ -251,25 +252,31 @@ def is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def checked_counts(counts: Any) -> dict[str, list[int]]:
-    """`counts` as {base parameter: [active, frozen]}.
+def checked_sizes(sizes: Any) -> dict[str, int] | None:
+    """`support_sizes` as it should be.
 
     Raises:
         ValueError: it is anything else, as in a damaged adapter_config.json.
     """
+    if sizes is None:
+        return None
+    if not isinstance(sizes, dict):
+        raise ValueError(f"support_sizes={sizes!r} must map base parameters to numbers; leave it to the tuner.")
+    for name, size in sizes.items():
+        if not isinstance(name, str) or isinstance(size, bool) or not isinstance(size, int) or size < 0:
+            raise ValueError(f"support_sizes[{name!r}]={size!r} must be an int >= 0; the adapter's config is damaged.")
+    return dict(sizes)
 
-    def is_pair(value: Any) -> bool:
-        return (
-            isinstance(value, (list, tuple))
-            and len(value) == 2
-            and all(isinstance(count, int) and not isinstance(count, bool) and count >= 0 for count in value)
-        )
 
+def sizes_of_counts(counts: Any) -> dict[str, int]:
+    """Support sizes from the pairs of active and inactive entries that version 0.1 wrote.
+
+    Raises:
+        ValueError: they are anything else.
+    """
     if not isinstance(counts, dict):
-        raise ValueError(f"counts={counts!r} must map base parameters to [active, frozen]; leave it to the tuner.")
-    for name, value in counts.items():
-        if not isinstance(name, str) or not is_pair(value):
-            raise ValueError(
-                f"counts[{name!r}]={value!r} must be two ints >= 0, [active, frozen]; the adapter's config is damaged."
-            )
-    return {name: [value[0], value[1]] for name, value in counts.items()}
+        raise ValueError(f"counts={counts!r} must map base parameters to pairs of numbers; leave it to the tuner.")
+    for name, pair in counts.items():
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2 or not all(type(n) is int and n >= 0 for n in pair):
+            raise ValueError(f"counts[{name!r}]={pair!r} must be two ints >= 0; the adapter's config is damaged.")
+    return {name: sum(pair) for name, pair in counts.items()}

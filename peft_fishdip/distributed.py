@@ -28,7 +28,7 @@ def gather_lists(local: list[Any]) -> list[Any]:
     return [item for items in lists for item in items]
 
 
-def agreed(work: Callable[[], T]) -> T:
+def raise_on_all_ranks(work: Callable[[], T]) -> T:
     """What `work` returns, once all processes have done it: a part of a joint task that one of them alone may fail at.
 
     Without this the others would wait in their next collective call for the one that has stopped. A process that dies
@@ -57,7 +57,7 @@ def sum_in_place(tensors: Iterable[Tensor]) -> None:
             dist.all_reduce(tensor)
 
 
-def taken_from_first(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def broadcast_from_rank0(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The int64 vectors of rank 0, which may have other lengths than the local ones, but as many entries in all."""
     if world()[1] == 1:
         return dict(tensors)

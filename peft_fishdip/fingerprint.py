@@ -6,13 +6,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from .parameter import TunedParameter
 
 CHUNK = 2**24
 """Entries that are hashed, and fetched from an accelerator, at a time."""
@@ -24,7 +21,7 @@ WIDE = ("float32", "float64")
 LINE = re.compile(r"(\w+) ([\dx]+) ([0-9a-f]{16}) ([0-9a-f]{8}) ([0-9a-f]{8})")
 
 
-class Print(NamedTuple):
+class TensorFingerprint(NamedTuple):
     """What is known of one parameter.
 
     As text: `float32 48x16 8c1f...`, with the digests in the order of the fields.
@@ -40,7 +37,7 @@ class Print(NamedTuple):
     """... in float16."""
 
     @classmethod
-    def read(cls, line: str) -> Print:
+    def read(cls, line: str) -> TensorFingerprint:
         found = LINE.fullmatch(line)
         assert found is not None  # checked_fingerprint has seen it
         return cls(*found.groups())
@@ -58,40 +55,17 @@ class Difference(NamedTuple):
     """The same weights in another dtype, or values that cannot be compared."""
 
 
-@torch.no_grad()
-def fingerprint(parameters: Mapping[str, tuple[TunedParameter, Tensor]]) -> dict[str, str]:
-    """One line for each base parameter; none for those without plain values (quantised, sharded, on meta).
-
-    Takes about as long as SHA-256 over the bytes, and nothing as long as the parameters have not
-    changed since the last time. Merged and borrowed parameters count as what they are without.
-
-    Args:
-        parameters: by name, each with its base tensor.
-    """
-    lines = {name: line(parameter, weight) for name, (parameter, weight) in parameters.items()}
-    return {name: found for name, found in lines.items() if found is not None}
-
-
-def line(parameter: TunedParameter, weight: Tensor) -> str | None:
-    plain = type(weight.data) is Tensor and weight.is_floating_point() and not weight.is_meta
-    if not plain or weight.shape != parameter.shape:
-        return None
-    version = None if weight.is_inference() else weight._version
-    key = (weight.data_ptr(), version, weight.dtype, weight.device)
-    if parameter.known is None or parameter.known[0] != key:
-        with parameter.lock:
-            values = parameter.unmerged(weight)
-            flat = values.reshape(-1)
-            sample = flat[:: max(1, flat.numel() // SAMPLE)]
-            found = Print(
-                str(values.dtype).removeprefix("torch."),
-                "x".join(str(size) for size in values.shape) or "1",
-                sha256(flat)[:16],
-                sha256(sample.to(torch.bfloat16))[:8],
-                sha256(sample.to(torch.float16))[:8],
-            )
-        parameter.known = (key, found.line())
-    return parameter.known[1]
+def fingerprint_of(values: Tensor) -> TensorFingerprint:
+    """The fingerprint of a tensor. Takes about as long as SHA-256 over its bytes."""
+    flat = values.reshape(-1)
+    sample = flat[:: max(1, flat.numel() // SAMPLE)]
+    return TensorFingerprint(
+        str(values.dtype).removeprefix("torch."),
+        "x".join(str(size) for size in values.shape) or "1",
+        sha256(flat)[:16],
+        sha256(sample.to(torch.bfloat16))[:8],
+        sha256(sample.to(torch.float16))[:8],
+    )
 
 
 def sha256(flat: Tensor) -> str:
@@ -125,11 +99,11 @@ def checked_fingerprint(lines: object) -> dict[str, str]:
 
 def differences(saved: Mapping[str, str], present: Mapping[str, str]) -> list[Difference]:
     """What is not as it was, in the order of `saved`. Parameters that only one of them has are not comparable."""
-    pairs = [(name, Print.read(text), present[name]) for name, text in saved.items() if name in present]
-    return [difference(name, was, Print.read(text)) for name, was, text in pairs if was.line() != text]
+    pairs = [(name, TensorFingerprint.read(text), present[name]) for name, text in saved.items() if name in present]
+    return [difference(name, was, TensorFingerprint.read(text)) for name, was, text in pairs if was.line() != text]
 
 
-def difference(name: str, was: Print, now: Print) -> Difference:
+def difference(name: str, was: TensorFingerprint, now: TensorFingerprint) -> Difference:
     if was.shape != now.shape:
         return Difference(name, f"is {now.shape} instead of {was.shape}", False)
     if was.dtype == now.dtype:

@@ -7,33 +7,37 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from peft.tuners.tuners_utils import BaseTuner, _ExcludedModule, _maybe_include_all_linear_layers
 from torch import Tensor, nn
 
-from .adapter_io import adapter_tensors, install_checked, install_sum, is_vector
-from .carry_over import check_optimizer
-from .combination import check_combination, listed, refuse_unknown, weighted_sum
-from .compiled import split_once
-from .config import Noted, is_count
-from .distributed import agreed, refuse_sharded
-from .examples import MAX_OF_A_SHARE, Collator, padding_collator
-from .fingerprint import fingerprint
-from .generation import generating_in_place
-from .guards import refuse_adapter_names, refuse_unfit
-from .importance import scoring_mode
-from .injection import Injection, check_counts, discard, take_out, unwrap
-from .layer import FishDipLayer, layers_of, tuned_parameters
-from .losses import LossFn, default_loss_fn
-from .mask_update import MaskUpdate
-from .masking import ordered_scores, remask
-from .packed import is_packed
-from .recent import RecentExamples
-from .scoring import Scores, Scoring
-from .state import AdapterState
-from .targets import find_targets
+from .adapter.atomic import repeat_once
+from .adapter.base_parameter import fingerprints
+from .adapter.combine import check_combination, listed, refuse_unknown, weighted_sum
+from .adapter.containers import install_from, is_vector
+from .adapter.initial import check_sizes
+from .adapter.install import install_sum
+from .adapter.model_card import CheckpointMetadata, write_card
+from .adapter.state import AdapterState, MaskUpdate
+from .config import is_count
+from .distributed import raise_on_all_ranks, refuse_sharded
+from .importance.examples import MAX_OF_A_SHARE, Collator, padding_collator
+from .importance.fisher import scoring_mode
+from .importance.losses import LossFn, default_loss_fn
+from .importance.recent import RecentExamples
+from .importance.scoring import Scores, Scoring
+from .layers.compiled import split_once
+from .layers.layer import FishDipLayer, layers_of, merged_as_before_on_failure, tuned_parameters, unmerge_all
+from .optim.carry_over import check_optimizer
+from .quantization import has_quantized_storage
+from .tuner.generation import generating_in_place
+from .tuner.guards import refuse_adapter_names, refuse_unfit
+from .tuner.injection import Injection, discard, take_out, unwrap
+from .tuner.mask_update import change_mask, ordered_scores
+from .tuner.targets import find_targets
 
 
 class FishDipModel(BaseTuner):
@@ -98,7 +102,7 @@ class FishDipModel(BaseTuner):
         started = time.perf_counter()
         if not is_count(batch_size):
             raise ValueError(f"batch_size={batch_size!r} must be an int, at least 1.")
-        state, optimizer = agreed(lambda: self._ready_for_update(adapter_name, optimizer, step))
+        state, optimizer = raise_on_all_ranks(lambda: self._ready_for_update(adapter_name, optimizer, step))
         parameters = self._base_parameters(state)
         pad_token_id = getattr(getattr(self.model, "config", None), "pad_token_id", None)
         scoring = Scoring(
@@ -112,11 +116,11 @@ class FishDipModel(BaseTuner):
             shapes={delta.name: delta.shape for delta in state.deltas},
             seed=state.config.seed + state.num_updates,
         )
-        agreed(lambda: refuse_unfit(self._layers(), state))
+        raise_on_all_ranks(lambda: refuse_unfit(self._layers(), state))
         with self._merged_meanwhile(), scoring_mode(self.model, parameters.values()):
             scores = scoring.scores()
         squared = 1 if state.config.importance == "fisher" else 2
-        update = remask(state, scores, optimizer, started, step, expected_power=squared)
+        update = change_mask(state, scores, optimizer, started, step, expected_power=squared)
         if isinstance(examples, RecentExamples):
             examples.forget()
         return update
@@ -154,9 +158,9 @@ class FishDipModel(BaseTuner):
             RuntimeError: another process has met such an error, or ended.
         """
         started = time.perf_counter()
-        state, optimizer = agreed(lambda: self._ready_for_update(adapter_name, optimizer, step))
-        ordered = agreed(lambda: ordered_scores(state, scores))
-        return remask(state, Scores(ordered, (), ()), optimizer, started, step, expected_power=None)
+        state, optimizer = raise_on_all_ranks(lambda: self._ready_for_update(adapter_name, optimizer, step))
+        ordered = raise_on_all_ranks(lambda: ordered_scores(state, scores))
+        return change_mask(state, Scores(ordered, (), ()), optimizer, started, step, expected_power=None)
 
     def mask(self, adapter_name: str | None = None) -> dict[str, Tensor]:
         """Per targeted base parameter the flat positions that are trainable now: (active,) int64, ascending, on CPU."""
@@ -164,13 +168,13 @@ class FishDipModel(BaseTuner):
 
     @torch.no_grad()
     def delta(self, adapter_name: str | None = None) -> dict[str, tuple[Tensor, Tensor]]:
-        """Per targeted base parameter the flat positions of the whole union, (union,) int64, ascending, and the deltas
-        there, (union,) float32, on the CPU."""
+        """Per targeted base parameter the support of its delta, on the CPU: flat positions, (support,) int64, ascending,
+        and deltas, (support,) float32."""
         state = self._state(adapter_name)
         result = {}
-        for delta, piece in zip(state.deltas, state.flat.split(state.sizes), strict=True):
-            positions, order = delta.union.sort()
-            result[delta.name] = (positions.cpu(), delta.values(piece)[order].cpu())
+        for delta, view in zip(state.deltas, state.flat.split(state.sizes), strict=True):
+            positions, order = delta.support.sort()
+            result[delta.name] = (positions.cpu(), delta.values(view)[order].cpu())
         return result
 
     def _ready_for_update(self, adapter_name: str | None, optimizer: Any, step: int | None) -> tuple[AdapterState, Any]:
@@ -184,7 +188,7 @@ class FishDipModel(BaseTuner):
         state = self._state(adapter_name)
         state.refuse_sharded()
         for name, (parameter, tensor) in tuned_parameters(self.model, state.adapter_name).items():
-            if not is_packed(tensor):
+            if not has_quantized_storage(tensor):
                 refuse_sharded(name, tensor, parameter.shape)
         return state, None if optimizer is None else check_optimizer(optimizer, state.flat)
 
@@ -194,11 +198,10 @@ class FishDipModel(BaseTuner):
         layers = list(self._layers())
         try:
             for layer in layers:
-                layer.merge_in_place()
+                layer.merge_active()
             yield
         finally:
-            for layer in layers:
-                layer.unmerge()
+            repeat_once(lambda: unmerge_all(layers))
 
     # ----- adapters and their states ------------------------------------------------------------------------------
 
@@ -279,9 +282,10 @@ class FishDipModel(BaseTuner):
         config: Any = _maybe_include_all_linear_layers(self.peft_config[adapter_name], model)
         targets, excluded = find_targets(model, config)
         if targets:
-            check_counts(config, targets)
+            check_sizes(config, targets)
         self._injection = Injection(model, adapter_name, config, targets, excluded)
         try:
+            self._injection.prepare_base()
             self._injection.check_base()
             super().inject_adapter(model, adapter_name, *args, **kwargs)
         finally:
@@ -332,7 +336,27 @@ class FishDipModel(BaseTuner):
         if safe_merge:
             for layer, names in wanted.items():
                 layer.check_finite([*layer.merged_adapters, *names])
-        super().merge_adapter(adapter_names=adapter_names)
+        with merged_as_before_on_failure([*wanted]):
+            super().merge_adapter(adapter_names=adapter_names)
+
+    def unmerge_adapter(self) -> None:
+        """Restore the base parameters bitwise; see BaseTuner. An interrupt comes through when all are restored."""
+        repeat_once(super().unmerge_adapter)
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        """Delete an adapter; see BaseTuner. An interrupt comes through when it is deleted.
+
+        Raises:
+            ValueError: there is no such adapter, or it is merged.
+        """
+        try:
+            super().delete_adapter(adapter_name)
+        except BaseException:
+            if adapter_name not in self.peft_config and adapter_name in self._states():
+                for layer in self._layers():
+                    layer.delete_adapter(adapter_name)
+                self.active_adapter = next(self._layers()).active_adapters
+            raise
 
     def _unload_and_optionally_merge(
         self,
@@ -360,7 +384,7 @@ class FishDipModel(BaseTuner):
     ) -> None:
         """Add an adapter whose delta is the weighted sum of those of `adapters`.
 
-        Its largest entries make up its mask, the others are frozen.
+        Its largest entries make up its mask, the others are inactive.
 
         Args:
             adapters: names of adapters with the same targets.
@@ -374,22 +398,25 @@ class FishDipModel(BaseTuner):
         """
         check_combination(self._states(), adapters, weights, adapter_name, combination_type)
         total = weighted_sum([self.delta(name) for name in adapters], weights)
-        self.peft_config[adapter_name] = copy.deepcopy(self.peft_config[adapters[0]])
         try:
+            self.peft_config[adapter_name] = copy.deepcopy(self.peft_config[adapters[0]])
             self.inject_adapter(self.model, adapter_name)
-        except Exception:
-            del self.peft_config[adapter_name]
+            install_sum(self._states()[adapter_name], total)
+        except BaseException:
+            repeat_once(lambda: discard(self.model, adapter_name))
+            self.peft_config.pop(adapter_name, None)
             raise
-        install_sum(self._states()[adapter_name], total)
 
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
         """With autocast_adapter_dtype=False the trainable values take the dtype of the base; float32 else."""
         super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
         state = self._states().get(adapter_name)
         if state is not None and not autocast_adapter_dtype:
-            dtypes = [tensor.dtype for tensor in self._base_parameters(state).values() if not is_packed(tensor)]
+            dtypes = [
+                tensor.dtype for tensor in self._base_parameters(state).values() if not has_quantized_storage(tensor)
+            ]
             state.flat.data = state.flat.data.to(dtypes[0] if dtypes else torch.float32)
-            state.forget_pieces()
+            state.drop_views()
 
     @classmethod
     def _get_adapter_state_dict(
@@ -400,8 +427,9 @@ class FishDipModel(BaseTuner):
         The config, which PEFT saves right after this, is told the shapes, so that every loader can allocate them.
         """
         state = cls._states_of(model)[adapter_name]
-        lines = fingerprint(tuned_parameters(model, adapter_name))
-        config.note(Noted(state.counts, state.num_updates, lines, state.num_parameters, state.last_update))
+        lines = fingerprints(tuned_parameters(model, adapter_name))
+        card = partial(write_card, metadata=CheckpointMetadata.of(state, lines))
+        config.prepare_save(state.support_sizes, lines, after_save=card)
         selected = super()._get_adapter_state_dict(model, config, adapter_name, *args, **kwargs)
         return {key: tensor for key, tensor in selected.items() if not is_vector(key)}
 
@@ -419,9 +447,52 @@ class FishDipModel(BaseTuner):
         state = cls._states_of(model)[adapter_name]
         waiting = state.waiting
         try:
-            install_checked(state, *adapter_tensors(model, state, remapped))
-        except ValueError:
+            install_from(model, state, remapped)
+        except BaseException:
             if waiting:
                 discard(model, adapter_name)
             raise
         return remapped
+
+
+def tuner_of(model: nn.Module) -> FishDipModel:
+    """The tuner, with `update_mask`, `mask`, `delta` and so on, of any model that has Fish-Dip adapters.
+
+    Of a PeftModel it is `model.base_model`. transformers' `model.add_adapter(FishDipConfig(...))` and
+    `model.load_adapter(...)`, like PEFT's `inject_adapter_in_model`, keep none; for these it is made anew.
+
+    Raises:
+        ValueError: there is no such adapter in the model.
+    """
+    for module in model.modules():
+        if isinstance(module, FishDipModel):
+            return module
+    for module in [model, *model.modules()]:
+        configs = module.__dict__.get("peft_config")
+        if isinstance(configs, dict) and any(isinstance(layer, FishDipLayer) for layer in module.modules()):
+            return AttachedTuner(module)
+    raise ValueError(
+        f"there is no Fish-Dip adapter in {type(model).__name__}; add one with get_peft_model(model, "
+        "FishDipConfig(...)), or with transformers' model.add_adapter(FishDipConfig(...))."
+    )
+
+
+class AttachedTuner(FishDipModel):
+    """A tuner over a model that has its adapters already. It holds nothing of its own: the model and its layers do."""
+
+    def __init__(self, model: nn.Module) -> None:
+        nn.Module.__init__(self)
+        self.model = model
+        self.targeted_module_names = [
+            name for name, module in model.named_modules() if isinstance(module, FishDipLayer)
+        ]
+        self.targeted_parameter_names = []
+
+    @property
+    def active_adapter(self) -> Any:
+        """As the layers have it, which transformers' `set_adapter` tells alone."""
+        return next(self._layers()).active_adapter
+
+    @active_adapter.setter
+    def active_adapter(self, value: Any) -> None:
+        """BaseTuner notes here what it has told the layers."""

@@ -143,15 +143,15 @@ def sortable_chunks(score: Tensor, name: str | None = None) -> Iterator[tuple[in
     """
     flat = score.detach().reshape(-1)
     for start in range(0, flat.numel(), CHUNK):
-        piece = flat[start : start + CHUNK].float() + 0.0  # -0.0 becomes 0.0, its equal
+        view = flat[start : start + CHUNK].float() + 0.0  # -0.0 becomes 0.0, its equal
         # a sum is finite only if all terms are, and much faster to get
-        if name is not None and not piece.sum().isfinite() and not piece.isfinite().all():
-            bad = int((~piece.isfinite()).nonzero()[0])
+        if name is not None and not view.sum().isfinite() and not view.isfinite().all():
+            bad = int((~view.isfinite()).nonzero()[0])
             raise ValueError(
-                f"the score of {name!r} at flat position {start + bad} is {float(piece[bad])}; scores must be finite: "
+                f"the score of {name!r} at flat position {start + bad} is {float(view[bad])}; scores must be finite: "
                 "look for an example whose loss or gradient overflows (float16 weights are a common cause)."
             )
-        bits = piece.view(torch.int32)
+        bits = view.view(torch.int32)
         # the bits of a negative float sort backwards
         yield start, bits ^ (bits >> 31 & 0x7FFFFFFF) if bits.numel() and bits.min() < 0 else bits
 

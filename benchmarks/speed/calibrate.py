@@ -1,4 +1,4 @@
-"""What the operations cost from which `peft_fishdip.gradients` chooses a backend."""
+"""What the operations cost from which `peft_fishdip.layers.sparse_grad` chooses a backend."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from statistics import median
 
 import torch
 
-from peft_fishdip.gradients import COSTS, Costs
-from peft_fishdip.transpose import transpose
+from peft_fishdip.layers.sparse_grad import COSTS, Costs
+from peft_fishdip.layers.sparse_grad import transpose
 
 from .clock import seconds
 

@@ -16,10 +16,10 @@ from ..settings import SettingsError
 from .clock import synchronise
 
 PHASES: dict[str, tuple[str, ...]] = {
-    "scan": ("peft_fishdip.scoring:Scoring.choose",),
-    "fisher": ("peft_fishdip.importance:accumulate_importance",),
+    "scan": ("peft_fishdip.importance.scoring:Scoring.choose",),
+    "fisher": ("peft_fishdip.importance.fisher:accumulate_importance",),
     "selection": ("peft_fishdip.selection:top_k",),
-    "carry_over": ("peft_fishdip.state:AdapterState.remask", "peft_fishdip.carry_over:carry_over"),
+    "carry_over": ("peft_fishdip.adapter.state:AdapterState.remask", "peft_fishdip.optim.carry_over:carry_over"),
 }
 """The functions of each part, as module:name."""
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from peft_fishdip import FishDipConfig, FishDipLayer
 
-from .models import (
+from ..support.models import (
     bert_classifier,
     bits,
     classifier_examples,
@@ -164,7 +164,7 @@ def test_merging_twice_warns_and_changes_nothing() -> None:
 @pytest.mark.parametrize("delta_scale", ["none", "rms"])
 def test_the_weighted_sum_is_the_weighted_sum_of_the_deltas(delta_scale: str, tmp_path: Path) -> None:
     model = with_two(delta_scale=delta_scale)
-    model.base_model.update_mask(classifier_examples(4))  # so that the first one has frozen entries
+    model.base_model.update_mask(classifier_examples(4))  # so that the first one has inactive entries
     randomise(model)
     tuner = model.base_model
     expected = {

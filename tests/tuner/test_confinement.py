@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import Adafactor
 
-from .models import FAMILIES, base_bits, flat_of, padded, seq2seq_examples, tied_t5, tuned
+from ..support.models import FAMILIES, base_bits, flat_of, padded, seq2seq_examples, tied_t5, tuned
 
 OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.3),
@@ -30,7 +30,7 @@ OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def union(model: Any) -> dict[str, dict[int, float]]:
+def support(model: Any) -> dict[str, dict[int, float]]:
     return {
         name: dict(zip(positions.tolist(), values.tolist(), strict=True))
         for name, (positions, values) in model.base_model.delta().items()
@@ -54,22 +54,22 @@ def test_outside_of_the_mask_nothing_moves(optimizer: str, dropped: str) -> None
         mask = model.base_model.mask()
         assert update.num_active == k == sum(len(set(positions.tolist())) for positions in mask.values())
         active = {name: set(positions.tolist()) for name, positions in mask.items()}
-        frozen = {
-            name: {p: v for p, v in values.items() if p not in active[name]} for name, values in union(model).items()
+        inactive = {
+            name: {p: v for p, v in values.items() if p not in active[name]} for name, values in support(model).items()
         }
         for name, positions in active.items():
             ever[name] |= positions
         if dropped == "reset":
-            assert not any(frozen.values())
+            assert not any(inactive.values())
         for step in range(2):
             model(**padded(examples[step : step + 3])).loss.backward()
             stepper.step()
             stepper.zero_grad()
-        after = union(model)
+        after = support(model)
         for name, values in after.items():
-            assert {p: v for p, v in values.items() if p not in active[name]} == frozen[name]
+            assert {p: v for p, v in values.items() if p not in active[name]} == inactive[name]
             assert set(values) <= ever[name]
-    assert any(frozen.values()) == (dropped == "freeze")  # masks did change
+    assert any(inactive.values()) == (dropped == "freeze")  # masks did change
     assert all(
         torch.equal(base_bits(model)[name].view(before[name].dtype), before[name].flatten())
         for name in base_bits(model)
@@ -113,7 +113,7 @@ def test_the_vector_keeps_its_identity_length_and_storage_over_updates() -> None
 def test_a_data_free_mask_that_was_never_trained_leaves_no_trace() -> None:
     model = tuned(tied_t5())
     update = model.base_model.update_mask(seq2seq_examples(4))
-    assert update.union_size == update.num_active
+    assert update.support_size == update.num_active
 
 
 def test_a_data_free_mask_that_was_trained_is_frozen_like_any_other() -> None:
@@ -122,7 +122,7 @@ def test_a_data_free_mask_that_was_trained_is_frozen_like_any_other() -> None:
     with torch.no_grad():
         flat_of(model).fill_(0.5)
     update = model.base_model.update_mask(seq2seq_examples(4))
-    assert update.union_size > update.num_active
+    assert update.support_size > update.num_active
     for name, (positions, values) in model.base_model.delta().items():
         assert before[name] <= set(positions.tolist())
         kept = torch.tensor([position in before[name] for position in positions.tolist()], dtype=torch.bool)

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from .models import (
+from ..support.models import (
     FAMILIES,
     bert_classifier,
     classifier_examples,

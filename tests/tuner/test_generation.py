@@ -18,10 +18,11 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import LogitsProcessorList
 
-from peft_fishdip import FishDipConfig, FishDipLayer, parameter
-from peft_fishdip.generation import effective_in_place, generating_in_place
+from peft_fishdip import FishDipConfig, FishDipLayer
+from peft_fishdip.adapter import base_parameter
+from peft_fishdip.tuner.generation import effective_in_place, generating_in_place
 
-from .models import base_bits, flat_of, gpt2, llama, randomise, tied_t5, tuned
+from ..support.models import base_bits, flat_of, gpt2, llama, randomise, tied_t5, tuned
 from .test_threads import run_together
 
 PROMPT = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
@@ -134,7 +135,10 @@ def test_a_generation_that_fails_restores_the_base() -> None:
 
 def assert_held(model: Any) -> None:
     assert all(
-        tuned.held for layer in model.modules() if isinstance(layer, FishDipLayer) for tuned in layer.tuned.values()
+        tuned.temporary
+        for layer in model.modules()
+        if isinstance(layer, FishDipLayer)
+        for tuned in layer.tuned.values()
     )
 
 

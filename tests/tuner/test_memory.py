@@ -1,4 +1,4 @@
-"""Invariant 6: what lives longer than one layer's pass is weights, O(K + union) and activations."""
+"""Invariant 6: what lives longer than one layer's pass is weights, O(K + support) and activations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from peft_fishdip import selection
 
-from .models import FAMILIES, flat_of, padded, tuned
+from ..support.models import FAMILIES, flat_of, padded, tuned
 
 
 def strided(tree: Any) -> list[Tensor]:

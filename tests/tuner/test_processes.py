@@ -15,10 +15,10 @@ import torch
 from peft import PeftModel
 from torch import nn
 
-from peft_fishdip.distributed import agreed
+from peft_fishdip.distributed import raise_on_all_ranks
 
-from .models import base_bits, bert_classifier, classifier_examples, flat_of, snapshot, tied_t5, tuned
-from .processes import alone, launched, outcome, start
+from ..support.models import base_bits, bert_classifier, classifier_examples, flat_of, snapshot, tied_t5, tuned
+from ..support.processes import alone, launched, outcome, start
 
 SHARDED = "is sharded by {}, and Fish-Dip needs whole tensors on each process: train with DistributedDataParallel"
 
@@ -129,14 +129,14 @@ def test_one_process_has_nobody_to_agree_with() -> None:
     def fail() -> None:
         raise KeyError("x")
 
-    assert agreed(lambda: nn.Identity) is nn.Identity
+    assert raise_on_all_ranks(lambda: nn.Identity) is nn.Identity
     with pytest.raises(KeyError):
-        agreed(fail)
+        raise_on_all_ranks(fail)
 
 
 @pytest.mark.slow
 def test_trainer_and_accelerate_under_torchrun(tmp_path: Path) -> None:
-    command = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m", "tests.tuner.processes"]
+    command = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m", "tests.support.processes"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     root = Path(__file__).parents[2]
     with (tmp_path / "log").open("wb") as log:

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from peft_fishdip.examples import Numbered
-from peft_fishdip.importance import accumulate_importance, scoring_mode
-from peft_fishdip.losses import default_loss_fn
+from peft_fishdip.importance.examples import Numbered
+from peft_fishdip.importance.fisher import accumulate_importance, scoring_mode
+from peft_fishdip.importance.losses import default_loss_fn
 
-from .models import FAMILIES, flat_of, padded, tuned
-from .reference import DenseFishDip, example_loss
+from ..support.models import FAMILIES, flat_of, padded, tuned
+from ..support.reference import DenseFishDip, example_loss
 
 LEARNING_RATE = 0.02
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from peft_fishdip import FishDipConfig, FishDipLayer, tuner_of
 
-from .models import (
+from ..support.models import (
     FAMILIES,
     assert_base_is,
     bert_classifier,

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from peft_fishdip import functional
+from peft_fishdip.layers import functional
 
-from .models import FAMILIES, Attention, Convolutions, base_bits, padded, randomise, tuned
+from ..support.models import FAMILIES, Attention, Convolutions, base_bits, padded, randomise, tuned
 
 ROUNDS = 12
 

@@ -15,7 +15,7 @@ from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 
 from peft_fishdip import FishDipCallback
 
-from .models import (
+from ..support.models import (
     assert_base_is,
     bert_classifier,
     classifier_examples,

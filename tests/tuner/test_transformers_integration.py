@@ -24,7 +24,7 @@ from transformers import (
 
 from peft_fishdip import FishDipCallback, FishDipConfig, FishDipModel, tuner_of
 
-from .models import (
+from ..support.models import (
     base_bits,
     bert_classifier,
     classifier_examples,
@@ -135,7 +135,7 @@ def test_what_is_saved_has_counts_base_and_card_and_nothing_dense(family: str, f
     (summary,) = [key for key in tensors if key.endswith(".fishdip_summary.sha256")]
     assert tensors.pop(summary).shape == (4 + len(config["counts"]),)
     assert set(tensors) == (heads if family == "bert" else set())
-    assert any(frozen for _, frozen in config["counts"].values())
+    assert any(inactive for _, inactive in config["counts"].values())
     assert "## Fish-Dip adapter" in (folder / family / "README.md").read_text()
 
 
@@ -259,8 +259,8 @@ def test_the_tuner_of_a_model_is_found_however_the_adapter_came_in() -> None:
     assert tuner_of(wrapped) is wrapped.base_model
     plain = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 3))
     inject_adapter_in_model(FishDipConfig(density=0.5, init_weights=False), plain)
-    holder = nn.ModuleDict({"model": plain})
-    tuner = tuner_of(holder)
+    temporary_merge = nn.ModuleDict({"model": plain})
+    tuner = tuner_of(temporary_merge)
     assert isinstance(tuner, FishDipModel)
     assert list(tuner.mask()) == ["0.weight", "0.bias", "1.weight", "1.bias"]
     x = torch.randn(2, 4)

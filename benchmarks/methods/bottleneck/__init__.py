@@ -6,7 +6,7 @@ Importing this package registers PeftTypes "HOULSBY" and "COMPACTER" with PEFT.
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils import register_peft_method
 
-from peft_fishdip._register import extended_peft_type
+from peft_fishdip.registration import extended_peft_type
 
 from .config import CompacterConfig, HoulsbyConfig
 from .layer import CompacterLayer, HoulsbyLayer

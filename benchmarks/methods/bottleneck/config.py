@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from peft import PeftConfig
 
-from peft_fishdip._register import extended_peft_type
+from peft_fishdip.registration import extended_peft_type
 
 SITES = ("self_attention", "feed_forward")
 NON_LINEARITIES = ("gelu", "gelu_new", "relu", "swish", "tanh")

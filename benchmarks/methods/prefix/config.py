@@ -8,7 +8,7 @@ from typing import Any
 
 from peft import PeftConfig
 
-from peft_fishdip._register import extended_peft_type
+from peft_fishdip.registration import extended_peft_type
 from peft_fishdip.config import is_count
 
 PEFT_TYPE = extended_peft_type("FULL_PREFIX")

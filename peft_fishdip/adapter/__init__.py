@@ -1,0 +1,1 @@
+"""What an adapter is: its sparse deltas, its files, and how they are installed."""

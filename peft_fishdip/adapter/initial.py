@@ -1,0 +1,154 @@
+"""What an adapter starts with: its targets, the first positions and values, and the scales of its deltas."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from peft.utils.quantization_utils import QuantizationBackend
+from torch import Tensor, nn
+
+from ..config import FishDipConfig
+from ..quantization import quantized_shape
+from ..selection import num_active, random_positions, top_k
+from .state import AdapterState
+
+MIN_RMS = 1e-3
+"""Scale of a tensor that starts at zero, as a bias does; Adafactor's epsilon_2."""
+
+
+class Use(NamedTuple):
+    """One module's use of a parameter."""
+
+    module: str
+    """Name of the module to wrap, as in the model with its wrappers."""
+    parameter: str
+    """Name of the parameter within that module."""
+
+
+class Target(NamedTuple):
+    """A parameter to tune, under its first name in the unwrapped model, with all its uses (several when tied)."""
+
+    name: str
+    tensor: nn.Parameter
+    uses: list[Use]
+    module: nn.Module
+    """The first module that uses it, without its wrapper."""
+    backend: QuantizationBackend | None
+    """How a quantised weight is read; None if it isn't one."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of the values; quantized storage may have another one."""
+        return quantized_shape(self.module) if self.backend else self.tensor.shape
+
+    @property
+    def numel(self) -> int:
+        return self.shape.numel()
+
+    @property
+    def device(self) -> torch.device:
+        return self.tensor.device
+
+    def values(self) -> Tensor:
+        """The tensor itself, or the values of a quantised one as a new tensor."""
+        return self.backend.get_base_weight(self.module) if self.backend else self.tensor.detach()
+
+
+def delta_scale(config: FishDipConfig, target: Target) -> float:
+    """The factor from trainable values to deltas: 1, or the RMS of the base tensor as a power of two.
+
+    Raises:
+        ValueError: the tensor has no finite RMS.
+    """
+    if config.delta_scale == "none":
+        return 1.0
+    size = rms(target.values())
+    if not math.isfinite(size):
+        raise ValueError(
+            f"delta_scale={config.delta_scale!r}: the RMS of {target.name!r} is {size}; use delta_scale='none', or "
+            "leave its module out with exclude_modules."
+        )
+    return 2.0 ** round(math.log2(size))
+
+
+@torch.no_grad()
+def rms(tensor: Tensor) -> float:
+    """Root of the mean square, at least MIN_RMS."""
+    return MIN_RMS if tensor.is_meta else max(MIN_RMS, float(tensor.float().square().mean().sqrt()))
+
+
+def check_sizes(config: FishDipConfig, targets: Sequence[Target]) -> None:
+    """Check that K > 0, and that the support sizes of a checkpoint, if any, fit the model.
+
+    Raises:
+        ValueError: they don't; the message names the parameter.
+    """
+    k = num_active(config.density, sum(target.numel for target in targets))
+    sizes, _ = config.checkpointed()
+    if sizes is None:
+        return
+    present = {target.name: target.numel for target in targets}
+    strangers = sorted(present.keys() ^ sizes.keys())
+    if strangers:
+        where = "model" if strangers[0] in present else "adapter"
+        raise ValueError(
+            f"the adapter was made for another model: only the {where} has {strangers[0]!r} ({len(strangers)} "
+            "parameters differ). Load it onto the model that its config names as base_model_name_or_path."
+        )
+    for name, size in sizes.items():
+        if size > present[name]:
+            raise ValueError(
+                f"the adapter was made for another model, or its config is damaged: {size} entries of {name!r}, which "
+                f"has {present[name]}."
+            )
+    if sum(sizes.values()) < k:
+        raise ValueError(
+            f"the adapter's config is damaged or was made for another model: it has {sum(sizes.values())} entries in "
+            f"all, density={config.density} needs {k} active ones."
+        )
+
+
+def first_positions(config: FishDipConfig, targets: Sequence[Target]) -> list[tuple[Tensor, Tensor]]:
+    """Active and inactive positions per target before any example has been scored.
+
+    Where a checkpoint is to be loaded, they have its sizes and are replaced by its positions.
+    """
+    generator = torch.Generator().manual_seed(config.seed)
+    numel = {target.name: target.numel for target in targets}
+    k = num_active(config.density, sum(numel.values()))
+    sizes, _ = config.checkpointed()
+    if sizes is not None:
+        active, inactive, left = {}, {}, k
+        for name in numel:
+            count = min(left, sizes[name])
+            active[name], inactive[name] = torch.arange(count), torch.arange(count, sizes[name])
+            left -= count
+    else:
+        if config.init_mask == "magnitude":
+            with torch.no_grad():
+                active = top_k({target.name: target.values().abs() for target in targets}, k).positions
+        else:
+            active = random_positions(numel, k, generator)
+        inactive = dict.fromkeys(numel, torch.empty(0, dtype=torch.int64))
+    devices = [torch.device("cpu") if target.tensor.is_meta else target.device for target in targets]
+    return [
+        (active[t.name].to(device), inactive[t.name].to(device)) for t, device in zip(targets, devices, strict=True)
+    ]
+
+
+def first_values(state: AdapterState, targets: Sequence[Target], positions: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """The trainable vector: zeros, or with `init_weights=False` random deltas on the scale of each base tensor."""
+    device = positions[0][0].device
+    if state.config.init_weights:
+        return torch.zeros(sum(active.numel() for active, _ in positions), device=device)
+    # two adapters with one config must differ
+    generator = torch.Generator().manual_seed(state.config.seed + zlib.crc32(state.adapter_name.encode()))
+    parts = [
+        torch.randn(active.numel(), generator=generator) * max(rms(target.values()), 0.02) / delta.scale
+        for target, delta, (active, _) in zip(targets, state.deltas, positions, strict=True)
+    ]
+    return torch.cat(parts).to(device)

@@ -1,0 +1,143 @@
+"""The section of an adapter's README.md that describes the sparse delta."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from huggingface_hub import ModelCardData
+
+from ..config import FishDipConfig
+from ..fingerprint import digest
+from .state import AdapterState, MaskUpdate
+
+BEGIN = "<!-- fishdip: written at every save, up to the end mark -->"
+END = "<!-- fishdip: end -->"
+
+AUTO_CLASSES = {
+    "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
+    "CAUSAL_LM": "AutoModelForCausalLM",
+    "SEQ_CLS": "AutoModelForSequenceClassification",
+    "TOKEN_CLS": "AutoModelForTokenClassification",
+    "QUESTION_ANS": "AutoModelForQuestionAnswering",
+    "FEATURE_EXTRACTION": "AutoModel",
+}
+
+
+class CheckpointMetadata(NamedTuple):
+    """What a card tells of an adapter beside its config."""
+
+    num_tensors: int
+    num_parameters: int
+    """N, the entries of the targeted parameters."""
+    num_active: int
+    """K."""
+    support_size: int
+    num_updates: int
+    last_update: MaskUpdate | None
+    base_fingerprint: dict[str, str]
+
+    @classmethod
+    def of(cls, state: AdapterState, base_fingerprint: dict[str, str]) -> CheckpointMetadata:
+        return cls(
+            len(state.deltas),
+            state.num_parameters,
+            sum(state.sizes),
+            state.support_size,
+            state.num_updates,
+            state.last_update,
+            base_fingerprint,
+        )
+
+
+def write_card(
+    folder: str, config: FishDipConfig, model: Mapping[str, str] | None, metadata: CheckpointMetadata
+) -> None:
+    """Put the section below the title of the README.md of `folder`, which is made where PEFT has not made one.
+
+    What else stands there stays; the section of an earlier save is replaced.
+
+    Args:
+        config: as it has been saved there.
+        model: PEFT's `auto_mapping`: class and library of the base, known where there is no task type.
+        metadata: of the adapter.
+    """
+    path = Path(folder) / "README.md"
+    section = f"{BEGIN}\n{card_section(config, metadata, model)}\n{END}"
+    text = path.read_text(encoding="utf-8") if path.is_file() else f"---\n{header(config)}\n---\n\n"
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        title = re.search(r"^# .*\n+", text, re.MULTILINE)
+        at = title.end() if title else len(text)
+        before, after = text[:at].rstrip("\n") + "\n\n", "\n\n" + text[at:] if title else "\n"
+    path.write_text(before + section + after, encoding="utf-8")
+
+
+def header(config: FishDipConfig) -> str:
+    """The card's header, as YAML."""
+    name = config.base_model_name_or_path
+    known = name if name and not os.path.exists(name) else None
+    return ModelCardData(base_model=known, library_name="peft", tags=["fishdip"]).to_yaml()
+
+
+def card_section(config: FishDipConfig, metadata: CheckpointMetadata, model: Mapping[str, str] | None) -> str:
+    share = metadata.support_size / metadata.num_parameters
+    rows: dict[str, Any] = {
+        "base model": f"`{config.base_model_name_or_path}`" if config.base_model_name_or_path else "unnamed",
+        "targeted parameters (N)": f"{metadata.num_parameters:,} in {metadata.num_tensors} tensors",
+        "density": f"{config.density:g}",
+        "trainable at a time (K)": f"{metadata.num_active:,}",
+        "trained in all (support)": f"{metadata.support_size:,}, {share:.2%} of N",
+        "mask updates": f"{metadata.num_updates:,}, " + planned(config),
+    }
+    update = metadata.last_update
+    if update is not None:
+        rows["last update"] = (
+            f"before step {update.step:,}: {len(update.example_ids)} examples with losses up to "
+            f"{max(update.losses, default=0.0):.3g}, {update.overlap:.1%} of the mask stayed"
+            if update.example_ids
+            else f"before step {update.step:,}, by given scores: {update.overlap:.1%} of the mask stayed"
+        )
+    if metadata.base_fingerprint:
+        rows["fingerprint of the targeted base weights"] = f"`sha256:{digest(metadata.base_fingerprint)}`"
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    return (
+        "## Fish-Dip adapter\n\nA sparse delta to the base model, trained by "
+        "[Fish-Dip](https://aclanthology.org/2023.emnlp-main.433) with `peft_fishdip`: only the entries that mattered "
+        f"most for the worst training examples were changed.\n\n| | |\n|---|---|\n{table}\n\n"
+        f"```python\n{loading(config, metadata, model)}\n```"
+    )
+
+
+def planned(config: FishDipConfig) -> str:
+    if config.update_interval is None:
+        return "the first mask stays"
+    return f"one every {config.update_interval:,} optimizer steps"
+
+
+def loading(config: FishDipConfig, metadata: CheckpointMetadata, model: Mapping[str, str] | None) -> str:
+    """Code that loads the adapter, onto a base of the dtype that it was trained on."""
+    arguments = f'"{config.base_model_name_or_path or "path/to/the/base/model"}"'
+    dtypes = {line.split()[0] for line in metadata.base_fingerprint.values()}
+    if len(dtypes) == 1 and len(metadata.base_fingerprint) == metadata.num_tensors:
+        arguments += f', dtype="{dtypes.pop()}"'
+    lines = ["import peft_fishdip  # makes the method known to PEFT", "from peft import PeftModel"]
+    auto = AUTO_CLASSES.get(str(getattr(config.task_type, "value", config.task_type)))
+    if auto:
+        library, class_name = "transformers", auto
+    elif model and model["parent_library"].startswith("transformers."):
+        library, class_name = "transformers", model["base_model_class"]
+    else:
+        library = class_name = ""
+    if class_name:
+        lines += [f"from {library} import {class_name}", "", f"base = {class_name}.from_pretrained({arguments})"]
+    else:
+        lines += ["", "base = ...  # the model that the adapter was trained on"]
+    lines.append(
+        'model = PeftModel.from_pretrained(base, "path/to/this/folder")  # strict=True: only onto these weights'
+    )
+    return "\n".join(lines)

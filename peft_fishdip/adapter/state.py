@@ -1,0 +1,377 @@
+"""What an adapter is made of: a sparse delta for each base parameter, and one trainable vector for all of them."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..config import FishDipConfig
+from ..distributed import refuse_sharded
+from .atomic import Write, assign, copy_into
+from .handles import handle_of
+
+
+@dataclass(frozen=True)
+class MaskUpdate:
+    """What an update of the mask scored and what it changed."""
+
+    step: int
+    """The optimizer step it was made before, as the caller gave it; otherwise the number of updates before it."""
+    example_ids: tuple[int, ...]
+    """Numbers of the examples whose gradients scored the parameters, highest loss first; empty for `set_mask`."""
+    losses: tuple[float, ...]
+    """Their losses, -log p(y|x)."""
+    threshold: float
+    """The smallest score in the mask; where deltas are scaled, the score of the scaled value."""
+    num_active: int
+    """K, the number of entries that are trainable now."""
+    overlap: float
+    """Share of these entries that were trainable before."""
+    support_size: int
+    """Number of entries that hold a delta, active and inactive ones."""
+    seconds: float
+    """Duration of the update."""
+
+    def figures(self) -> dict[str, float]:
+        """The update as figures for a training log."""
+        return {
+            "mask_overlap": self.overlap,
+            "mask_threshold": self.threshold,
+            "mask_active": self.num_active,
+            "mask_support": self.support_size,
+            "mask_examples": len(self.example_ids),
+            "mask_max_loss": max(self.losses, default=0.0),
+            "mask_seconds": self.seconds,
+        }
+
+
+class Entries:
+    """The entries of one parameter that have a delta. Never changed; a new mask brings a new object.
+
+    Attributes:
+        active: int64 (a,), flat positions of the mask, ascending.
+        inactive: int64 (i,), flat positions of earlier masks, ascending, disjoint from `active`.
+        inactive_values: float32 (i,), their deltas.
+        support: int64 (a + i,), active positions, then inactive ones.
+        pattern: what the gradient at the active positions needs, see layers/sparse_grad.py; made when first needed.
+    """
+
+    def __init__(self, active: Tensor, inactive: Tensor, inactive_values: Tensor) -> None:
+        self.active = active
+        self.inactive = inactive
+        self.inactive_values = inactive_values
+        self.support = torch.cat([active, inactive]) if inactive.numel() else active
+        self.pattern: Any = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Entries, (self.active, self.inactive, self.inactive_values)  # sparse patterns cannot be copied
+
+    def to(self, device: torch.device) -> Entries:
+        """The same entries on a device."""
+        return Entries(self.active.to(device), self.inactive.to(device), self.inactive_values.to(device))
+
+
+class SparseDelta:
+    """The delta of one adapter to one base parameter.
+
+    Active entries are trained. Inactive entries have left the mask and keep their delta. The active values are stored
+    in the adapter's trainable vector, divided by `scale`; the inactive values are stored in `entries`, unscaled.
+
+    Attributes:
+        scale: a power of two; delta = trainable value * scale.
+        entries: positions and inactive values.
+    """
+
+    def __init__(self, name: str, shape: torch.Size, scale: float, state: AdapterState) -> None:
+        self.name = name
+        self.shape = shape
+        self.scale = scale
+        self.state = state
+        self.index = len(state.deltas)
+        self.handle = handle_of(self)
+        empty = torch.empty(0, dtype=torch.int64)
+        self.set_positions(empty, empty, torch.empty(0))
+
+    def set_positions(self, active: Tensor, inactive: Tensor, inactive_values: Tensor) -> None:
+        self.entries = Entries(active, inactive, inactive_values)
+
+    @property
+    def active(self) -> Tensor:
+        return self.entries.active
+
+    @property
+    def inactive(self) -> Tensor:
+        return self.entries.inactive
+
+    @property
+    def inactive_values(self) -> Tensor:
+        return self.entries.inactive_values
+
+    @property
+    def support(self) -> Tensor:
+        return self.entries.support
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self.handle = handle_of(self)
+
+    def __len__(self) -> int:
+        return self.entries.support.numel()
+
+    @property
+    def numel(self) -> int:
+        return self.shape.numel()
+
+    def values(self, view: Tensor) -> Tensor:
+        """The deltas over `support`, float32, given the adapter's trainable values of this parameter."""
+        values = view.detach().float()
+        if self.scale != 1.0:
+            values = values * self.scale
+        inactive = self.entries.inactive_values
+        return torch.cat([values, inactive.float()]) if inactive.numel() else values
+
+    def to(self, device: torch.device) -> None:
+        if self.active.device != device:
+            self.entries = self.entries.to(device)
+
+
+class MaskChange(NamedTuple):
+    """A change of mask that has been computed and not been made yet."""
+
+    entries: list[Entries]
+    """Of each delta."""
+    values: Tensor
+    """(K,), the new trainable vector."""
+    source: Tensor
+    """int64 (K,): index in the old vector of each entry; -1 for an entry that was not active before."""
+    kept: int
+    """Number of entries that stay active."""
+
+
+POSITIONS, VALUES, SUMMARY = "fishdip_indices", "fishdip_values", "fishdip_summary"
+"""The kinds of tensors of an adapter in a state dict."""
+
+
+class Incoming:
+    """The tensors of an adapter that one load has brought so far.
+
+    Attributes:
+        load: the object that identifies the load; None before the first.
+        tensors: by kind and parameter name; the summary has no parameter name.
+        complaint: the error message that stands for the load while tensors are missing.
+        finished: all tensors have come, and were installed or refused.
+    """
+
+    def __init__(self, load: object = None) -> None:
+        self.load = load
+        self.tensors: dict[tuple[str, str], Tensor] = {}
+        self.complaint: str | None = None
+        self.finished = False
+
+
+class AdapterState:
+    """One adapter of a model: its deltas, and the flat trainable vector of their active values.
+
+    The vector has a constant length K, whatever the mask: DDP refuses parameters that change their shape, and the
+    optimizer's state is re-indexed in place. It is registered on one module, the carrier, so that `.to()`, optimizers
+    and checkpoints treat it like any parameter. It is read through the carrier, because some of them replace the
+    Parameter object.
+
+    Attributes:
+        awaited_sizes: support size per parameter of the checkpoint that this adapter was made for, until it is loaded.
+        untouched: no update, no training, nothing loaded: the mask is the data-free one.
+        sharded: FSDP2 has sharded the vector; it puts whole parameters back during a forward pass.
+        traced: the views of the vector while a forward pass is being compiled.
+    """
+
+    def __init__(self, adapter_name: str, config: FishDipConfig) -> None:
+        self.adapter_name = adapter_name
+        self.config = config
+        self.deltas: list[SparseDelta] = []
+        self.awaited_sizes, self.num_updates = config.checkpointed()
+        self.last_update: MaskUpdate | None = None  # of this process
+        self.carrier: nn.Module | None = None
+        self.incoming = Incoming()
+        self.installed: dict[tuple[str, str], Tensor] = {}  # the very tensors that were installed last
+        self.untouched = True
+        self.warned = False
+        self.sharded = False
+        self._views: tuple[tuple[object, ...], tuple[Tensor, ...]] | None = None
+        self.traced: tuple[Tensor, ...] | None = None
+
+    @property
+    def flat(self) -> nn.Parameter:
+        """The trainable vector: float32 (K,)."""
+        assert self.carrier is not None
+        flat = self.carrier._parameters.get("flat")
+        return cast(nn.Parameter, self.carrier.flat) if flat is None else flat
+
+    def refuse_sharded(self) -> None:
+        """Raise ValueError if no process has the whole trainable vector."""
+        refuse_sharded("the adapter's trainable vector", self.flat, (sum(self.sizes),), fsdp2=self.sharded)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Number of active entries of each delta."""
+        return [delta.active.numel() for delta in self.deltas]
+
+    @property
+    def support_sizes(self) -> dict[str, int]:
+        """Number of entries with a delta, per base parameter."""
+        return {delta.name: len(delta) for delta in self.deltas}
+
+    @property
+    def waiting(self) -> bool:
+        """Whether this adapter was made for a checkpoint that has not been loaded yet."""
+        return self.untouched and self.awaited_sizes is not None
+
+    @property
+    def support_size(self) -> int:
+        return sum(len(delta) for delta in self.deltas)
+
+    @property
+    def num_parameters(self) -> int:
+        """N, the number of entries of the targeted parameters."""
+        return sum(delta.numel for delta in self.deltas)
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {
+            "_views": None,
+            "incoming": Incoming(),
+            "installed": {},
+        }  # views of the vector, with their graph
+
+    @property
+    def version(self) -> tuple[int, int] | None:
+        """Differs after each change of the trainable vector, except through `.data`; None if torch does not count its
+        changes, as for tensors made in inference mode."""
+        flat = self.flat
+        return None if flat.is_inference() else (flat.data_ptr(), flat._version)
+
+    def views(self) -> tuple[Tensor, ...]:
+        """The trainable values per delta, as one split of the vector, made once per version of it.
+
+        One split costs one concatenation in backward; a slice per layer would cost a vector of K zeros each.
+        """
+        flat = self.flat
+        if torch.compiler.is_compiling():
+            return flat.split(self.sizes) if self.traced is None else self.traced
+        key = (
+            id(flat),
+            flat._version if not flat.is_inference() else None,
+            flat.data_ptr(),
+            flat.requires_grad and torch.is_grad_enabled(),
+            torch.is_inference_mode_enabled(),
+            threading.get_ident(),
+        )
+        cached = self._views
+        if cached is None or cached[0] != key:
+            cached = (key, flat.split(self.sizes))
+            self._views = cached
+        return cached[1]
+
+    def drop_views(self) -> None:
+        self._views = None
+
+    def stored_values(self) -> list[Tensor]:
+        """The deltas over the support of each parameter, float32, as they are saved."""
+        flat = self.flat.detach()
+        return [delta.values(view).clone() for delta, view in zip(self.deltas, flat.split(self.sizes), strict=True)]
+
+    def allocate(self, positions: Sequence[tuple[Tensor, Tensor]], carrier: nn.Module, flat: Tensor) -> None:
+        """Set the first mask: active and inactive positions of each delta; all inactive deltas are zero."""
+        self.carrier = carrier
+        for delta, (active, inactive) in zip(self.deltas, positions, strict=True):
+            delta.set_positions(active, inactive, torch.zeros(inactive.numel(), device=inactive.device))
+        carrier.flat = nn.Parameter(flat)
+        self.drop_views()
+
+    def warn_of_unscored_mask(self) -> None:
+        """Called from backward passes: warn once that the mask being trained is the data-free one."""
+        if self.warned or not self.untouched or self.num_updates:
+            return
+        self.warned = True
+        warnings.warn(
+            f"Adapter {self.adapter_name!r} is being trained on its data-free {self.config.init_mask} mask: no example "
+            "has scored the parameters yet. Add FishDipCallback() to the Trainer, or call "
+            "model.base_model.update_mask(examples, optimizer=optimizer) before the first step.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+    @torch.no_grad()
+    def change_to(self, positions: Mapping[str, Tensor]) -> MaskChange:
+        """Compute the change to a mask of `positions` (int64, ascending, per parameter; K in all).
+
+        Entries that leave the mask keep their delta, or return to zero with `dropped="reset"`; an inactive entry that
+        enters again starts from its delta. A data-free mask that was never trained leaves no inactive entries.
+        """
+        flat = self.flat
+        keep_dropped = self.config.dropped == "freeze" and not (self.untouched and not bool(flat.any()))
+        entries, values, sources, start = [], [], [], 0
+        old_values = flat.detach().split(self.sizes)
+        for delta, old in zip(self.deltas, old_values, strict=True):
+            new = positions[delta.name].to(delta.active.device)
+            old = old.to(new.device)
+            index, found = locate(delta.active, new)
+            value = torch.where(found, old[index], 0) if old.numel() else old.new_zeros(new.numel())
+            inactive, inactive_values = new[:0], delta.inactive_values[:0]
+            if keep_dropped:
+                if delta.inactive.numel():
+                    inactive_index, returning = locate(delta.inactive, new)
+                    returning_values = (delta.inactive_values[inactive_index] / delta.scale).to(value.dtype)
+                    value = torch.where(returning, returning_values, value)
+                support_values = torch.cat([old.to(delta.inactive_values.dtype) * delta.scale, delta.inactive_values])
+                stays = ~locate(new, delta.support)[1]
+                inactive, order = delta.support[stays].sort()
+                inactive_values = support_values[stays][order]
+            entries.append(Entries(new, inactive, inactive_values))
+            values.append(value.to(flat.device))
+            sources.append(torch.where(found, index + start, -1).to(flat.device))
+            start += old.numel()
+        source = torch.cat(sources)
+        return MaskChange(entries, torch.cat(values), source, int((source >= 0).sum()))
+
+    def writes_of(self, change: MaskChange) -> list[Write]:
+        """The writes that make a change of mask, the gradient of the vector included."""
+        writes = self.replace_entries(change.entries, change.values)
+        if self.flat.grad is not None:
+            writes.append(copy_into(self.flat.grad, gathered(self.flat.grad, change.source)))
+        return writes
+
+    @torch.no_grad()
+    def replace_entries(self, entries: Sequence[Entries], values: Tensor) -> list[Write]:
+        """The writes that replace all entries and the trainable vector, (K,)."""
+        flat, carrier = self.flat, self.carrier
+        assert carrier is not None
+        writes = [assign(delta, "entries", new) for delta, new in zip(self.deltas, entries, strict=True)]
+        if flat.is_meta:
+            writes.append(assign(carrier, "flat", nn.Parameter(values, requires_grad=flat.requires_grad)))
+        else:
+            writes.append(copy_into(flat, values))
+        writes += [assign(self, "untouched", False), assign(self, "awaited_sizes", None)]
+        return [Write(self.drop_views, self.drop_views), *writes, Write(self.drop_views, self.drop_views)]
+
+
+def locate(haystack: Tensor, needles: Tensor) -> tuple[Tensor, Tensor]:
+    """Index of each needle in an ascending vector.
+
+    Returns:
+        Index (0 where there is no such entry) and whether there is one: int64 and bool of the shape of `needles`.
+    """
+    if not haystack.numel():
+        return torch.zeros_like(needles), torch.zeros_like(needles, dtype=torch.bool)
+    index = torch.searchsorted(haystack, needles).clamp_(max=haystack.numel() - 1)
+    found = haystack[index] == needles
+    return torch.where(found, index, 0), found
+
+
+def gathered(old: Tensor, source: Tensor) -> Tensor:
+    """`old` re-indexed by [`MaskChange.source`], zero for new entries."""
+    return torch.where(source >= 0, old[source.clamp(min=0)], 0)

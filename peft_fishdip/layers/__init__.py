@@ -1,0 +1,1 @@
+"""Modules and autograd functions that compute with effective weights."""

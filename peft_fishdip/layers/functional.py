@@ -1,0 +1,288 @@
+"""Linear and embedding with a borrowed weight: effective values are written into the frozen weight for the time of
+one product and taken back, so that no effective copy is ever kept, neither in forward nor for backward."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ..adapter.base_parameter import TunedParameter, active_views, at_least_float
+from ..adapter.state import SparseDelta
+from ..half_precision import for_product
+from .recompute import Source
+from .sparse_grad import matrix_gradient, row_gradient
+
+Deltas = Sequence[SparseDelta]
+
+
+@contextmanager
+def swapped_in(parameter: TunedParameter, weight: Tensor, deltas: Deltas, views: Sequence[Tensor]) -> Iterator[None]:
+    """Within, `weight` holds its effective values; afterwards its own, or merged ones, or these if it holds them.
+
+    Two O(entries) copies. Writes go around autograd's version counter: the weight is given back before anybody who
+    saved it could look.
+    """
+    with parameter.lock, torch.no_grad():
+        if parameter.has_effective(deltas):
+            yield
+            return
+        merged = list(parameter.merged_adapters)
+        if parameter.swapped_in or merged:  # with other values than these
+            parameter.unmerge(weight)
+        try:
+            if deltas:
+                parameter.swap_in(weight, deltas, views)
+            yield
+        finally:
+            parameter.unmerge(weight)
+            if merged:
+                parameter.merge(weight, merged)
+
+
+class SparseDeltaLinear(torch.autograd.Function):
+    """`x @ weight.T + bias`, or `x @ weight + bias` for transformers' Conv1D, with effective weights."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        parameter: TunedParameter,
+        deltas: Deltas,
+        transposed: bool,
+        source: Source | None,
+        *views: Tensor,
+    ) -> Tensor:
+        dtype = autocast_dtype(x, weight)
+        operand = x.to(dtype)
+        with swapped_in(parameter, weight, deltas, views):
+            out = no_view(product(operand, weight.to(dtype), None if bias is None else bias.to(dtype), transposed))
+        kept: Tensor | None = operand
+        ctx.recompute = None
+        if not any(ctx.needs_input_grad[7:]):
+            kept = None
+        elif source is not None:
+            source.recompute.users += 1
+            kept, ctx.recompute = source.x, source.recompute
+        ctx.save_for_backward(kept, *views)
+        ctx.weight, ctx.parameter, ctx.deltas, ctx.transposed = weight, parameter, deltas, transposed
+        ctx.dtype, ctx.x_dtype = dtype, x.dtype
+        ctx.bias_dtype = None if bias is None else bias.dtype
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        operand, *views = ctx.saved_tensors
+        if ctx.recompute is not None:
+            operand = ctx.recompute.output(operand).to(ctx.dtype)
+        grad_x = grad_bias = None
+        grad = as_rows(grad_output.to(ctx.dtype))
+        with without_autocast(grad):
+            if ctx.needs_input_grad[0]:
+                with swapped_in(ctx.parameter, ctx.weight, ctx.deltas, views):
+                    rows = input_gradient(grad, ctx.weight.to(ctx.dtype), ctx.transposed)
+                grad_x = rows.to(ctx.x_dtype).view(*grad_output.shape[:-1], rows.shape[-1])
+            if ctx.needs_input_grad[2]:
+                grad_bias = grad.sum(0).to(ctx.bias_dtype)
+            needed = ctx.needs_input_grad[7:]
+            grad_views = product_gradients(grad, operand, ctx.deltas, views, needed, ctx.transposed)
+        return grad_x, None, grad_bias, None, None, None, None, *grad_views
+
+
+class AddedProduct(torch.autograd.Function):
+    """`x @ delta.T`, for a weight that cannot hold effective values; the delta is dense for the time of a product."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, parameter: TunedParameter, deltas: Deltas, *views: Tensor) -> Tensor:
+        dtype = autocast_dtype(x, x)
+        operand = x.to(dtype)
+        out = F.linear(operand, parameter.dense_delta(deltas, views, dtype))
+        ctx.save_for_backward(operand if any(ctx.needs_input_grad[3:]) else None, *views)
+        ctx.parameter, ctx.deltas, ctx.dtype, ctx.x_dtype = parameter, deltas, dtype, x.dtype
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        operand, *views = ctx.saved_tensors
+        grad, grad_x = grad_output.to(ctx.dtype), None
+        with without_autocast(grad):
+            if ctx.needs_input_grad[0]:
+                delta = ctx.parameter.dense_delta(ctx.deltas, views, ctx.dtype)
+                grad_x = for_product(grad).matmul(for_product(delta)).to(ctx.x_dtype)
+            grad_views = product_gradients(grad, operand, ctx.deltas, views, ctx.needs_input_grad[3:])
+        return grad_x, None, None, *grad_views
+
+
+def added_product(x: Tensor, parameter: TunedParameter, deltas: Deltas) -> Tensor:
+    """`x @ delta.T` of the sum of `deltas`, through which gradients flow to x and to the deltas."""
+    views = active_views(deltas)
+    if not torch.compiler.is_compiling():
+        return AddedProduct.apply(x, parameter, deltas, *views)
+    zeros = torch.zeros(parameter.shape.numel(), device=x.device)
+    return F.linear(x, total_delta(zeros, deltas, views).view(parameter.shape).to(x.dtype))
+
+
+def product_gradients(
+    grad: Tensor,
+    operand: Tensor | None,
+    deltas: Deltas,
+    views: Sequence[Tensor],
+    needed: Sequence[bool],
+    transposed: bool = False,
+) -> list[Tensor | None]:
+    """The gradients of the trainable values of a weight, given those of the output of its product with `operand`."""
+    if operand is None:
+        return [None] * len(views)
+    left, right = as_rows(grad), as_rows(operand)
+    if transposed:
+        left, right = right, left
+    return [
+        view_gradient(delta, matrix_gradient(left, right, delta), view) if need else None
+        for delta, view, need in zip(deltas, views, needed, strict=True)
+    ]
+
+
+def input_gradient(grad: Tensor, weight: Tensor, transposed: bool) -> Tensor:
+    """From the gradient of the output of [`product`], as rows, to that of its input."""
+    return for_product(grad).matmul(for_product(weight.t() if transposed else weight))
+
+
+def no_view(tensor: Tensor) -> Tensor:
+    """The same tensor, which autograd does not take for a view: what a custom function returns as a view of its own
+    must not be changed in place, as some models do with the output of a layer."""
+    return torch.ops.aten._unsafe_view(tensor, tensor.shape) if tensor._is_view() else tensor
+
+
+def as_rows(tensor: Tensor) -> Tensor:
+    """The tensor as a matrix of its last axis; also a vector."""
+    return tensor.reshape(-1, tensor.shape[-1])
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None, transposed: bool) -> Tensor:
+    """The very calls of nn.Linear and Conv1D, so that merged and unmerged models agree bitwise."""
+    if not transposed:
+        return F.linear(x, weight, bias)
+    flat = x.view(-1, x.size(-1))
+    out = flat.matmul(weight) if bias is None else torch.addmm(bias, flat, weight)
+    return out.view(*x.shape[:-1], weight.shape[1])
+
+
+class SparseDeltaEmbedding(torch.autograd.Function):
+    """`weight[ids]` with effective weights; gradients touch only the rows that the batch uses."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        ids: Tensor,
+        weight: Tensor,
+        padding_idx: int | None,
+        parameter: TunedParameter,
+        deltas: Deltas,
+        *views: Tensor,
+    ) -> Tensor:
+        with swapped_in(parameter, weight, deltas, views):
+            out = no_view(F.embedding(ids, weight))
+        ctx.save_for_backward(ids, *views)
+        ctx.deltas, ctx.padding_idx = deltas, padding_idx
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        ids, *views = ctx.saved_tensors
+        needed = ctx.needs_input_grad[5:]
+        grads = lookup_gradients(grad_output, ids, ctx.padding_idx, ctx.deltas, views, needed)
+        return None, None, None, None, None, *grads
+
+
+def lookup_gradients(
+    grad: Tensor,
+    ids: Tensor,
+    padding_idx: int | None,
+    deltas: Deltas,
+    views: Sequence[Tensor],
+    needed: Sequence[bool],
+) -> list[Tensor | None]:
+    """The gradients of the trainable values of a table, given those of its rows that `ids` name."""
+    rows, inverse = ids.flatten().unique(return_inverse=True)
+    dense = grad.new_zeros(rows.numel(), grad.shape[-1], dtype=torch.float32)
+    dense.index_add_(0, inverse, as_rows(grad).float())
+    if padding_idx is not None:
+        dense[rows == padding_idx] = 0
+    return [
+        view_gradient(delta, row_gradient(rows, dense, delta), view) if need else None
+        for delta, view, need in zip(deltas, views, needed, strict=True)
+    ]
+
+
+class EffectiveWeight(torch.autograd.Function):
+    """A new tensor of effective values: for every module that is neither Linear nor Embedding."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, parameter: TunedParameter, deltas: Deltas, *views: Tensor) -> Tensor:
+        ctx.deltas = deltas
+        ctx.save_for_backward(*views)
+        return parameter.effective(weight, deltas, views)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        flat = grad_output.reshape(-1)
+        return (
+            None,
+            None,
+            None,
+            *(
+                view_gradient(delta, flat.index_select(0, delta.active), view) if needed else None
+                for delta, view, needed in zip(ctx.deltas, ctx.saved_tensors, ctx.needs_input_grad[3:], strict=True)
+            ),
+        )
+
+
+def effective_weight(weight: Tensor, parameter: TunedParameter, deltas: Deltas) -> Tensor:
+    """The effective values of `weight` as a new tensor that gradients flow through to the deltas."""
+    views = active_views(deltas)
+    if not torch.compiler.is_compiling():
+        return EffectiveWeight.apply(weight, parameter, deltas, *views)
+    flat = parameter.restored(weight).reshape(-1)
+    total = total_delta(torch.zeros_like(flat, dtype=torch.float32), deltas, views)
+    return (at_least_float(flat) + total).to(flat.dtype).view(weight.shape)
+
+
+def total_delta(total: Tensor, deltas: Deltas, views: Sequence[Tensor]) -> Tensor:
+    """A float32 vector plus the deltas at their flat positions, in operations that torch.compile can follow."""
+    for delta, view in zip(deltas, views, strict=True):
+        total = total.index_add(0, delta.active, view.float() * delta.scale)
+        total = total.index_add(0, delta.inactive, delta.inactive_values.float())
+    return total
+
+
+def view_gradient(delta: SparseDelta, gradient: Tensor, view: Tensor) -> Tensor:
+    """From the gradient of the active deltas to that of the trainable values."""
+    delta.state.warn_of_unscored_mask()
+    gradient = gradient.float()
+    return (gradient * delta.scale if delta.scale != 1.0 else gradient).to(view.dtype)
+
+
+def autocast_dtype(x: Tensor, weight: Tensor) -> torch.dtype:
+    """The dtype in which a linear layer computes here."""
+    device = x.device.type
+    if torch.is_autocast_enabled(device) and x.is_floating_point() and x.dtype != torch.float64:
+        return torch.get_autocast_dtype(device)
+    if x.dtype != weight.dtype:
+        raise RuntimeError(f"expected an input of dtype {weight.dtype}, that of the weight, but got {x.dtype}.")
+    return weight.dtype
+
+
+def without_autocast(tensor: Tensor) -> torch.amp.autocast:
+    """Backward passes compute in the dtypes that their forward pass chose."""
+    return torch.autocast(tensor.device.type, enabled=False)

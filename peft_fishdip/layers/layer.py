@@ -1,0 +1,431 @@
+"""Modules that add sparse deltas to the parameters of the module they wrap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from transformers.pytorch_utils import Conv1D
+
+from ..adapter.atomic import repeat_once
+from ..adapter.base_parameter import TemporaryMerge, TunedParameter, active_views
+from ..adapter.containers import Indices, Summary, Values
+from ..adapter.state import AdapterState, SparseDelta
+from .compiled import compiled_embedding, compiled_linear
+from .functional import SparseDeltaEmbedding, SparseDeltaLinear, effective_weight
+from .recompute import source_of
+
+
+class FishDipLayer(nn.Module, BaseTunerLayer):
+    """Wraps any module that owns parameters.
+
+    For the time of a call, effective tensors stand in the module's `__dict__`, where attribute access finds them
+    before its parameters. Unlike torch.func.functional_call this also works below FSDP, gradient checkpointing and
+    torch.compile.
+
+    Attributes:
+        base_layer: the wrapped module.
+        tuned: per name within `base_layer` ("weight", "out_proj.bias") the parameter, which all modules that are tied
+            to it share.
+    """
+
+    adapter_layer_names = ("fishdip_values", "fishdip_indices", "fishdip_summary")
+    kept_out_of_merging: frozenset[str] = frozenset()
+    """Parameters that never hold effective values during a call: a subclass adds their deltas in another way."""
+
+    def __init__(self, base_layer: nn.Module) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self.tuned: dict[str, TunedParameter] = {}
+        self.fishdip_summary = nn.ModuleDict()  # first: a state dict brings it before the last positions and values
+        self.fishdip_values = nn.ModuleDict()
+        self.fishdip_indices = nn.ModuleDict()
+        self._disable_adapters = False
+        self._active_adapter: str | list[str] = []
+        self.in_features, self.out_features = features(base_layer)
+
+    def __getattr__(self, name: str) -> Any:
+        """What the wrapped module has and this one lacks (`num_embeddings`, `eps`, children) is the wrapped one's."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "base_layer":
+                raise
+            return getattr(super().__getattr__("base_layer"), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Parameters of the wrapped module stay what they are: tying a weight anew is fine, replacing it is not.
+
+        Raises:
+            ValueError: another parameter is put in the place of one that the wrapped module owns.
+        """
+        base = self.__dict__.get("_modules", {}).get("base_layer")
+        if isinstance(value, nn.Parameter) and base is not None and name in base._parameters:
+            if value is not base._parameters[name]:
+                raise ValueError(
+                    f"the {name} of a {type(base).__name__} that a Fish-Dip adapter tunes cannot be replaced, as by "
+                    "tying or resizing: the adapter's positions belong to this one. Change the base model before the "
+                    "adapter is added, or after merge_and_unload() or unload()."
+                )
+            return
+        super().__setattr__(name, value)
+
+    def update_layer(self, state: AdapterState, owned: Mapping[str, SparseDelta]) -> None:
+        """Make room for an adapter; `owned` are the deltas that this layer, not one tied to it, saves and loads."""
+        name = state.adapter_name
+        values = Values(state, owned)
+        self.fishdip_values[name] = values
+        self.fishdip_indices[name] = Indices(state, owned)
+        self.fishdip_summary[name] = Summary(values)
+
+    # PEFT keeps a list per layer; here a tied parameter is merged once for all layers that use it
+    @property
+    def merged_adapters(self) -> list[str]:  # type: ignore[override]
+        merged = dict.fromkeys(name for parameter in self.tuned.values() for name in parameter.merged_adapters)
+        return list(merged)
+
+    def base_parameter(self, name: str) -> Tensor:
+        """The base tensor of that name, also while an effective one stands in its place."""
+        module, leaf = owner(self.base_layer, name)
+        return module._parameters[leaf]  # type: ignore[return-value]
+
+    def base_values(self, name: str) -> Tensor:
+        """The values of the base tensor of that name, in its shape; here that tensor itself, if nothing is merged."""
+        return self.tuned[name].unmerged(self.base_parameter(name))
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Write the deltas of these adapters (default: the active ones) into the base parameters.
+
+        Raises:
+            ValueError: with `safe_merge`, an effective value is not finite; nothing has been changed then.
+        """
+        adapters = self.active_adapters if adapter_names is None else adapter_names
+        if safe_merge:
+            self.check_finite([*self.merged_adapters, *adapters])
+        with self.locked(), merged_as_before_on_failure([self]):
+            for name in self.tuned:
+                self.merge_parameter(name, adapters)
+
+    def refuse_merge(self) -> None:
+        """Raise ValueError if the base parameters cannot take deltas."""
+
+    def merge_parameter(self, name: str, adapters: Sequence[str]) -> None:
+        self.tuned[name].merge(self.base_parameter(name), adapters)
+
+    def unmerge_parameter(self, name: str) -> None:
+        self.tuned[name].unmerge(self.base_parameter(name))
+
+    def merge_active(self) -> None:
+        """Merge the active adapters, except into parameters that are kept out of merging."""
+        for name in self.tuned.keys() - self.kept_out_of_merging:
+            self.merge_parameter(name, self.active_adapters)
+
+    def merge_temporarily(self, temporary_merge: TemporaryMerge, stack: ExitStack) -> None:
+        """Leave effective values in the base parameters for many calls without gradients, until the stack is left."""
+        if self.disable_adapters or self.kept_out_of_merging:
+            return
+        for name, parameter in self.tuned.items():
+            weight = self.base_parameter(name)
+            stack.callback(parameter.end_temporary_merge, weight, temporary_merge)  # before: what comes next may fail
+            parameter.merge_temporarily(weight, self.active_adapters, temporary_merge)
+
+    def restore(self) -> None:
+        """Restore base parameters that are swapped in or temporarily merged."""
+        for name, parameter in self.tuned.items():
+            if parameter.swapped_in:
+                self.unmerge_parameter(name)
+
+    def check_finite(self, adapters: Sequence[str]) -> None:
+        for name, parameter in self.tuned.items():
+            deltas = parameter.of(adapters)
+            if not deltas:
+                continue
+            positions, _, values = parameter.entries(self.base_values(name), deltas, active_views(deltas))
+            if not values.isfinite().all():
+                bad = int(positions[~values.isfinite()][0])
+                raise ValueError(
+                    f"NaNs detected in the merged weights. The adapter {', '.join(adapters)} seems to be broken: "
+                    f"{parameter.name!r} would not be finite at flat position {bad}."
+                )
+
+    def unmerge(self) -> None:
+        """Restore the base parameters bitwise. If it is interrupted, all are restored before the interrupt goes on."""
+        with self.locked():
+            repeat_once(self.unmerge_parameters)
+
+    def unmerge_parameters(self) -> None:
+        for name in self.tuned:
+            self.unmerge_parameter(name)
+
+    def set_adapter(self, *args: Any, **kwargs: Any) -> None:
+        """See BaseTunerLayer."""
+        self.restore()
+        super().set_adapter(*args, **kwargs)
+
+    def enable_adapters(self, enabled: bool) -> None:
+        super().enable_adapters(enabled)
+        if not enabled:
+            self.unmerge()  # now, not at the next call: a tied layer may never be called
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        super().delete_adapter(adapter_name)
+        for parameter in self.tuned.values():
+            parameter.deltas.pop(adapter_name, None)
+
+    def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: Any = None) -> None:
+        """Device only: values stay float32, whatever the base has."""
+        if device is None:
+            device = next(self.base_layer.parameters()).device
+        for container in (self.fishdip_values, self.fishdip_indices):
+            if adapter_name in container and not any(p.is_meta for p in container[adapter_name].parameters()):
+                container[adapter_name].to(device)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        # a merged layer of one parameter comes first, in one frame: per token, Python costs more than small products
+        if len(self.tuned) == 1 and not torch.compiler.is_compiling():
+            (parameter,) = self.tuned.values()
+            with parameter.lock:
+                if (parameter.merged_adapters and not self._disable_adapters) or self.base_is_current():
+                    return self._modules["base_layer"](*args, **kwargs)  # type: ignore[misc]
+        else:
+            with self.locked():
+                if self.base_is_current():
+                    return self.base_layer(*args, **kwargs)
+        return self.tuned_forward(*args, **kwargs)
+
+    def base_is_current(self) -> bool:
+        """Take away held values that this call does not need; tells whether those in place now are what it needs."""
+        parameters = self.tuned.values()
+        if self._disable_adapters:
+            if any(parameter.merged_adapters or parameter.swapped_in for parameter in parameters):
+                self.unmerge()
+            return True
+        if any(parameter.merged_adapters for parameter in parameters):
+            return True
+        if torch.compiler.is_compiling():
+            return False
+        ready = not torch.is_grad_enabled()
+        for name, parameter in self.tuned.items():
+            deltas = self.deltas(name)
+            if not parameter.has_effective(deltas):
+                if parameter.swapped_in:
+                    self.unmerge_parameter(name)
+                ready = ready and not deltas
+        return ready
+
+    def locked(self) -> AbstractContextManager[Any]:
+        """Within, this thread alone uses the parameters of this layer."""
+        if torch.compiler.is_compiling():
+            return nullcontext()
+        locks = [parameter.lock for parameter in self.tuned.values()]
+        return locks[0] if len(locks) == 1 else all_of(locks)
+
+    def deltas(self, name: str) -> tuple[SparseDelta, ...]:
+        """The deltas of the active adapters to the parameter `name` of this layer; none if it isn't tuned."""
+        return self.tuned[name].of(self.active_adapters) if name in self.tuned else ()
+
+    def effective(self, name: str) -> Tensor | None:
+        """The tensor of effective values, or the base one where no active adapter has a delta."""
+        if name not in self.tuned:
+            return getattr(self.base_layer, name, None)
+        deltas = self.deltas(name)
+        weight = self.base_parameter(name)
+        return effective_weight(weight, self.tuned[name], deltas) if deltas else weight
+
+    def tuned_forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the wrapped module with effective tensors in place of its parameters."""
+        with self.locked(), ExitStack() as stack:  # another thread would put its own tensors in the same place
+            rebuild: dict[tuple[int, torch.dtype], Callable[[], Tensor]] = {}
+            for name, parameter in self.tuned.items():
+                deltas = () if name in self.kept_out_of_merging else self.deltas(name)
+                if not deltas:
+                    continue
+                weight = self.base_parameter(name)
+                tensor = effective_weight(weight, parameter, deltas)
+                stack.enter_context(standing_in(self.base_layer, name, tensor))
+                if (
+                    weight.dim() > 1 and not torch.compiler.is_compiling()
+                ):  # vectors (norms, biases) are smaller than the activations of a few tokens
+                    make = partial(parameter.effective, weight.detach(), deltas, active_views(deltas))
+                    rebuild[tensor.untyped_storage().data_ptr(), tensor.dtype] = make
+            if rebuild:
+                stack.enter_context(rebuilt_for_backward(rebuild))
+            return self.base_layer(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return "fishdip." + super().__repr__()
+
+
+class FishDipLinear(FishDipLayer):
+    """nn.Linear and transformers' Conv1D, with a borrowed weight."""
+
+    def tuned_forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        deltas = self.deltas("weight")
+        base = self.base_layer
+        if not deltas or args or kwargs or not is_plain(base, (nn.Linear, Conv1D)):
+            return super().tuned_forward(x, *args, **kwargs)
+        weight, bias, parameter = self.base_parameter("weight"), self.effective("bias"), self.tuned["weight"]
+        transposed = isinstance(base, Conv1D)
+        if torch.compiler.is_compiling():
+            return compiled_linear(x, weight, bias, parameter, deltas, transposed)
+        views = active_views(deltas)
+        return SparseDeltaLinear.apply(x, weight.data, bias, parameter, deltas, transposed, source_of(x), *views)
+
+
+class FishDipEmbedding(FishDipLayer):
+    """nn.Embedding, with a borrowed weight."""
+
+    def tuned_forward(self, ids: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        deltas = self.deltas("weight")
+        base = self.base_layer
+        if not deltas or args or kwargs or not is_plain(base, (nn.Embedding,)) or base.scale_grad_by_freq:
+            return super().tuned_forward(ids, *args, **kwargs)
+        weight, parameter = self.base_parameter("weight"), self.tuned["weight"]
+        padding_idx: Any = base.padding_idx
+        if torch.compiler.is_compiling():
+            return compiled_embedding(ids, weight, padding_idx, parameter, deltas)
+        views = active_views(deltas)
+        return SparseDeltaEmbedding.apply(ids, weight.data, padding_idx, parameter, deltas, *views)
+
+
+def unmerge_all(layers: Iterable[FishDipLayer]) -> None:
+    for layer in layers:
+        layer.unmerge()
+
+
+@contextmanager
+def merged_as_before_on_failure(layers: Sequence[FishDipLayer]) -> Iterator[None]:
+    """On an error or interrupt within, the layers' parameters are merged with what they were merged with before."""
+    before = [(layer, name, tuned.merged_adapters) for layer in layers for name, tuned in layer.tuned.items()]
+
+    def merge_as_before() -> None:
+        for layer, name, adapters in before:
+            if layer.tuned[name].merged_adapters != adapters or layer.tuned[name].swapped_in:
+                layer.unmerge_parameter(name)
+                layer.merge_parameter(name, adapters)
+
+    try:
+        yield
+    except BaseException:
+        repeat_once(merge_as_before)
+        raise
+
+
+@contextmanager
+def all_of(locks: Sequence[AbstractContextManager[Any]]) -> Iterator[None]:
+    """Within, this thread has all these locks; taken in one order by all threads."""
+    with ExitStack() as stack:
+        for lock in sorted(locks, key=id):
+            stack.enter_context(lock)
+        yield
+
+
+def layers_of(model: nn.Module) -> Iterator[FishDipLayer]:
+    """The layers in a model, once each, in the order of `modules()`; without a look at what they keep adapters in."""
+    seen: set[int] = set()
+    left: list[nn.Module] = [model]
+    while left:
+        module = left.pop()
+        if id(module) in seen:
+            continue
+        seen.add(id(module))
+        if isinstance(module, FishDipLayer):
+            yield module
+            left.append(module.base_layer)
+        else:
+            left.extend(child for child in reversed(module._modules.values()) if child is not None)
+
+
+def tuned_parameters(model: nn.Module, adapter_name: str) -> dict[str, tuple[TunedParameter, Tensor]]:
+    """By name, the parameters that an adapter of `model` tunes, each with its base tensor."""
+    found: dict[str, tuple[TunedParameter, Tensor]] = {}
+    for layer in layers_of(model):
+        for name, parameter in layer.tuned.items():
+            if adapter_name in parameter.deltas:
+                found.setdefault(parameter.name, (parameter, layer.base_parameter(name)))
+    return found
+
+
+def features(module: nn.Module) -> tuple[int | None, int | None]:
+    """Input and output width, by the names that the module has for them; PEFT's users look for these."""
+    names = (
+        ("in_features", "out_features"),
+        ("num_embeddings", "embedding_dim"),
+        ("nx", "nf"),
+        ("in_channels", "out_channels"),
+        ("embed_dim", "embed_dim"),
+    )
+    for first, second in names:
+        if hasattr(module, first) and hasattr(module, second):
+            return getattr(module, first), getattr(module, second)
+    return None, None
+
+
+def is_plain(module: Any, kinds: tuple[type[nn.Module], ...]) -> bool:
+    """Whether calling `module` means just its class's own product of input and weight."""
+    return (
+        calls_only_itself(module)
+        and any(isinstance(module, kind) and type(module).forward is kind.forward for kind in kinds)
+        and module.weight.is_contiguous()
+    )
+
+
+def calls_only_itself(module: nn.Module) -> bool:
+    """Whether nothing comes between a call of the module and its class's own forward."""
+    hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    return not hooks and "forward" not in module.__dict__
+
+
+def owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """The submodule that holds the parameter `name` of `module`, and its name there."""
+    path, _, leaf = name.rpartition(".")
+    return module.get_submodule(path), leaf
+
+
+@contextmanager
+def standing_in(module: nn.Module, name: str, tensor: Tensor) -> Iterator[None]:
+    """Within, `tensor` is what `module` finds under the name of its parameter."""
+    inner: Any
+    inner, leaf = owner(module, name)
+    inner.__dict__[leaf] = tensor
+    weights = inner._flat_weights if isinstance(inner, nn.RNNBase) else []  # past attribute access
+    index = inner._flat_weights_names.index(leaf) if weights else 0
+    if weights:
+        weights[index] = tensor
+    try:
+        yield
+    finally:
+        del inner.__dict__[leaf]
+        if weights:
+            weights[index] = inner._parameters[leaf]
+
+
+@contextmanager
+def rebuilt_for_backward(rebuild: Mapping[tuple[int, torch.dtype], Callable[[], Tensor]]) -> Iterator[None]:
+    """Within, autograd saves instead of an effective tensor, or a view of it, only how to make it again.
+
+    Args:
+        rebuild: by the address of its storage and its dtype, what makes an effective tensor; views as another dtype are
+            saved as they are.
+    """
+
+    def pack(saved: Tensor) -> Any:
+        key = saved.untyped_storage().data_ptr(), saved.dtype
+        if key not in rebuild:
+            return saved
+        return rebuild[key], saved.size(), saved.stride(), saved.storage_offset()
+
+    def unpack(packed: Any) -> Tensor:
+        if isinstance(packed, Tensor):
+            return packed
+        make, size, stride, offset = packed
+        return make().as_strided(size, stride, offset)
+
+    with saved_tensors_hooks(pack, unpack):
+        yield

@@ -1,0 +1,168 @@
+"""The gradient of a matrix at its active entries alone.
+
+Three ways to the same numbers: all entries by one product and a gather; one dot product per active entry; or the
+product of the rows and columns that have active entries. Which is the cheapest follows from the shape of the mask and
+the number of tokens, by costs that were measured.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..adapter.state import SparseDelta
+from ..half_precision import for_product
+
+
+class Costs(NamedTuple):
+    """Nanoseconds on one CPU core, float32; `python -m benchmarks.speed calibrate` measures them. Ratios count."""
+
+    multiply: float = 0.03
+    """Of a multiplication and addition in a matrix product."""
+    dot: float = 0.18
+    """Of one in a dot product per active entry."""
+    move: float = 0.9
+    """Of an element that is transposed."""
+    gather: float = 0.8
+    """Of an element of a gathered column."""
+    pick: float = 4.0
+    """Of an active entry that is read out of a product."""
+
+
+COSTS = Costs()
+
+
+class Pattern:
+    """The active entries of a matrix as the backends want them; made when first needed.
+
+    Attributes:
+        rows, columns: int64, ascending: those that have active entries.
+    """
+
+    def __init__(self, delta: SparseDelta) -> None:
+        width = delta.shape[-1]
+        self.shape = (delta.shape[0], width)
+        self.active = delta.active
+        row = torch.div(delta.active, width, rounding_mode="floor")
+        self.rows = row.unique_consecutive()
+        self.columns = (delta.active % width).unique()
+        self.csr: Tensor | None = None
+        self.block: Tensor | None = None
+
+    @property
+    def compact(self) -> bool:
+        """Whether it pays to gather the rows that have active entries before they are transposed."""
+        return self.rows.numel() * (COSTS.gather + COSTS.move) <= self.shape[0] * COSTS.move
+
+    def cheapest(self, tokens: int, costs: Costs = COSTS) -> str:
+        """ "dense", "sampled" or "subset", whichever costs least with so many tokens."""
+        rows, columns = self.shape
+        active, some_rows, some_columns = self.active.numel(), self.rows.numel(), self.columns.numel()
+        move_rows = some_rows * (costs.gather + costs.move) if self.compact else rows * costs.move
+        prices = {
+            "dense": tokens * rows * columns * costs.multiply + active * costs.pick,
+            "sampled": tokens * (move_rows + columns * costs.move + active * costs.dot),
+            "subset": tokens * (some_rows + some_columns) * costs.gather
+            + tokens * some_rows * some_columns * costs.multiply
+            + active * costs.pick,
+        }
+        return min(prices, key=prices.__getitem__)
+
+    def sparse(self) -> Tensor:
+        """Zeros at the active entries: CSR of shape (rows or rows that have active entries, columns)."""
+        if self.csr is None:
+            width = self.shape[1]
+            if self.compact:
+                starts = torch.searchsorted(self.active, self.rows * width)
+                starts = torch.cat([starts, starts.new_tensor([self.active.numel()])])
+                height = self.rows.numel()
+            else:
+                height = self.shape[0]
+                starts = torch.searchsorted(self.active, torch.arange(height + 1, device=self.active.device) * width)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+                self.csr = torch.sparse_csr_tensor(
+                    starts,
+                    self.active % width,
+                    torch.zeros(self.active.numel(), device=self.active.device),
+                    size=(height, width),
+                    check_invariants=False,
+                )
+        return self.csr
+
+    def within_block(self) -> Tensor:
+        """Flat positions of the active entries in the block of `rows` and `columns`: int64."""
+        if self.block is None:
+            width = self.shape[1]
+            row = torch.searchsorted(self.rows, torch.div(self.active, width, rounding_mode="floor"))
+            column = torch.searchsorted(self.columns, self.active % width)
+            self.block = row * self.columns.numel() + column
+        return self.block
+
+
+def pattern_of(delta: SparseDelta) -> Pattern:
+    if delta.entries.pattern is None:
+        delta.entries.pattern = Pattern(delta)
+    pattern: Pattern = delta.entries.pattern
+    return pattern
+
+
+def matrix_gradient(left: Tensor, right: Tensor, delta: SparseDelta) -> Tensor:
+    """Entries of `left.T @ right` at the active positions, by the cheapest way.
+
+    Args:
+        left: (tokens, rows) and right: (tokens, columns) for a parameter of shape (rows, columns).
+        delta: tells the positions.
+
+    Returns:
+        (active entries,), in the dtype of `left` or in float32.
+    """
+    if not delta.active.numel():
+        return left.new_empty(0)
+    if left.device.type != "cpu" or left.dtype == torch.float64:
+        return dense_gradient(left, right, delta)  # whose speed there is not known here
+    return BACKENDS[pattern_of(delta).cheapest(left.shape[0])](left, right, delta)
+
+
+def dense_gradient(left: Tensor, right: Tensor, delta: SparseDelta) -> Tensor:
+    """[`matrix_gradient`] by the whole product and a gather, which costs 0.2 % of it at most."""
+    return for_product(left).t().matmul(for_product(right)).view(-1).index_select(0, delta.active)
+
+
+def sampled_gradient(left: Tensor, right: Tensor, delta: SparseDelta) -> Tensor:
+    """[`matrix_gradient`] by one dot product of `tokens` terms for each active position; float32."""
+    pattern = pattern_of(delta)
+    # the kernel reads rows of its first and columns of its second operand: both lie contiguous this way
+    rows = (left.index_select(1, pattern.rows) if pattern.compact else left).float().t().contiguous()
+    columns = right.float().t().contiguous().t()
+    return torch.sparse.sampled_addmm(pattern.sparse(), rows, columns, beta=0.0).values()
+
+
+def subset_gradient(left: Tensor, right: Tensor, delta: SparseDelta) -> Tensor:
+    """[`matrix_gradient`] by the product of the rows and columns that have active entries, and a gather."""
+    pattern = pattern_of(delta)
+    some_left, some_right = left.index_select(1, pattern.rows), right.index_select(1, pattern.columns)
+    return for_product(some_left).t().matmul(for_product(some_right)).view(-1).index_select(0, pattern.within_block())
+
+
+BACKENDS = {"dense": dense_gradient, "sampled": sampled_gradient, "subset": subset_gradient}
+
+
+def row_gradient(rows: Tensor, dense: Tensor, delta: SparseDelta) -> Tensor:
+    """The gradient at the active positions of a table of which only some rows have one.
+
+    Args:
+        rows: int64 (r,), ascending: the rows that have a gradient.
+        dense: (r, columns): their gradients.
+        delta: tells the positions.
+    """
+    if not rows.numel():
+        return dense.new_zeros(delta.active.numel())
+    columns = delta.shape[-1]
+    active_rows = torch.div(delta.active, columns, rounding_mode="floor")
+    index = torch.searchsorted(rows, active_rows).clamp_(max=rows.numel() - 1)
+    values = dense.view(-1).index_select(0, index * columns + delta.active % columns)
+    return torch.where(rows[index] == active_rows, values, 0)

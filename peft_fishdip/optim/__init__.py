@@ -1,0 +1,1 @@
+"""Optimizers for sparse deltas, and optimizer state across mask changes."""

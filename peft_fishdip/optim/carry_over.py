@@ -1,0 +1,152 @@
+"""An optimizer's state follows the entries of the trainable vector when the mask changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ..adapter.atomic import Write, copy_into, put
+from ..adapter.state import gathered
+
+# State tensors that hold a running mean (or sum, in Adagrad) of squared gradients.
+SECOND_MOMENTS = ("exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum", "variance", "state2")
+
+
+def unwrapped(optimizer: Any) -> Optimizer:
+    """The torch optimizer inside of accelerate's wrappers."""
+    while not isinstance(optimizer, Optimizer) or hasattr(optimizer, "scaler"):
+        inner = getattr(optimizer, "optimizer", None)
+        if inner is None or inner is optimizer:
+            break
+        optimizer = inner
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer is a {type(optimizer).__name__}; pass the torch.optim.Optimizer that trains.")
+    return optimizer
+
+
+def check_optimizer(optimizer: Any, vector: nn.Parameter) -> Optimizer:
+    """Make sure, before anything changes, that the state of `vector` can follow a new mask.
+
+    Raises:
+        TypeError: this is no optimizer.
+        ValueError: it does not train `vector`, or keeps a state that has no entry for each of its entries.
+    """
+    optimizer = unwrapped(optimizer)
+    if not any(parameter is vector for group in optimizer.param_groups for parameter in group["params"]):
+        frozen = "" if vector.requires_grad else "; it needs no gradient: activate it, set_adapter(...), before that"
+        raise ValueError(
+            f"{type(optimizer).__name__} does not train the adapter's vector of {vector.numel()} values; pass the "
+            f"optimizer that was made from this model's parameters, after the adapter was added{frozen}."
+        )
+    for name, value in optimizer.state.get(vector, {}).items():
+        if name not in state_of_any_mask(optimizer) and not follows(value, vector):
+            form = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else "a collection"
+            raise ValueError(
+                f"{type(optimizer).__name__} keeps its state {name!r} in a form that cannot follow a new mask: {form}; "
+                "use an optimizer with one float per entry, such as AdamW, or update_interval=None."
+            )
+    return optimizer
+
+
+def state_of_any_mask(optimizer: Optimizer) -> tuple[str, ...]:
+    """Names of state that does not belong to entries, as an optimizer may declare; a new mask leaves it as it is."""
+    return getattr(optimizer, "state_of_any_mask", ())
+
+
+def follows(value: Any, vector: nn.Parameter) -> bool:
+    """Whether a view of the state is one number for all entries of `vector`, or one float for each."""
+    if not isinstance(value, Tensor):
+        return not (isinstance(value, (list, tuple, dict)) and any(isinstance(item, Tensor) for item in items(value)))
+    if value.numel() == 1:
+        return True
+    plain = type(value) in (Tensor, nn.Parameter) and value.layout == torch.strided
+    return plain and value.shape == vector.shape and value.is_floating_point()
+
+
+def items(collection: Any) -> Any:
+    return collection.values() if isinstance(collection, dict) else collection
+
+
+@torch.no_grad()
+def carry_over(
+    optimizer: Optimizer, vector: nn.Parameter, source: Tensor, expected_sq_grad: Tensor | None
+) -> list[Write]:
+    """The writes that re-index the state of `vector`, in place.
+
+    Entries that stay keep their moments. New ones start with a zero first moment and a second moment on the scale of
+    those that stay: under an old step count, a zero second moment would make Adam's first step 3.2 learning rates
+    long. Just before the first step, the second moment of new entries is also raised to their squared gradient (to
+    what it would be had all gradients been this one), so that this step is at most one learning rate long whatever
+    the gradient is.
+
+    Args:
+        optimizer: checked by [`check_optimizer`].
+        vector: the trainable vector, (K,).
+        source: int64 (K,): the old index of each entry, -1 for new ones.
+        expected_sq_grad: float32 (K,), proportional to the squared gradients to expect, or None.
+    """
+    state = optimizer.state.get(vector)
+    if not state:
+        return []
+    new = source < 0
+    writes = []
+    for name, value in state.items():
+        if not isinstance(value, Tensor) or value.shape != vector.shape or name in state_of_any_mask(optimizer):
+            continue
+        carried = gathered(value, source.to(value.device))
+        if name in SECOND_MOMENTS:
+            carried = torch.where(new, expected_squares(carried, new, expected_sq_grad).to(carried.dtype), carried)
+        writes.append(copy_into(value, carried))
+    return [*writes, cap_first_step(optimizer, vector, source)]
+
+
+def expected_squares(carried: Tensor, new: Tensor, expected_sq_grad: Tensor | None) -> Tensor:
+    """Second moments for new entries: expected squared gradients, scaled to the median moment of those that stay."""
+    staying = carried[~new]
+    if not staying.numel():
+        return torch.zeros_like(carried)
+    scale = staying.median()
+    if expected_sq_grad is None:
+        return scale.expand_as(carried)
+    typical = expected_sq_grad[~new].median()
+    return expected_sq_grad * (scale / typical) if bool(typical > 0) else scale.expand_as(carried)
+
+
+def cap_first_step(optimizer: Optimizer, vector: nn.Parameter, source: Tensor) -> Write:
+    """The write after which the next step first raises second moments of new entries to their squared gradients."""
+    waiting: dict[nn.Parameter, Tensor] | None = optimizer.__dict__.get("_fishdip_new_entries")
+    if waiting is None:
+        waiting = optimizer.__dict__["_fishdip_new_entries"] = {}
+        optimizer.register_step_pre_hook(raise_second_moments)  # for good: hooks must not be removed by hooks
+    new = source < 0
+    if vector in waiting:  # no step since the last update, whose new entries have not moved yet
+        new = new | gathered(waiting[vector], source).bool()
+    return put(waiting, vector, new)
+
+
+@torch.no_grad()
+def raise_second_moments(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    """The hook of [`cap_first_step`]."""
+    # to fused optimizers, a GradScaler leaves unscaling, and not stepping at all after an overflow
+    scale, overflow = getattr(optimizer, "grad_scale", None), getattr(optimizer, "found_inf", None)
+    if overflow is not None and bool(overflow):
+        return
+    waiting = optimizer.__dict__.get("_fishdip_new_entries", {})
+    for vector in [vector for vector in waiting if vector.grad is not None]:
+        entries = waiting.pop(vector)
+        gradient = vector.grad.float() if scale is None else vector.grad.float() / scale
+        squares = gradient * gradient * bias_correction(optimizer, vector)
+        for name in SECOND_MOMENTS:
+            moment = optimizer.state[vector].get(name)
+            if isinstance(moment, Tensor) and moment.shape == vector.shape:
+                moment.copy_(torch.where(entries, torch.maximum(moment, squares.to(moment.dtype)), moment))
+
+
+def bias_correction(optimizer: Optimizer, vector: nn.Parameter) -> float:
+    """What the optimizer's next step will divide its second moments by: 1 - beta2^t in the family of Adam."""
+    group = next(group for group in optimizer.param_groups if any(p is vector for p in group["params"]))
+    betas, step = group.get("betas", ()), optimizer.state[vector].get("step")
+    return 1.0 if len(betas) != 2 or step is None else 1.0 - betas[1] ** (float(step) + 1.0)

@@ -1,0 +1,1 @@
+"""How adapters come into a model, and how their masks change."""

@@ -1,0 +1,93 @@
+"""What a model with an adapter refuses, where its library would do something else silently, or half of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from ..adapter.state import AdapterState
+from ..layers.layer import FishDipLayer
+
+RESIZE = "resize_token_embeddings"
+
+
+def put_guards(model: nn.Module) -> None:
+    """Make the model refuse `adapter_names` and, if its embeddings are tuned, another vocabulary size."""
+    hooks = model._forward_pre_hooks.values()
+    if refuse_in_call not in hooks:
+        model.register_forward_pre_hook(refuse_in_call, with_kwargs=True)
+    if isinstance(model, PreTrainedModel) and RESIZE not in model.__dict__:
+        with suppress(NotImplementedError, AttributeError):  # a model without token embeddings
+            embeddings = model.get_input_embeddings()
+            if isinstance(embeddings, FishDipLayer) or isinstance(model.get_output_embeddings(), FishDipLayer):
+                model.__dict__[RESIZE] = Resize(embeddings)
+
+
+def remove_guards(model: nn.Module) -> None:
+    for key, hook in list(model._forward_pre_hooks.items()):
+        if hook is refuse_in_call:
+            del model._forward_pre_hooks[key]
+            model._forward_pre_hooks_with_kwargs.pop(key, None)
+    model.__dict__.pop(RESIZE, None)
+
+
+def refuse_adapter_names(arguments: Mapping[str, Any]) -> None:
+    """PEFT's way of naming an adapter for each example of a batch.
+
+    Raises:
+        ValueError: it is used.
+    """
+    if arguments.get("adapter_names") is not None:
+        raise ValueError(
+            "adapter_names: Fish-Dip cannot use different adapters within one batch; call the model once for each, "
+            "with set_adapter."
+        )
+
+
+def refuse_unfit(layers: Iterable[FishDipLayer], state: AdapterState) -> None:
+    """
+    Raises:
+        ValueError: losses would not be those of the model that is trained, or cannot be finite.
+    """
+    layers = list(layers)
+    if any(layer.merged for layer in layers):
+        raise ValueError("an adapter is merged; call unmerge_adapter() before the mask is updated.")
+    if any(layer.disable_adapters for layer in layers):
+        raise ValueError("the adapters are disabled; enable them before the mask is updated.")
+    if not bool(state.flat.isfinite().all()):
+        raise ValueError(
+            f"the deltas of adapter {state.adapter_name!r} are not finite: training has diverged; lower the learning "
+            "rate, and begin again from the last checkpoint."
+        )
+
+
+def refuse_in_call(model: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+    """A forward pre-hook: models of transformers swallow arguments that they do not know."""
+    refuse_adapter_names(kwargs)
+
+
+class Resize:
+    """Stands in for a model's own `resize_token_embeddings`, which would fail halfway."""
+
+    def __init__(self, embeddings: nn.Module) -> None:
+        self.embeddings = embeddings
+
+    def __call__(self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, **kwargs: Any) -> Any:
+        """The input embeddings, if nothing is to be changed.
+
+        Raises:
+            ValueError: another size is asked for.
+        """
+        weight: Any = self.embeddings.weight
+        size = weight.shape[0]
+        if (new_num_tokens is None or new_num_tokens == size) and size % (pad_to_multiple_of or 1) == 0:
+            return self.embeddings
+        raise ValueError(
+            f"resize_token_embeddings({new_num_tokens}): the embeddings of {size} tokens are tuned by a Fish-Dip "
+            "adapter, whose positions belong to this size. Resize the base model before the adapter is added, or after "
+            "merge_and_unload() or unload(); or leave the embeddings out with exclude_modules."
+        )

@@ -1,0 +1,208 @@
+"""Puts an adapter into a model, and takes adapters out again."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from ..adapter.atomic import repeat_once
+from ..adapter.base_parameter import TunedParameter, fingerprints
+from ..adapter.combine import listed
+from ..adapter.containers import Values
+from ..adapter.initial import Target, delta_scale, first_positions, first_values
+from ..adapter.state import AdapterState, SparseDelta
+from ..config import FishDipConfig
+from ..fingerprint import described, differences
+from ..layers.layer import FishDipEmbedding, FishDipLayer, FishDipLinear, layers_of
+from ..layers.norm import FishDipNorm, is_norm
+from ..layers.quantized import FishDipQuantizedLinear
+from ..quantization import backend_of, keep_readable
+from .generation import remove_generate
+from .guards import put_guards, remove_guards
+
+NESTED = "_use_nested_tensor_without_fishdip"
+
+
+class Injection:
+    """One adapter on its way into a model."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        adapter_name: str,
+        config: FishDipConfig,
+        targets: list[Target],
+        excluded: set[str],
+    ) -> None:
+        self.model = model
+        self.adapter_name = adapter_name
+        self.config = config
+        self.targets = targets
+        self.excluded = excluded
+        self.found = {use.module for target in targets for use in target.uses}
+        self.tuned = {
+            id(layer.base_parameter(name)): parameter
+            for layer in layers_of(model)
+            for name, parameter in layer.tuned.items()
+        }
+        for target in targets:
+            self.tuned.setdefault(id(target.tensor), TunedParameter(target.name, target.shape))
+        self.done = False
+
+    def prepare_base(self) -> None:
+        """Have all base parameters hold their own values, in a form that can be read."""
+        for layer in layers_of(self.model):
+            layer.restore()
+        for module in self.model.modules():
+            keep_readable(module)
+
+    def check_base(self) -> None:
+        """Compare the base with the one that a checkpoint was saved with, if any.
+
+        Raises:
+            ValueError: they differ, or cannot be compared, and the config says `strict`. Else it warns.
+        """
+        saved = self.config.expected_fingerprint()
+        if saved is None:
+            if self.config.strict and self.config.checkpointed()[0] is not None:
+                raise ValueError(
+                    f"strict=True: adapter {self.adapter_name!r} was saved without a fingerprint of its base model, so "
+                    "whether this is the one cannot be told; load it without strict, and save it again."
+                )
+            return
+        tensors = {target.name: (self.tuned[id(target.tensor)], target.tensor) for target in self.targets}
+        present = fingerprints(tensors)
+        found = differences(saved, present)
+        unknown = sorted(tensors.keys() - (saved.keys() & present.keys()))
+        remedy = f"Load it onto the base it was made for ({self.config.base_model_name_or_path or 'it has no name'})"
+        if self.config.strict and (found or unknown):
+            raise ValueError(
+                f"strict=True: the base model is not the one that adapter {self.adapter_name!r} was saved with, or "
+                f"cannot be told to be. {described(found, len(tensors))}"
+                + (f"; {len(unknown)} cannot be compared: {listed(unknown)}" if unknown else "")
+                + f". {remedy}, in the same dtype, or without strict."
+            )
+        harmful = [difference for difference in found if not difference.harmless]
+        if harmful:
+            warnings.warn(
+                f"the base model is not the one that adapter {self.adapter_name!r} was saved with: "
+                f"{described(harmful, len(tensors))}. Its deltas add to other weights than those it was trained on. "
+                f"{remedy}.",
+                UserWarning,
+                stacklevel=2,
+            )
+
+    def put_in_once(self) -> None:
+        """Wrap all modules that use a target, and give the adapter its first mask and its trainable vector.
+
+        On failure or interrupt the model is as it was before.
+        """
+        if self.done:
+            return
+        self.done = True
+        positions = first_positions(self.config, self.targets)
+        scales = [delta_scale(self.config, target) for target in self.targets]
+        try:
+            self.put_in(positions, scales)
+        except BaseException:
+            repeat_once(lambda: take_out(self.model, self.adapter_name))
+            raise
+
+    def put_in(self, positions: Sequence[tuple[Tensor, Tensor]], scales: Sequence[float]) -> None:
+        state = AdapterState(self.adapter_name, self.config)
+        modules = {name: self.model.get_submodule(name) for name in self.found}
+        layers = wrapped(self.model, modules)
+        owned: dict[str, dict[str, SparseDelta]] = {name: {} for name in modules}
+        for target, scale in zip(self.targets, scales, strict=True):
+            tuned = self.tuned[id(target.tensor)]
+            delta = SparseDelta(target.name, target.shape, scale, state)
+            state.deltas.append(delta)
+            owned[target.uses[0].module][target.uses[0].parameter] = delta
+            for use in target.uses:
+                layers[use.module].tuned[use.parameter] = tuned
+        for name, layer in layers.items():
+            layer.update_layer(state, owned[name])
+        carrier = next(
+            module for module in self.model.modules() if isinstance(module, Values) and module.state is state
+        )
+        state.allocate(positions, carrier, first_values(state, self.targets, positions))
+        for target, delta in zip(self.targets, state.deltas, strict=True):
+            self.tuned[id(target.tensor)].deltas[self.adapter_name] = delta
+
+
+def layer_for(model: nn.Module, module: nn.Module) -> FishDipLayer:
+    """What wraps a module, if it isn't a wrapper already."""
+    if isinstance(module, FishDipLayer):
+        return module
+    backend = backend_of(model, module, "weight")
+    if backend is not None:
+        return FishDipQuantizedLinear(module, backend)
+    if isinstance(module, (nn.Linear, Conv1D)):
+        return FishDipLinear(module)
+    if isinstance(module, nn.Embedding):
+        return FishDipEmbedding(module)
+    return FishDipNorm(module) if is_norm(module) else FishDipLayer(module)
+
+
+def wrapped(model: nn.Module, modules: dict[str, nn.Module]) -> dict[str, FishDipLayer]:
+    """A layer for each of the modules, put in their place wherever they stand."""
+    layers = {id(module): layer_for(model, module) for module in modules.values()}
+    for name, module in list(model.named_modules(remove_duplicate=False)):
+        if id(module) not in layers:
+            continue
+        parent = model.get_submodule(name.rpartition(".")[0])
+        if isinstance(parent, FishDipLayer):
+            continue  # what a layer wraps stays within it
+        model.set_submodule(name, layers[id(module)])
+        if isinstance(parent, nn.TransformerEncoderLayer):
+            layers[id(module)].register_forward_pre_hook(no_fast_path)
+    for encoder in model.modules():
+        if isinstance(encoder, nn.TransformerEncoder) and any(isinstance(m, FishDipLayer) for m in encoder.modules()):
+            encoder.__dict__.setdefault(NESTED, encoder.use_nested_tensor)
+            encoder.use_nested_tensor = False  # only the fast path can work with nested tensors
+    put_guards(model)
+    return {name: layers[id(module)] for name, module in modules.items()}
+
+
+def no_fast_path(module: nn.Module, inputs: object) -> None:
+    """As a hook, it keeps nn.TransformerEncoderLayer from reading base weights past the layers in inference."""
+
+
+def unwrap(model: nn.Module, empty_only: bool = False) -> None:
+    """Put the wrapped modules back; with `empty_only` those alone whose layer has no adapter."""
+    for name, layer in reversed(list(model.named_modules(remove_duplicate=False))):
+        if isinstance(layer, FishDipLayer) and not (empty_only and len(layer.fishdip_values)):
+            model.set_submodule(name, layer.base_layer)
+    if any(True for _ in layers_of(model)):
+        return
+    for encoder in model.modules():
+        if NESTED in encoder.__dict__:
+            encoder.use_nested_tensor = encoder.__dict__.pop(NESTED)
+    remove_guards(model)
+    remove_generate(model)
+
+
+def discard(model: nn.Module, adapter_name: str) -> None:
+    """Take an adapter out that could not be loaded, and its config; with the last adapter the layers too."""
+    left = take_out(model, adapter_name)
+    for module in [model, *model.modules()]:
+        configs = module.__dict__.get("peft_config")
+        if isinstance(configs, dict):
+            configs.pop(adapter_name, None)
+            if not configs and not left:
+                del module.__dict__["peft_config"]
+
+
+def take_out(model: nn.Module, adapter_name: str) -> bool:
+    """Take an adapter out of the model, and layers that have no adapter left; tells whether there is another one."""
+    for layer in layers_of(model):
+        for container in (layer.fishdip_values, layer.fishdip_indices, layer.fishdip_summary):
+            if adapter_name in container:
+                del container[adapter_name]
+        for parameter in layer.tuned.values():
+            parameter.deltas.pop(adapter_name, None)
+    unwrap(model, empty_only=True)
+    return any(True for _ in layers_of(model))

@@ -1,0 +1,105 @@
+"""A new mask from scores: deltas, gradients and the optimizer's state change with it, in one step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..adapter.atomic import Write, apply_all, assign
+from ..adapter.combine import listed
+from ..adapter.state import AdapterState, MaskUpdate
+from ..distributed import broadcast_from_rank0, raise_on_all_ranks
+from ..importance.scoring import Scores
+from ..optim.carry_over import carry_over
+from ..selection import TopK, top_k
+
+
+@torch.no_grad()
+def change_mask(
+    state: AdapterState,
+    scores: Scores,
+    optimizer: Any,
+    started: float,
+    step: int | None,
+    expected_power: int | None,
+) -> MaskUpdate:
+    """Select the K entries with the highest scores and make them the active ones.
+
+    Args:
+        state: the adapter.
+        scores: one tensor per targeted parameter, of its shape. Importances are scaled in place to those of the trained
+            values.
+        optimizer: checked already, or None.
+        started: when the update began, by time.perf_counter().
+        step: the optimizer step, for the record.
+        expected_power: the power of a score that is a squared gradient; None if no power of it is.
+    """
+    if expected_power is not None:
+        for delta in state.deltas:  # the gradient of a trained value, delta / scale, is scale times the delta's
+            scores.importance[delta.name].mul_(delta.scale ** (2 / expected_power))
+    chosen = raise_on_all_ranks(lambda: top_k(scores.importance, state.flat.numel()))
+    positions = broadcast_from_rank0(chosen.positions)
+
+    def prepared() -> tuple[MaskUpdate, list[Write]]:
+        expected_sq_grad = None
+        if expected_power is not None:
+            expected = [scores.importance[name].flatten()[at].pow(expected_power) for name, at in positions.items()]
+            expected_sq_grad = torch.cat(expected).to(state.flat.device)
+        change = state.change_to(positions)
+        writes = state.writes_of(change)
+        if optimizer is not None:
+            writes += carry_over(optimizer, state.flat, change.source, expected_sq_grad)
+        update = record(
+            state, scores, chosen, change.kept, sum(e.support.numel() for e in change.entries), started, step
+        )
+        return update, [
+            *writes,
+            assign(state, "num_updates", state.num_updates + 1),
+            assign(state, "last_update", update),
+        ]
+
+    update, writes = raise_on_all_ranks(prepared)
+    apply_all(writes)
+    return update
+
+
+def record(
+    state: AdapterState, scores: Scores, chosen: TopK, kept: int, support_size: int, started: float, step: int | None
+) -> MaskUpdate:
+    """The record of an update that keeps `kept` of the active entries."""
+    k = state.flat.numel()
+    return MaskUpdate(
+        step=state.num_updates if step is None else step,
+        example_ids=scores.example_ids,
+        losses=scores.losses,
+        threshold=chosen.threshold,
+        num_active=k,
+        overlap=kept / k,
+        support_size=support_size,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def ordered_scores(state: AdapterState, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The scores of a caller, in the order of the adapter's deltas.
+
+    Raises:
+        ValueError: a parameter is missing, unknown or of another shape.
+    """
+    shapes = {delta.name: delta.shape for delta in state.deltas}
+    missing, unknown = sorted(shapes.keys() - scores.keys()), sorted(scores.keys() - shapes.keys())
+    if missing or unknown:
+        raise ValueError(
+            f"scores must have one tensor for each targeted parameter: missing {listed(missing)}, unknown "
+            f"{listed(unknown)}."
+        )
+    for name, shape in shapes.items():
+        if not isinstance(scores[name], Tensor) or scores[name].shape != shape or scores[name].is_complex():
+            kind = getattr(scores[name], "dtype", "")
+            found = f"{type(scores[name]).__name__} {kind} {tuple(getattr(scores[name], 'shape', ()))}"
+            raise ValueError(f"the score of {name!r} must be a real tensor of shape {tuple(shape)}, not a {found}.")
+    return {name: scores[name] for name in shapes}

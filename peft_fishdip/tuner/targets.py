@@ -1,0 +1,181 @@
+"""Which parameters of a model an adapter tunes, and which modules have to be wrapped for it."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from peft import TaskType
+from peft.tuners.tuners_utils import BaseTunerLayer, _ExcludedModule, check_target_module_exists
+from peft.utils.other import AuxiliaryTrainingWrapper
+from torch import nn
+
+from ..adapter.initial import Target, Use
+from ..config import FishDipConfig
+from ..distributed import refuse_sharded
+from ..layers.layer import FishDipLayer
+from ..quantization import backend_of, has_quantized_storage
+
+# PEFT trains these whole, but only says so in modules_to_save after the adapter is in
+HEADS: dict[Any, list[str]] = {TaskType.TOKEN_CLS: ["classifier", "score"], TaskType.QUESTION_ANS: ["qa_outputs"]}
+
+
+def find_targets(model: nn.Module, config: FishDipConfig) -> tuple[list[Target], set[str]]:
+    """The parameters that `config` selects, in the order of the model, and the modules that it excludes.
+
+    A tied parameter is one target: as soon as one of its modules is selected, all of them are wrapped.
+
+    Raises:
+        ValueError: a selected module owns no parameter, or one that cannot be tuned; the message names it.
+    """
+    modules = dict(visible_modules(model))
+    owned = {name: dict(owned_parameters(module)) for name, module in modules.items()}
+    attentions = [base(module) for module in modules.values() if isinstance(base(module), nn.MultiheadAttention)]
+    read_from_outside = {id(attention.out_proj) for attention in attentions}
+
+    selected: set[int] = set()
+    excluded: set[str] = set()
+    wanted = explicit(config, modules)
+    for name in modules:
+        matched = check_target_module_exists(wanted, plain_name(name)) and in_layers(wanted, plain_name(name))
+        if matched and (config.layers_to_transform is None or "." in name):
+            if not owned[name] and isinstance(config.target_modules, (set, list)):
+                raise ValueError(
+                    f"target_modules={sorted(config.target_modules)} selects {name!r}, which owns no parameter that "
+                    "could be tuned; name the modules inside of it, or use a regex."
+                )
+            selected.update(id(tensor) for tensor in owned[name].values())
+        elif isinstance(matched, _ExcludedModule):
+            excluded.add(name)
+    for name in excluded:  # also where an exclusion names one use of a tied parameter, or the inside of an attention
+        selected.difference_update(id(tensor) for tensor in owned[name].values())
+
+    uses: dict[int, list[Use]] = {}
+    tensors: dict[int, tuple[str, nn.Parameter]] = {}
+    for name, parameters in owned.items():
+        if id(base(modules[name])) in read_from_outside:
+            continue  # the attention stands for it
+        for leaf, tensor in parameters.items():
+            if id(tensor) in selected:
+                tensors.setdefault(id(tensor), (f"{plain_name(name)}.{leaf}", tensor))
+                uses.setdefault(id(tensor), []).append(Use(name, leaf))
+    targets = []
+    for key, (name, tensor) in tensors.items():
+        module = base(modules[uses[key][0].module])
+        targets.append(Target(name, tensor, uses[key], module, backend_of(model, module, uses[key][0].parameter)))
+    for target in targets:
+        refuse_unsupported(target, modules)
+    if not targets and config.layers_to_transform is not None:
+        raise ValueError(
+            f"layers_to_transform={config.layers_to_transform!r} leaves nothing to tune: no targeted module is in "
+            "such a layer; the first layer is 0."
+        )
+    if config.target_modules is None:
+        warn_of_the_unreachable(model, (tensor for parameters in owned.values() for tensor in parameters.values()))
+    return targets, excluded
+
+
+def explicit(config: FishDipConfig, names: Iterable[str]) -> FishDipConfig:
+    """The config with `target_modules=None`, all modules, and modules that PEFT trains whole spelled out."""
+    spelled_out = copy.copy(config)
+    if config.target_modules is None:
+        spelled_out.target_modules = {plain_name(name).rpartition(".")[2] for name in names}
+    if config.task_type in HEADS:
+        spelled_out.modules_to_save = [*(config.modules_to_save or []), *HEADS[config.task_type]]
+    return spelled_out
+
+
+def in_layers(config: FishDipConfig, name: str) -> Any:
+    """What PEFT says of a module that is targeted by its very name: whether it is in `layers_to_transform`."""
+    by_name = copy.copy(config)
+    by_name.target_modules = [f"_.{name}".rpartition(".")[2]]
+    return check_target_module_exists(by_name, name)
+
+
+def visible_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Modules of the base model and the wrappers around them, without what belongs to an adapter.
+
+    A wrapped module is given once, as its wrapper. What PEFT trains and saves whole is left out.
+    """
+
+    def walk(name: str, module: nn.Module, seen: set[int]) -> Iterator[tuple[str, nn.Module]]:
+        if id(module) in seen:
+            return
+        seen.add(id(module))
+        if name:
+            yield name, module
+        inner, prefix = (
+            (module.base_layer, f"{name}.base_layer") if isinstance(module, FishDipLayer) else (module, name)
+        )
+        if isinstance(inner, (BaseTunerLayer, AuxiliaryTrainingWrapper)):
+            return
+        for leaf, child in inner.named_children():
+            yield from walk(f"{prefix}.{leaf}" if prefix else leaf, child, seen)
+
+    yield from walk("", model, set())
+
+
+def base(module: nn.Module) -> nn.Module:
+    return module.base_layer if isinstance(module, FishDipLayer) else module
+
+
+def plain_name(name: str) -> str:
+    """The name of a module in the unwrapped model."""
+    return ".".join(part for part in name.split(".") if part != "base_layer")
+
+
+def owned_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """The parameters that a module owns directly and reads in its forward.
+
+    nn.MultiheadAttention reads those of its out_proj past that module's forward, so they count as its own. Lists and
+    dicts of parameters have no forward: others read them.
+    """
+    module = base(module)
+    if isinstance(module, (nn.ParameterList, nn.ParameterDict)):
+        return
+    yield from module.named_parameters(recurse=False)
+    if isinstance(module, nn.MultiheadAttention):
+        for leaf, tensor in module.out_proj.named_parameters(recurse=False):
+            yield f"out_proj.{leaf}", tensor
+
+
+def refuse_unsupported(target: Target, modules: Mapping[str, nn.Module]) -> None:
+    """Raise for quantised weights that cannot be read, and for modules that change their weight themselves."""
+    tensor = target.tensor
+    refuse_sharded(target.name, tensor, tensor.shape)
+    if has_quantized_storage(tensor) and (target.backend is None or len(target.uses) > 1):
+        raise ValueError(
+            f"{target.name!r} is a {type(tensor).__name__} of dtype {tensor.dtype}: Fish-Dip tunes float32, float16, "
+            "bfloat16 and float64 weights, and those of linear layers that bitsandbytes or torchao have quantised, "
+            "not tied. Load the base model without quantisation, or leave the module out with exclude_modules."
+        )
+    if target.numel == 0:
+        raise ValueError(f"{target.name!r} has shape {tuple(tensor.shape)}, no entry to tune; exclude its module.")
+    for use in target.uses:
+        module = base(modules[use.module])
+        if isinstance(module, nn.Embedding) and module.max_norm is not None:
+            raise ValueError(
+                f"the embedding {use.module!r} has max_norm={module.max_norm} and rewrites its own weight; exclude it."
+            )
+
+
+def warn_of_the_unreachable(model: nn.Module, reached: Iterable[nn.Parameter]) -> None:
+    """Say which parameters stay frozen although all were asked for: no module that could be wrapped reads them."""
+    reached_ids = {id(tensor) for tensor in reached}
+    holders = [(f"{name}." if name else "", module) for name, module in model.named_modules()]
+    left = {
+        prefix + leaf
+        for prefix, module in holders
+        if module is model or isinstance(module, (nn.ParameterList, nn.ParameterDict))
+        for leaf, tensor in module.named_parameters(recurse=False)
+        if id(tensor) not in reached_ids
+    }
+    if left:
+        warnings.warn(
+            f"the parameters {', '.join(sorted(left))} sit on the model itself or in a list, not in a module that "
+            "could be wrapped, and stay frozen.",
+            UserWarning,
+            stacklevel=2,
+        )

@@ -1,0 +1,124 @@
+"""Masks by the losses of training: what is heard, what is chosen, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from peft_fishdip import FishDipCallback, callback
+from peft_fishdip.importance.losses import default_loss_fn
+from peft_fishdip.importance.recent import RecentExamples
+
+from ..support.models import FAMILIES, padded, tied_t5, tuned
+from .test_callback import Examples, trainer
+
+
+def hear(model: Any, examples: list[dict[str, Any]], size: int) -> RecentExamples:
+    """A pass of training over the examples, with a learning rate of zero."""
+    recent = model.base_model.recent_examples()
+    model.train()
+    for start in range(0, len(examples), size):
+        model(**padded(examples[start : start + size]))
+    return recent
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_without_dropout_and_learning_it_chooses_as_a_scan_does(family: str) -> None:
+    build, make = FAMILIES[family]
+    updates = []
+    for listening in (True, False):
+        model, examples = tuned(build(), density=0.05, num_samples=4), make(10)
+        source = hear(model, examples, 3) if listening else examples
+        updates.append((model.base_model.update_mask(source), model.base_model.mask()))
+    (heard, heard_mask), (scanned, scanned_mask) = updates
+    assert heard.example_ids == scanned.example_ids
+    assert heard.losses == pytest.approx(scanned.losses, rel=1e-4)
+    same = sum(len(set(heard_mask[n].tolist()) & set(scanned_mask[n].tolist())) for n in heard_mask)
+    assert same >= 0.99 * heard.num_active
+
+
+def test_losses_are_those_of_each_example_and_only_the_highest_are_kept() -> None:
+    _, make = FAMILIES["t5"]
+    model, examples = tuned(tied_t5(), density=0.05, num_samples=3), make(8)
+    recent = hear(model, examples, 4)
+    recent.close()
+    alone = default_loss_fn(model.base_model.model, "sum")
+    losses = [alone(model.base_model.model, padded([example])).sum().item() for example in examples]
+    assert recent.seen == 8
+    assert len(recent) == 3
+    expected = sorted(((loss, i) for i, loss in enumerate(losses)), reverse=True)[:3]
+    heard = sorted(((loss, number) for loss, number, _ in recent.candidates()), reverse=True)
+    assert [number for _, number in heard] == [i for _, i in expected]
+    assert [loss for loss, _ in heard] == pytest.approx([loss for loss, _ in expected], rel=1e-5)
+
+
+def test_a_share_of_samples_is_of_all_examples_seen() -> None:
+    _, make = FAMILIES["t5"]
+    model = tuned(tied_t5(), density=0.05, num_samples=0.5)
+    recent = hear(model, make(12), 4)
+    assert len(model.base_model.update_mask(recent).example_ids) == 6
+
+
+def test_an_update_forgets_and_listening_goes_on_until_it_is_closed() -> None:
+    _, make = FAMILIES["t5"]
+    model, examples = tuned(tied_t5(), density=0.05), make(6)
+    recent = hear(model, examples, 3)
+    model.base_model.update_mask(recent)
+    assert (recent.seen, len(recent)) == (0, 0)
+    model(**padded(examples[:2]))
+    assert recent.seen == 2
+    model.eval()
+    model(**padded(examples))
+    model.train()
+    model(
+        **{key: value for key, value in padded(examples).items() if key != "labels"},
+        decoder_input_ids=torch.ones(6, 2).long(),
+    )
+    model(**padded(examples), return_dict=False)
+    assert recent.seen == 2
+    recent.close()
+    model(**padded(examples))
+    assert recent.seen == 2
+
+
+def test_what_it_cannot_do_is_refused() -> None:
+    model = tuned(tied_t5(), density=0.05, sample_selection="random")
+    with pytest.raises(ValueError, match="sample_selection='random' does not look at losses"):
+        model.base_model.recent_examples()
+    model = tuned(tied_t5(), density=0.05)
+    recent = model.base_model.recent_examples()
+    model.eval()
+    model(**padded(FAMILIES["t5"][1](4)))
+    with pytest.raises(ValueError, match=r"no training step told its losses .* call model\.train\(\)"):
+        model.base_model.update_mask(recent)
+
+
+def test_a_trainer_scans_once_and_then_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, make = FAMILIES["t5"]
+    monkeypatch.setattr(callback, "FIRST_LOOK", 5)
+    model = tuned(tied_t5(), density=0.05, update_interval=2)
+    scanned: list[int] = []
+    model.base_model.model.register_forward_pre_hook(
+        lambda module, args, kwargs: scanned.append(len(kwargs["input_ids"])) if not torch.is_grad_enabled() else None,
+        with_kwargs=True,
+    )
+    listener = FishDipCallback(reuse_training_losses=True)
+    run, _ = trainer(tmp_path, model, listener, Examples(make(12)))
+    run.train()
+    assert [update.step for update in listener.updates] == [0, 2, 4]
+    assert sum(scanned) == 5
+    assert not model.base_model.model._forward_hooks
+    assert [len(update.example_ids) for update in listener.updates] == [3, 3, 3]
+
+
+def test_a_trainer_whose_steps_tell_no_losses_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build, make = FAMILIES["bert"]
+    monkeypatch.setattr(callback, "FIRST_LOOK", 5)
+    model = tuned(build(), density=0.05, update_interval=2)
+    listener = FishDipCallback(reuse_training_losses=True)
+    run, _ = trainer(tmp_path, model, listener, Examples(make(12)), label_smoothing_factor=0.1)
+    with pytest.raises(ValueError, match="no training step told its losses"):
+        run.train()
