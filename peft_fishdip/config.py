@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import InitVar, dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from peft import PeftConfig
 from peft.utils import CONFIG_NAME
@@ -130,9 +130,11 @@ class FishDipConfig(PeftConfig):
     counts: InitVar[dict[str, list[int]] | None] = None
     num_updates: InitVar[int] = 0
 
-    # PEFT stores the whole base embedding with an adapter that targets it, unless this is not None. It is no field: a
-    # sparse delta to an embedding needs nothing else.
-    trainable_token_indices: ClassVar[dict[str, list[int]]] = {}
+    @property
+    def trainable_token_indices(self) -> dict[str, list[int]]:
+        """Empty, and no field. PEFT stores the whole base embedding with an adapter that targets it where this is None;
+        a sparse delta to an embedding needs nothing else."""
+        return {}
 
     def __post_init__(self, counts: dict[str, list[int]] | None, num_updates: int) -> None:
         super().__post_init__()

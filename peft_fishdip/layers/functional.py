@@ -157,9 +157,9 @@ def input_gradient(grad: Tensor, weight: Tensor, transposed: bool) -> Tensor:
 
 
 def no_view(tensor: Tensor) -> Tensor:
-    """The same tensor, which autograd does not take for a view: what a custom function returns as a view of its own
-    must not be changed in place, as some models do with the output of a layer."""
-    return torch.ops.aten._unsafe_view(tensor, tensor.shape) if tensor._is_view() else tensor
+    """The same memory as a tensor that is no view: autograd forbids changing views that a custom function returns, and
+    some models change the output of a layer in place."""
+    return tensor.new_empty(0).set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
 
 
 def as_rows(tensor: Tensor) -> Tensor:

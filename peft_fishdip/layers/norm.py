@@ -12,8 +12,9 @@ from torch.autograd.function import once_differentiable
 
 from ..adapter.base_parameter import active_views
 from .functional import Deltas, view_gradient
-from .layer import FishDipLayer, calls_only_itself, standing_in
+from .layer import FishDipLayer
 from .recompute import Recompute, remember
+from .stand_in import calls_only_itself, standing_in
 
 
 class FishDipNorm(FishDipLayer):
@@ -77,5 +78,5 @@ class RecomputedNorm(torch.autograd.Function):
 def is_norm(module: nn.Module) -> bool:
     """Whether a module is a norm over the last axis with vectors as its only parameters, and nothing else to it."""
     known = isinstance(module, (nn.LayerNorm, nn.RMSNorm)) or type(module).__name__.endswith(("RMSNorm", "LayerNorm"))
-    plain = all(p is None or p.dim() == 1 for p in module._parameters.values())
+    plain = all(parameter.dim() == 1 for parameter in module.parameters(recurse=False))
     return known and plain and not list(module.children()) and not list(module.buffers())

@@ -86,7 +86,7 @@ class FishDipQuantizedLinear(FishDipLayer):
         weight, notes, state = self._before_merge
         weight.__dict__.update(notes)
         self.base_layer.__dict__.pop("weight", None)  # where a backend that failed may have left the merged values
-        self.base_layer._parameters["weight"] = weight  # type: ignore[assignment]
+        self.base_layer.register_parameter("weight", weight)  # type: ignore[arg-type]
         if state is not None:
             self.base_layer.state = state
         self._before_merge = None

@@ -6,12 +6,16 @@ the gradient of the gain, nor the output, for those of the linear layers that re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.weak import WeakTensorKeyDictionary
+
+from ..private import version_of
 
 Norm = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
 """From an input and effective parameters by name to the output; both tensors of shape (..., width)."""
@@ -47,7 +51,7 @@ class Source(NamedTuple):
 
     x: Tensor
     recompute: Recompute
-    version: int
+    version: int | None
     """Of the output: once it is changed in place, it cannot be made again."""
 
 
@@ -55,10 +59,35 @@ _sources: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
 def remember(output: Tensor, x: Tensor, recompute: Recompute) -> None:
-    _sources[output] = Source(x.detach(), recompute, output._version)
+    _sources[output] = Source(x.detach(), recompute, version_of(output))
 
 
 def source_of(tensor: Tensor) -> Source | None:
     """What this very tensor can be made from again, if it is the output of a norm."""
     source: Source | None = _sources.get(tensor)
-    return source if source is not None and source.version == tensor._version else None
+    return source if source is not None and source.version == version_of(tensor) else None
+
+
+@contextmanager
+def rebuilt_for_backward(rebuild: Mapping[tuple[int, torch.dtype], Callable[[], Tensor]]) -> Iterator[None]:
+    """Within, autograd saves a function that makes an effective tensor instead of the tensor, or of a view of it.
+
+    Args:
+        rebuild: the function, by the address of the tensor's storage and its dtype. Views as another dtype are saved
+            as they are.
+    """
+
+    def pack(saved: Tensor) -> Any:
+        key = saved.untyped_storage().data_ptr(), saved.dtype
+        if key not in rebuild:
+            return saved
+        return rebuild[key], saved.size(), saved.stride(), saved.storage_offset()
+
+    def unpack(packed: Any) -> Tensor:
+        if isinstance(packed, Tensor):
+            return packed
+        make, size, stride, offset = packed
+        return make().as_strided(size, stride, offset)
+
+    with saved_tensors_hooks(pack, unpack):
+        yield

@@ -1,4 +1,4 @@
-"""What a model with an adapter refuses, where its library would do something else silently, or half of it."""
+"""What a model with an adapter refuses, because its library would silently do something else, or only half of it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from ..adapter.state import AdapterState
 from ..layers.layer import FishDipLayer
 
 RESIZE = "resize_token_embeddings"
+HOOK = "_fishdip_guard"
+"""Attribute of a model that keeps the handle of its hook."""
 
 
 def put_guards(model: nn.Module) -> None:
     """Make the model refuse `adapter_names` and, if its embeddings are tuned, another vocabulary size."""
-    hooks = model._forward_pre_hooks.values()
-    if refuse_in_call not in hooks:
-        model.register_forward_pre_hook(refuse_in_call, with_kwargs=True)
+    if HOOK not in model.__dict__:
+        model.__dict__[HOOK] = model.register_forward_pre_hook(refuse_in_call, with_kwargs=True)
     if isinstance(model, PreTrainedModel) and RESIZE not in model.__dict__:
         with suppress(NotImplementedError, AttributeError):  # a model without token embeddings
             embeddings = model.get_input_embeddings()
@@ -28,10 +29,8 @@ def put_guards(model: nn.Module) -> None:
 
 
 def remove_guards(model: nn.Module) -> None:
-    for key, hook in list(model._forward_pre_hooks.items()):
-        if hook is refuse_in_call:
-            del model._forward_pre_hooks[key]
-            model._forward_pre_hooks_with_kwargs.pop(key, None)
+    if HOOK in model.__dict__:
+        model.__dict__.pop(HOOK).remove()
     model.__dict__.pop(RESIZE, None)
 
 

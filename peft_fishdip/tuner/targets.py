@@ -8,9 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from peft import TaskType
-from peft.tuners.tuners_utils import BaseTunerLayer, _ExcludedModule, check_target_module_exists
+from peft.tuners.tuners_utils import BaseTunerLayer, check_target_module_exists
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from ..adapter.initial import Target, Use
 from ..config import FishDipConfig
@@ -18,17 +20,18 @@ from ..distributed import refuse_sharded
 from ..layers.layer import FishDipLayer
 from ..quantization import backend_of, has_quantized_storage
 
-# PEFT trains these whole, but only says so in modules_to_save after the adapter is in
+# PEFT trains these modules whole, but adds them to modules_to_save only after the adapter is in
 HEADS: dict[Any, list[str]] = {TaskType.TOKEN_CLS: ["classifier", "score"], TaskType.QUESTION_ANS: ["qa_outputs"]}
 
 
-def find_targets(model: nn.Module, config: FishDipConfig) -> tuple[list[Target], set[str]]:
-    """The parameters that `config` selects, in the order of the model, and the modules that it excludes.
+def find_targets(model: nn.Module, config: FishDipConfig) -> list[Target]:
+    """The parameters that `config` selects, in the order of the model.
 
     A tied parameter is one target: as soon as one of its modules is selected, all of them are wrapped.
 
     Raises:
-        ValueError: a selected module owns no parameter, or one that cannot be tuned; the message names it.
+        ValueError: a selected module owns no parameter, or one that cannot be tuned, or all are excluded; the message
+            names it.
     """
     modules = dict(visible_modules(model))
     owned = {name: dict(owned_parameters(module)) for name, module in modules.items()}
@@ -36,9 +39,11 @@ def find_targets(model: nn.Module, config: FishDipConfig) -> tuple[list[Target],
     read_from_outside = {id(attention.out_proj) for attention in attentions}
 
     selected: set[int] = set()
-    excluded: set[str] = set()
     wanted = explicit(config, modules)
+    excluded = {name for name in modules if is_excluded(wanted, plain_name(name))}
     for name in modules:
+        if name in excluded:
+            continue
         matched = check_target_module_exists(wanted, plain_name(name)) and in_layers(wanted, plain_name(name))
         if matched and (config.layers_to_transform is None or "." in name):
             if not owned[name] and isinstance(config.target_modules, (set, list)):
@@ -47,8 +52,6 @@ def find_targets(model: nn.Module, config: FishDipConfig) -> tuple[list[Target],
                     "could be tuned; name the modules inside of it, or use a regex."
                 )
             selected.update(id(tensor) for tensor in owned[name].values())
-        elif isinstance(matched, _ExcludedModule):
-            excluded.add(name)
     for name in excluded:  # also where an exclusion names one use of a tied parameter, or the inside of an attention
         selected.difference_update(id(tensor) for tensor in owned[name].values())
 
@@ -72,9 +75,48 @@ def find_targets(model: nn.Module, config: FishDipConfig) -> tuple[list[Target],
             f"layers_to_transform={config.layers_to_transform!r} leaves nothing to tune: no targeted module is in "
             "such a layer; the first layer is 0."
         )
+    if not targets and config.exclude_modules and find_targets(model, without_exclusions(config)):
+        raise ValueError(
+            f"exclude_modules={config.exclude_modules!r} leaves nothing to tune: all modules that target_modules="
+            f"{config.target_modules!r} selects are excluded."
+        )
     if config.target_modules is None:
         warn_of_the_unreachable(model, (tensor for parameters in owned.values() for tensor in parameters.values()))
-    return targets, excluded
+    return targets
+
+
+def with_linear_names(config: FishDipConfig, model: nn.Module) -> FishDipConfig:
+    """The config with `target_modules="all-linear"` replaced by the names of the linear modules, in place.
+
+    As with PEFT's other methods, these are all nn.Linear and Conv1D but the output embeddings of a language model and
+    the new head of a sequence classifier.
+    """
+    if isinstance(config.target_modules, str) and config.target_modules.lower() == "all-linear":
+        head = None
+        if isinstance(model, PreTrainedModel):
+            head = model.get_output_embeddings()
+            if head is None and config.task_type == TaskType.SEQ_CLS:
+                head = getattr(model, "score", None) or getattr(model, "classifier", None)
+        config.target_modules = {
+            plain_name(name)
+            for name, module in visible_modules(model)
+            if isinstance(base(module), (nn.Linear, Conv1D)) and module is not head and base(module) is not head
+        }
+    return config
+
+
+def without_exclusions(config: FishDipConfig) -> FishDipConfig:
+    copied = copy.copy(config)
+    copied.exclude_modules = None
+    return copied
+
+
+def is_excluded(config: FishDipConfig, name: str) -> bool:
+    """Whether PEFT leaves a module out even if it is targeted by its very name."""
+    by_name = copy.copy(config)
+    by_name.target_modules = [f"_.{name}".rpartition(".")[2]]
+    by_name.layers_to_transform = by_name.layers_pattern = None
+    return not check_target_module_exists(by_name, name)
 
 
 def explicit(config: FishDipConfig, names: Iterable[str]) -> FishDipConfig:
