@@ -70,7 +70,8 @@ def folder_of_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bert = BertConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, **sizes)
     generating = T5ForConditionalGeneration(t5)
     generating.generation_config.max_length = 24
-    for name, model in (("google-t5/t5-base", generating), ("google-bert/bert-base", BertForSequenceClassification(bert))):
+    models = {"google-t5/t5-base": generating, "google-bert/bert-base-uncased": BertForSequenceClassification(bert)}
+    for name, model in models.items():
         model.save_pretrained(folder / name)
         ByT5Tokenizer().save_pretrained(folder / name)
     data = folder / "path" / "to" / "data" / "wnut17"
@@ -94,6 +95,17 @@ def test_python_blocks_run_in_order(page: str, reader: Path) -> None:
     for block in blocks(page, "python"):
         assert not any(getattr(node, "value", None) is ... for node in ast.walk(ast.parse(block.code)))
         exec(compile("\n" * block.line + block.code, str(ROOT / page), "exec"), namespace)
+
+
+def test_peft_does_not_know_the_method_before_the_import(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "FISHDIP"}', encoding="utf-8")
+    code = f"from peft import PeftConfig; PeftConfig.from_pretrained({str(tmp_path)!r})"
+    failed, works = (
+        subprocess.run([sys.executable, "-c", first + code], cwd=ROOT, capture_output=True, text=True, check=False)
+        for first in ("", "import peft_fishdip; ")
+    )
+    assert failed.stderr.endswith("KeyError: 'FISHDIP'\n")
+    assert works.returncode == 0
 
 
 class Parsed(BaseException):
@@ -181,6 +193,14 @@ def test_results_in_readme_are_those_of_the_report() -> None:
         entities, fewrel, joint, roles, dialogue = (cell.strip("*") for cell in found[method])
         assert figures == [entities, joint, roles, dialogue, fewrel], method
         assert any(row[0] == method and share in row for row in shares), method
+
+
+def test_ratios_of_speed_are_those_of_the_reports() -> None:
+    rows = re.findall(r"^\| \[.+\]\(\.\./(.+)\) \| (\S+) \| (\S+) \|$", text_of("docs/comparison.md"), re.MULTILINE)
+    assert len(rows) == 2
+    for report, to_lora, to_full in rows:
+        for other, ratio in (("lora", to_lora), ("full", to_full)):
+            assert re.search(rf"^\| step, uniform mask, to {other} .*\| {ratio} \(", text_of(report), re.MULTILINE)
 
 
 @pytest.mark.slow
