@@ -27,7 +27,7 @@ from ..quantization import has_quantized_storage
 from .generation import generating_in_place
 from .guards import refuse_adapter_names
 from .injection import Injection, discard, take_out, unwrap
-from .targets import find_targets, with_linear_names
+from .targets import checked_by_name, find_targets, with_linear_names
 
 
 class AdapterTuner(BaseTuner):
@@ -130,7 +130,10 @@ class AdapterTuner(BaseTuner):
         injection = self.__dict__.get("_injection")
         if injection is None:  # PEFT's inspect_matched_modules
             return BaseTuner._check_target_module_exists(peft_config, key)
-        return key in injection.found
+        if key in injection.found:
+            return True
+        by_name = checked_by_name(peft_config, key)
+        return by_name if not by_name else False
 
     def _prepare_adapter_config(self, peft_config: Any, model_config: Any) -> Any:
         return peft_config  # target_modules=None is all modules

@@ -40,7 +40,7 @@ def find_targets(model: nn.Module, config: FishDipConfig) -> list[Target]:
 
     selected: set[int] = set()
     wanted = explicit(config, modules)
-    excluded = {name for name in modules if is_excluded(wanted, plain_name(name))}
+    excluded = {name for name in modules if not checked_by_name(wanted, plain_name(name))}
     for name in modules:
         if name in excluded:
             continue
@@ -111,12 +111,12 @@ def without_exclusions(config: FishDipConfig) -> FishDipConfig:
     return copied
 
 
-def is_excluded(config: FishDipConfig, name: str) -> bool:
-    """Whether PEFT leaves a module out even if it is targeted by its very name."""
+def checked_by_name(config: FishDipConfig, name: str) -> Any:
+    """PEFT's answer for a module that is targeted by its very name: false in PEFT's own form if it is excluded."""
     by_name = copy.copy(config)
     by_name.target_modules = [f"_.{name}".rpartition(".")[2]]
     by_name.layers_to_transform = by_name.layers_pattern = None
-    return not check_target_module_exists(by_name, name)
+    return check_target_module_exists(by_name, name)
 
 
 def explicit(config: FishDipConfig, names: Iterable[str]) -> FishDipConfig:
