@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-
-from peft_fishdip import half_precision
 from peft_fishdip.quick import QuickProducts, quick_products
 
 from .support.models import FAMILIES, padded, tuned

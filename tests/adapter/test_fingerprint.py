@@ -14,8 +14,7 @@ import torch
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict
 from torch import Tensor, nn
 
-from peft_fishdip import FishDipConfig, FishDipLayer
-from peft_fishdip import fingerprint
+from peft_fishdip import FishDipConfig, FishDipLayer, fingerprint
 from peft_fishdip.fingerprint import CHUNK, TensorFingerprint, digest, sha256
 from peft_fishdip.layers.layer import tuned_parameters
 

@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from peft_fishdip import FishDipLayer
-from peft_fishdip.adapter import base_parameter
-from peft_fishdip.layers import sparse_grad
 from peft_fishdip.adapter.state import SparseDelta
 from peft_fishdip.layers.sparse_grad import (
     BACKENDS,

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from transformers import LogitsProcessorList
 
 from peft_fishdip import FishDipConfig, FishDipLayer
-from peft_fishdip.adapter import base_parameter
 from peft_fishdip.tuner.generation import effective_in_place, generating_in_place
 
 from ..support.models import base_bits, flat_of, gpt2, llama, randomise, tied_t5, tuned
