@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from types import FunctionType
 
 import pytest
 import torch
@@ -27,13 +28,14 @@ OVERRIDDEN_OF_THE_TUNER = {
 }
 OVERRIDDEN_OF_THE_LAYER = {"_move_adapter_to_device_of_base_layer"}
 OVERRIDDEN_OF_MODULES = {"_apply"}
+METHODS = (FunctionType, classmethod, staticmethod, property)
 
 
 def overridden(cls: type, base: type) -> set[str]:
     """Private methods of the package's classes from `cls` up that a class of another package defines, too."""
-    own = {name for part in cls.__mro__ if part.__module__.startswith("peft_fishdip") for name in vars(part)}
-    private_names = {name for name in own if name.startswith("_") and not name.startswith("__")}
-    return {name for name in private_names if hasattr(base, name)}
+    parts = [part for part in cls.__mro__ if part.__module__.startswith("peft_fishdip")]
+    own = {name for part in parts for name, value in vars(part).items() if isinstance(value, METHODS)}
+    return {name for name in own if name.startswith("_") and not name.startswith("__") and hasattr(base, name)}
 
 
 def test_private_methods_of_peft_that_are_overridden_exist() -> None:

@@ -24,7 +24,7 @@ from ..adapter.state import AdapterState
 from ..layers.compiled import split_once
 from ..layers.layer import FishDipLayer, layers_of, merged_as_before_on_failure, tuned_parameters
 from ..quantization import has_quantized_storage
-from .generation import generating_in_place
+from .generation import generating_merged
 from .guards import refuse_adapter_names
 from .injection import Injection, discard, take_out, unwrap
 from .targets import checked_by_name, find_targets, with_linear_names
@@ -148,7 +148,7 @@ class AdapterTuner(BaseTuner):
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
         refuse_adapter_names(kwargs)
         compiling = torch.compiler.is_compiling()
-        with split_once(self._states().values()) if compiling else generating_in_place(self.model):
+        with split_once(self._states().values()) if compiling else generating_merged(self.model):
             yield
 
     # ----- merging, summing, removing -----------------------------------------------------------------------------
@@ -258,7 +258,7 @@ class AdapterTuner(BaseTuner):
     ) -> dict[str, Tensor]:
         """The adapter's part of a state dict, without the trainable vector, whose values stand in the deltas.
 
-        The config, which PEFT saves right after this, is told the shapes, so that every loader can allocate them.
+        Sets the sizes in the config, which PEFT saves right after this, so that every loader can allocate them.
         """
         state = cls._states_of(model)[adapter_name]
         lines = fingerprints(tuned_parameters(model, adapter_name))

@@ -35,10 +35,10 @@ def remove_guards(model: nn.Module) -> None:
 
 
 def refuse_adapter_names(arguments: Mapping[str, Any]) -> None:
-    """PEFT's way of naming an adapter for each example of a batch.
+    """Refuse PEFT's argument that names an adapter for each example of a batch.
 
     Raises:
-        ValueError: it is used.
+        ValueError: it is given.
     """
     if arguments.get("adapter_names") is not None:
         raise ValueError(
@@ -48,9 +48,10 @@ def refuse_adapter_names(arguments: Mapping[str, Any]) -> None:
 
 
 def refuse_unfit(layers: Iterable[FishDipLayer], state: AdapterState) -> None:
-    """
+    """Check that losses would be those of the model that is trained, and finite.
+
     Raises:
-        ValueError: losses would not be those of the model that is trained, or cannot be finite.
+        ValueError: an adapter is merged or disabled, or its deltas are not finite.
     """
     layers = list(layers)
     if any(layer.merged for layer in layers):
@@ -65,18 +66,18 @@ def refuse_unfit(layers: Iterable[FishDipLayer], state: AdapterState) -> None:
 
 
 def refuse_in_call(model: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-    """A forward pre-hook: models of transformers swallow arguments that they do not know."""
+    """A forward pre-hook that refuses `adapter_names`, which models of transformers would ignore."""
     refuse_adapter_names(kwargs)
 
 
 class Resize:
-    """Stands in for a model's own `resize_token_embeddings`, which would fail halfway."""
+    """Replaces a model's `resize_token_embeddings`, which would fail halfway."""
 
     def __init__(self, embeddings: nn.Module) -> None:
         self.embeddings = embeddings
 
     def __call__(self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, **kwargs: Any) -> Any:
-        """The input embeddings, if nothing is to be changed.
+        """Return the input embeddings if their size stays.
 
         Raises:
             ValueError: another size is asked for.

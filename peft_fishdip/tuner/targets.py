@@ -44,7 +44,8 @@ def find_targets(model: nn.Module, config: FishDipConfig) -> list[Target]:
     for name in modules:
         if name in excluded:
             continue
-        matched = check_target_module_exists(wanted, plain_name(name)) and in_layers(wanted, plain_name(name))
+        plain = plain_name(name)
+        matched = check_target_module_exists(wanted, plain) and checked_by_name(wanted, plain, in_any_layer=False)
         if matched and (config.layers_to_transform is None or "." in name):
             if not owned[name] and isinstance(config.target_modules, (set, list)):
                 raise ValueError(
@@ -111,16 +112,21 @@ def without_exclusions(config: FishDipConfig) -> FishDipConfig:
     return copied
 
 
-def checked_by_name(config: FishDipConfig, name: str) -> Any:
-    """PEFT's answer for a module that is targeted by its very name: false in PEFT's own form if it is excluded."""
+def checked_by_name(config: FishDipConfig, name: str, in_any_layer: bool = True) -> Any:
+    """PEFT's answer for a module that is targeted by its very name.
+
+    It is false for a module that is excluded, in the form that PEFT has for it, or is in another layer than those of
+    `layers_to_transform`, which count only if `in_any_layer` is False.
+    """
     by_name = copy.copy(config)
     by_name.target_modules = [f"_.{name}".rpartition(".")[2]]
-    by_name.layers_to_transform = by_name.layers_pattern = None
+    if in_any_layer:
+        by_name.layers_to_transform = by_name.layers_pattern = None
     return check_target_module_exists(by_name, name)
 
 
 def explicit(config: FishDipConfig, names: Iterable[str]) -> FishDipConfig:
-    """The config with `target_modules=None`, all modules, and modules that PEFT trains whole spelled out."""
+    """The config with names in place of `target_modules=None`, and with all modules that PEFT trains whole."""
     spelled_out = copy.copy(config)
     if config.target_modules is None:
         spelled_out.target_modules = {plain_name(name).rpartition(".")[2] for name in names}
@@ -129,17 +135,10 @@ def explicit(config: FishDipConfig, names: Iterable[str]) -> FishDipConfig:
     return spelled_out
 
 
-def in_layers(config: FishDipConfig, name: str) -> Any:
-    """What PEFT says of a module that is targeted by its very name: whether it is in `layers_to_transform`."""
-    by_name = copy.copy(config)
-    by_name.target_modules = [f"_.{name}".rpartition(".")[2]]
-    return check_target_module_exists(by_name, name)
-
-
 def visible_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Modules of the base model and the wrappers around them, without what belongs to an adapter.
+    """Modules of the base model and the layers around them, without modules of adapters.
 
-    A wrapped module is given once, as its wrapper. What PEFT trains and saves whole is left out.
+    A wrapped module is given once, as its layer. Modules that PEFT trains and saves whole are left out.
     """
 
     def walk(name: str, module: nn.Module, seen: set[int]) -> Iterator[tuple[str, nn.Module]]:
@@ -171,8 +170,8 @@ def plain_name(name: str) -> str:
 def owned_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """The parameters that a module owns directly and reads in its forward.
 
-    nn.MultiheadAttention reads those of its out_proj past that module's forward, so they count as its own. Lists and
-    dicts of parameters have no forward: others read them.
+    nn.MultiheadAttention reads those of its out_proj without calling it, so they count as its own. Lists and dicts of
+    parameters have no forward; their parameters are read elsewhere.
     """
     module = base(module)
     if isinstance(module, (nn.ParameterList, nn.ParameterDict)):
@@ -184,14 +183,14 @@ def owned_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def refuse_unsupported(target: Target, modules: Mapping[str, nn.Module]) -> None:
-    """Raise for quantised weights that cannot be read, and for modules that change their weight themselves."""
+    """Raise ValueError for weights whose storage cannot be read, and for modules that rewrite their own weight."""
     tensor = target.tensor
     refuse_sharded(target.name, tensor, tensor.shape)
     if has_quantized_storage(tensor) and (target.backend is None or len(target.uses) > 1):
         raise ValueError(
             f"{target.name!r} is a {type(tensor).__name__} of dtype {tensor.dtype}: Fish-Dip tunes float32, float16, "
-            "bfloat16 and float64 weights, and those of linear layers that bitsandbytes or torchao have quantised, "
-            "not tied. Load the base model without quantisation, or leave the module out with exclude_modules."
+            "bfloat16 and float64 weights, and those of linear layers that bitsandbytes or torchao have quantized, "
+            "not tied. Load the base model without quantization, or leave the module out with exclude_modules."
         )
     if target.numel == 0:
         raise ValueError(f"{target.name!r} has shape {tuple(tensor.shape)}, no entry to tune; exclude its module.")
@@ -204,7 +203,7 @@ def refuse_unsupported(target: Target, modules: Mapping[str, nn.Module]) -> None
 
 
 def warn_of_the_unreachable(model: nn.Module, reached: Iterable[nn.Parameter]) -> None:
-    """Say which parameters stay frozen although all were asked for: no module that could be wrapped reads them."""
+    """Warn of parameters that stay frozen although all were selected, because no module owns and reads them."""
     reached_ids = {id(tensor) for tensor in reached}
     holders = [(f"{name}." if name else "", module) for name, module in model.named_modules()]
     left = {
@@ -216,7 +215,7 @@ def warn_of_the_unreachable(model: nn.Module, reached: Iterable[nn.Parameter]) -
     }
     if left:
         warnings.warn(
-            f"the parameters {', '.join(sorted(left))} sit on the model itself or in a list, not in a module that "
+            f"the parameters {', '.join(sorted(left))} belong to the model itself or to a list, not to a module that "
             "could be wrapped, and stay frozen.",
             UserWarning,
             stacklevel=2,
