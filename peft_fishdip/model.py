@@ -26,7 +26,7 @@ from .tuner.mask_update import active_adapters_merged, change_mask, check_update
 class FishDipModel(AdapterTuner):
     """Sample-aware dynamic sparse fine-tuning (Das et al., EMNLP 2023) of any torch model.
 
-    Reached as `model.base_model` of what `get_peft_model(model, FishDipConfig(...))` returns. Training goes:
+    It is `model.base_model` of the PeftModel that `get_peft_model(model, FishDipConfig(...))` returns. A training loop:
 
     ```python
     for step, batch in enumerate(loader):
@@ -37,8 +37,8 @@ class FishDipModel(AdapterTuner):
         optimizer.zero_grad()
     ```
 
-    or `Trainer(..., callbacks=[FishDipCallback()])`. Base parameters go by their names in the unwrapped model, such as
-    `encoder.block.0.layer.0.SelfAttention.q.weight`; a tied parameter by its first one.
+    With a Trainer, `Trainer(..., callbacks=[FishDipCallback()])`. Base parameters are named as in the unwrapped model,
+    such as `encoder.block.0.layer.0.SelfAttention.q.weight`; a tied parameter by its first name.
     """
 
     # ----- choosing what to train ---------------------------------------------------------------------------------
@@ -54,21 +54,21 @@ class FishDipModel(AdapterTuner):
         step: int | None = None,
         adapter_name: str | None = None,
     ) -> MaskUpdate:
-        """Choose the K entries that matter most for the examples that the model gets most wrong.
+        """Choose the K entries that matter most for the examples with the highest loss, and make them trainable.
 
-        Scores all examples, takes those with the highest loss (or as the config says), computes their empirical Fisher
-        information over all N targeted parameters at their effective values, keeps the global top K, and carries
-        deltas, gradients and optimizer state over.
+        Scores all examples, takes those with the highest loss (Eq. 2 of the paper, or as the config says), computes
+        their empirical Fisher information (Eq. 1) over all N targeted parameters at their effective values, selects
+        the global top K, and carries deltas, gradients and optimizer state over. All changes are made in one step.
 
         Args:
             examples: a Dataset or sequence of feature dicts (`input_ids`, `labels`, ...), an iterable of ready batches,
-                or `recent_examples`, which are not scanned, and forgotten afterwards. Several processes are each given
-                the same Dataset, or each their own batches.
-            data_collator: from a list of features to a batch; pads on the right if not given. Unused for batches.
-            optimizer: the optimizer that trains the adapter, whose state then follows the mask.
+                or `recent_examples()`, which are not scanned, and dropped afterwards. With several processes, each
+                passes the same Dataset, or batches of its own.
+            data_collator: makes a batch from a list of features; pads on the right if not given. Unused for batches.
+            optimizer: the optimizer that trains the adapter; its state is carried over to the new mask.
             batch_size: examples per batch while losses are computed.
-            loss_fn: from model and batch to the losses of its examples, shape (batch,). Not needed for transformers'
-                encoder-decoder models, causal and masked LMs, token and sequence classifiers.
+            loss_fn: computes the losses of a batch's examples, shape (batch,), from model and batch. Not needed for
+                transformers' encoder-decoder models, causal and masked LMs, token and sequence classifiers.
             step: the optimizer step, for the record.
             adapter_name: whose mask to update; the active adapter if not given.
 
@@ -76,7 +76,7 @@ class FishDipModel(AdapterTuner):
             ValueError: too few examples, one without a target, a loss, score or delta that is not finite, losses
                 without gradients, an optimizer that does not train the adapter, sharded weights, or merged or disabled
                 adapters. Nothing has changed then.
-            RuntimeError: another process has met such an error, or ended. Nothing has changed then.
+            RuntimeError: another process raised such an error, or ended. Nothing has changed then.
         """
         started = time.perf_counter()
         if not is_count(batch_size):
@@ -105,7 +105,7 @@ class FishDipModel(AdapterTuner):
         return update
 
     def recent_examples(self, loss_fn: LossFn | None = None, adapter_name: str | None = None) -> RecentExamples:
-        """Listen to training from now on, to update the mask by the losses that it computes: see RecentExamples.
+        """Record the losses of training from now on, to update the mask without a scan: see RecentExamples.
 
         Raises:
             ValueError: the config chooses examples in another way than by their loss, or the loss is not known.
@@ -126,15 +126,15 @@ class FishDipModel(AdapterTuner):
         step: int | None = None,
         adapter_name: str | None = None,
     ) -> MaskUpdate:
-        """Make the K entries with the highest of any scores the trainable ones; all else as in `update_mask`.
+        """Make the K entries with the highest scores the trainable ones; everything else is as in `update_mask`.
 
         Args:
-            scores: for each targeted base parameter a tensor of its shape. Only their order counts.
+            scores: a tensor of its shape for each targeted base parameter. Only the order of scores matters.
             optimizer, step, adapter_name: as in `update_mask`.
 
         Raises:
             ValueError: a parameter is missing, unknown or of another shape, or a score is not finite.
-            RuntimeError: another process has met such an error, or ended.
+            RuntimeError: another process raised such an error, or ended.
         """
         started = time.perf_counter()
         state, optimizer = raise_on_all_ranks(lambda: self._checked(adapter_name, optimizer, step))
@@ -142,12 +142,12 @@ class FishDipModel(AdapterTuner):
         return change_mask(state, Scores(ordered, (), ()), optimizer, started, step, expected_power=None)
 
     def mask(self, adapter_name: str | None = None) -> dict[str, Tensor]:
-        """Per targeted base parameter the flat positions that are trainable now: (active,) int64, ascending, on CPU."""
+        """The flat positions that are trainable now, per targeted base parameter: int64 (active,), ascending, on CPU."""
         return {delta.name: delta.active.cpu().clone() for delta in self._state(adapter_name).deltas}
 
     @torch.no_grad()
     def delta(self, adapter_name: str | None = None) -> dict[str, tuple[Tensor, Tensor]]:
-        """Per targeted base parameter the support of its delta and the deltas there, on the CPU.
+        """The support of the delta to each targeted base parameter and the deltas there, on the CPU.
 
         Flat positions are int64 (support,), ascending; deltas are float32 (support,).
         """
@@ -164,10 +164,10 @@ class FishDipModel(AdapterTuner):
 
 
 def tuner_of(model: nn.Module) -> FishDipModel:
-    """The tuner, with `update_mask`, `mask`, `delta` and so on, of any model that has Fish-Dip adapters.
+    """The tuner of any model with Fish-Dip adapters, with `update_mask`, `mask`, `delta` and so on.
 
-    Of a PeftModel it is `model.base_model`. transformers' `model.add_adapter(FishDipConfig(...))` and
-    `model.load_adapter(...)`, like PEFT's `inject_adapter_in_model`, keep none; for these it is made anew.
+    For a PeftModel it is `model.base_model`. transformers' `model.add_adapter(FishDipConfig(...))` and
+    `model.load_adapter(...)`, like PEFT's `inject_adapter_in_model`, keep no tuner; for them a new one is made.
 
     Raises:
         ValueError: there is no such adapter in the model.
@@ -186,7 +186,7 @@ def tuner_of(model: nn.Module) -> FishDipModel:
 
 
 class AttachedTuner(FishDipModel):
-    """A tuner over a model that has its adapters already. It holds nothing of its own: the model and its layers do."""
+    """A tuner of a model that has its adapters already. All state is in the model and its layers."""
 
     def __init__(self, model: nn.Module) -> None:
         nn.Module.__init__(self)
@@ -198,9 +198,9 @@ class AttachedTuner(FishDipModel):
 
     @property
     def active_adapter(self) -> Any:
-        """As the layers have it, which transformers' `set_adapter` tells alone."""
+        """The active adapters of the layers; transformers' `set_adapter` changes only these."""
         return next(self._layers()).active_adapter
 
     @active_adapter.setter
     def active_adapter(self, value: Any) -> None:
-        """BaseTuner notes here what it has told the layers."""
+        """Ignored: BaseTuner sets it after it has set the layers' adapters."""

@@ -45,7 +45,7 @@ class AdapterTuner(BaseTuner):
 
     @staticmethod
     def _states_of(model: nn.Module) -> dict[str, AdapterState]:
-        """By adapter name; found through the layers, since PEFT and transformers may throw the tuner away."""
+        """Adapters by name, from the layers, because PEFT and transformers may drop the tuner."""
         return {
             name: values.state  # type: ignore[misc]
             for layer in layers_of(model)
@@ -123,7 +123,7 @@ class AdapterTuner(BaseTuner):
             del self._injection
 
     def _create_and_replace(self, *args: Any, **kwargs: Any) -> None:
-        """PEFT calls this for each module; the first call puts in the adapter as a whole, since its K is global."""
+        """PEFT calls this for each module. The first call puts in the whole adapter, because its K is global."""
         self._injection.put_in_once()
 
     def _check_target_module_exists(self, peft_config: Any, key: str) -> Any:  # type: ignore[override]
@@ -139,10 +139,10 @@ class AdapterTuner(BaseTuner):
         return peft_config  # target_modules=None is all modules
 
     def _check_tied_modules(self, model: nn.Module, peft_config: Any) -> None:
-        """PEFT warns of tied modules among the targets; here they share one delta."""
+        """PEFT would warn of tied modules among the targets; here they share one delta."""
 
     def _check_merge_allowed(self) -> None:
-        """PEFT warns of tied modules here too."""
+        """PEFT would warn of tied modules here too."""
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
@@ -174,11 +174,11 @@ class AdapterTuner(BaseTuner):
             super().merge_adapter(adapter_names=adapter_names)
 
     def unmerge_adapter(self) -> None:
-        """Restore the base parameters bitwise; see BaseTuner. An interrupt comes through when all are restored."""
+        """Restore the base parameters bitwise; see BaseTuner. An interrupt is raised after all are restored."""
         repeat_once(super().unmerge_adapter)
 
     def delete_adapter(self, adapter_name: str) -> None:
-        """Delete an adapter; see BaseTuner. An interrupt comes through when it is deleted.
+        """Delete an adapter; see BaseTuner. An interrupt is raised after it is deleted.
 
         Raises:
             ValueError: there is no such adapter, or it is merged.
@@ -242,7 +242,7 @@ class AdapterTuner(BaseTuner):
             raise
 
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
-        """With autocast_adapter_dtype=False the trainable values take the dtype of the base; float32 else."""
+        """Cast the trainable values to the dtype of the base with autocast_adapter_dtype=False, otherwise to float32."""
         super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
         state = self._states().get(adapter_name)
         if state is not None and not autocast_adapter_dtype:
@@ -256,7 +256,7 @@ class AdapterTuner(BaseTuner):
     def _get_adapter_state_dict(
         cls, model: nn.Module, config: Any, adapter_name: str, *args: Any, **kwargs: Any
     ) -> dict[str, Tensor]:
-        """The adapter's part of a state dict, without the trainable vector, whose values stand in the deltas.
+        """The adapter's part of a state dict, without the trainable vector, whose values are saved with the deltas.
 
         Sets the sizes in the config, which PEFT saves right after this, so that every loader can allocate them.
         """
@@ -271,7 +271,7 @@ class AdapterTuner(BaseTuner):
     def _remap_adapter_state_dict_for_load(
         cls, model: nn.Module, config: Any, adapter_name: str, state_dict: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Map the keys of a checkpoint to those of the model, after all of it has been checked and installed.
+        """Map the keys of a checkpoint to those of the model, and check and install the whole adapter.
 
         Raises:
             ValueError: the tensors are damaged or belong to another model. An adapter that was there before is
