@@ -142,7 +142,7 @@ class FishDipModel(AdapterTuner):
         return change_mask(state, Scores(ordered, (), ()), optimizer, started, step, expected_power=None)
 
     def mask(self, adapter_name: str | None = None) -> dict[str, Tensor]:
-        """The flat positions that are trainable now, per targeted base parameter: int64 (active,), ascending, on CPU."""
+        """The flat positions that are trainable now, per targeted base parameter: int64 (active,), ascending, CPU."""
         return {delta.name: delta.active.cpu().clone() for delta in self._state(adapter_name).deltas}
 
     @torch.no_grad()
