@@ -242,7 +242,7 @@ class AdapterTuner(BaseTuner):
             raise
 
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
-        """With autocast_adapter_dtype=False, cast the trainable values to the dtype of the base; otherwise to float32."""
+        """Cast the trainable values to float32, or with autocast_adapter_dtype=False to the dtype of the base."""
         super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
         state = self._states().get(adapter_name)
         if state is not None and not autocast_adapter_dtype:
