@@ -17,9 +17,9 @@ from .experiment import ADAPTER, Experiment
 from .settings import SettingsError, one_line
 
 NANO = Path(__file__).parent / "nano"
-"""The model that `benchmarks.pretrain` made: the base where none is named."""
-TOLD = ("README.md", "pretraining.json")
-"""Files of a model's folder that change nothing about it."""
+"""The base model where none is named; its card (README.md) tells how it was trained."""
+DESCRIPTIONS = ("README.md", "pretraining.json")
+"""Files of a model's folder that describe the model and do not change it."""
 
 
 def load_model(base_model: str) -> tuple[Any, Any]:
@@ -48,7 +48,7 @@ def digest(base_model: str, model: Any) -> str:
     if not folder.is_dir():
         return str(getattr(model.config, "_commit_hash", None))
     total = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.is_file() and path.name not in TOLD):
+    for path in sorted(path for path in folder.iterdir() if path.is_file() and path.name not in DESCRIPTIONS):
         total.update(f"{path.name}\n{path.stat().st_size}\n".encode())
         with path.open("rb") as file:
             while block := file.read(2**20):

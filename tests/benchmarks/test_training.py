@@ -7,11 +7,12 @@ import pytest
 import torch
 from transformers import AutoModelForSeq2SeqLM
 
-from benchmarks import subject, toy, training
+from benchmarks import subject, training
 from benchmarks.experiment import Experiment, load_experiments
 from benchmarks.problems import Problem, Protocol, problem
 from benchmarks.training import run, warm_up
-from benchmarks.vocabulary import train_tokenizer
+
+from . import tiny
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Unsupported layer type:UserWarning", "ignore:Sparse invariant checks:UserWarning"
@@ -61,7 +62,7 @@ def test_test_examples_are_scored_and_training_examples_trained_on(base_model, m
 @pytest.fixture
 def still_model(base_model, tmp_path):
     """Without dropout, so that the same training gives the same model; with the sentinel that a T5 fills."""
-    tokenizer = train_tokenizer([" ".join(x.tokens) for x in toy.sentences(300, seed=0)], 400, sentinels=2)
+    tokenizer = tiny.tokenizer(sentinels=2)
     model = AutoModelForSeq2SeqLM.from_pretrained(base_model)
     model.resize_token_embeddings(len(tokenizer))
     model.config.dropout_rate = 0.0
