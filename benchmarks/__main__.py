@@ -26,7 +26,7 @@ OVERRIDES = {"steps": int, "meta_steps": int, "batch_size": int, "max_length": i
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0; 1 if a run that the report tells of failed; 2 for what cannot be done as asked."""
+    """Run a command. The exit status is 1 if a run in the report has failed, and 2 if an argument cannot be used."""
     options = parse(arguments)
     prepare_process()
     try:

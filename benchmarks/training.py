@@ -120,7 +120,7 @@ def count(parameters: Iterable[Tensor]) -> int:
 
 
 def warm_up(experiment: Experiment, base_model: str, device: torch.device) -> None:
-    """Two steps that nobody measures, so that what a process allocates once is not counted for its first run."""
+    """Do two steps that are not measured, so that what a process allocates once is not counted in its first run."""
     short = experiment.params.updated({"steps": 2, "batch_size": 2, "max_length": 64}, "warm-up")
     few = problem("generated", None, Protocol(max_train=4, max_test=2), seed=0)
     with contextlib.suppress(Exception):  # if there is anything wrong, the runs themselves will tell

@@ -19,7 +19,13 @@ from .settings import Method
 from .targets import Results, costs, findings, linearity, measured_sizes, size_name
 
 Part = Mapping[str, Any]
-DASHES: dict[str, Any] = {"uniform": "-", "clustered": (0, (5, 1.5)), "real": (0, (1.5, 1.2))}
+STYLES: dict[str, Any] = {
+    "uniform": {"dashes": "-"},
+    "clustered": {"dashes": (0, (5, 1.5))},
+    "real": {"dashes": (0, (1.5, 1.2))},
+    "supertuning": {"marker": "s"},
+    "masked": {"marker": "h"},
+}
 
 
 def write_report(folder: Path) -> Path:
@@ -75,14 +81,11 @@ def step_table(part: Part, caption: str = "Training steps") -> Iterator[Table]:
     records, others = part["contestants"], ("frozen", "lora", "full")
     rows: list[tuple[Any, ...]] = []
     for name, record in records.items():
-        spent, to_others = record["seconds"], []
-        if record["error"]:
-            rows.append((Method.parse(name).title, "failed", *[None] * 5))
-            continue
-        for other in others:
-            theirs = records.get(other, {"seconds": []})["seconds"]
-            to_others.append(median(ratios(spent, theirs)) if len(theirs) == len(spent) else None)
-        rows.append((Method.parse(name).title, record["trainable"], *times(spent), *to_others))
+        spent, title = record["seconds"], Method.parse(name).title
+        compared = [records.get(other, {"seconds": []})["seconds"] for other in others]
+        to_others = [median(ratios(spent, x)) if x and len(x) == len(spent) else None for x in compared]
+        figures = (record["trainable"], *times(spent), *to_others) if not record["error"] else ("failed", *[None] * 5)
+        rows.append((title, *figures))
     notes = [f"Methods: {part['lifetime']} ({part['lifetime_reason']}).", *errors(records)]
     unfused = [name for name, record in records.items() if record["fused"] is False]
     notes += [f"Without a fused AdamW: {', '.join(unfused)}."] if unfused else []
@@ -224,7 +227,7 @@ def by_density(title: str, to_floor: Mapping[Method, float]) -> Picture:
     for method, value in sorted(to_floor.items(), key=lambda item: (not item[0].pattern, item[0].density)):
         x = [method.density] if method.density else [ticks[0], ticks[-1]]
         label = f"Fish-Dip, {method.pattern}" if method.pattern else method.kind
-        own = replace(look[method.kind], dashes=DASHES[method.pattern]) if method.pattern else look[method.kind]
+        own = replace(look[method.kind], **STYLES.get(method.pattern or method.kind, {}))
         lines.setdefault(label, ([], own))[0].extend((at, value) for at in x)
     labels = [f"{100 * tick:g} %" for tick in ticks]
     axes: Any = {"xscale": "log", "xticks": ticks, "xticklabels": labels, "ylim": (0, None), "xlabel": "density"}
@@ -240,7 +243,7 @@ def by_size(dtype: str, sizes: Sequence[Part]) -> Picture:
         if points := [(parameters, median(seconds)) for parameters, seconds in spent if seconds]:
             lines[f"step, {name}"] = (points, look[Method.parse(name).kind])
     updates = [(size["parameters"], median(size["update"]["update_seconds"])) for size in sizes]
-    own = replace(look["fishdip"], dashes=DASHES["real"], marker="D")
+    own = replace(look["fishdip"], **STYLES["real"], marker="D")
     lines[f"update, {sizes[0]['update']['examples']} examples"] = (updates, own)
     axes: Any = {"xscale": "log", "yscale": "log", "xlabel": "parameters", "ylabel": "seconds"}
     return draw_lines(f"cost-by-size-{dtype}", f"Cost by size of the model, {dtype}", 3.8, lines, **axes)

@@ -40,19 +40,19 @@ def measure_steps(settings: Settings, bench: Workbench | None = None) -> dict[st
     """
     bench = bench or Workbench(settings)
     methods, batch = methods_of(settings), bench.batch()
-    for method in methods:
-        if method.pattern == "real":
-            bench.real_mask(method.density)  # trained for now, not within a turn
+    for method in [method for method in methods if method.pattern == "real"]:
+        bench.real_mask(method.density)  # trained for now, not within a turn
     records: dict[str, dict[str, Any]] = {method.name: {"trainable": 0, "fused": None} for method in methods}
     kept: dict[str, TrainingStep] = {}
+    failed: dict[str, str] = {}
 
     def turn(method: Method) -> float:
         step = kept.pop(method.name, None)
         if step is None:
             gc.collect()
             step = bench.make(method, batch)
-            fused = step.optimizer and bool(step.optimizer.defaults.get("fused"))
-            records[method.name] |= {"trainable": num_parameters(step.model, trainable=True), "fused": fused}
+            trainable, fused = num_parameters(step.model, trainable=True), True if step.optimizer else None
+            records[method.name] |= {"trainable": trainable, "fused": fused}
             step.step()
         spent = seconds(partial(step.step, settings.repeats)) / settings.repeats
         free, total = memory_of(bench.device)
@@ -60,7 +60,6 @@ def measure_steps(settings: Settings, bench: Workbench | None = None) -> dict[st
             kept[method.name] = step
         return spent
 
-    failed: dict[str, str] = {}
     turns = {method.name: partial(turn, method) for method in methods}
     spent, order = in_turns(turns, settings.warmup + settings.rounds, settings.seed, failed)
     for name, record in records.items():

@@ -101,8 +101,7 @@ def decode(results: Results, gpu: bool) -> Iterator[Finding]:
 
 
 def update(results: Results, gpu: bool) -> Iterator[Finding]:
-    nothing = {"parameters": 1, "split": {}, "selection": {}, "fisher": ()}
-    part = results.get("update", nothing)
+    part = results.get("update", {"parameters": 1, "split": {}, "selection": {}, "fisher": ()})
     split, selection, size = part["split"], part["selection"], part["parameters"]
     what = f"update of {split['examples']} examples" if split else "update"
     share = [100 * value for value in split.get("share", ())]
