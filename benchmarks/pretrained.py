@@ -41,8 +41,8 @@ def load_model(base_model: str) -> tuple[Any, Any]:
 
 
 def digest(base_model: str, model: Any) -> str:
-    """Identifies weights and vocabulary: the revision of a Hub model, else a hash of the folder's files other than those
-    that only describe the model.
+    """Identifies weights and vocabulary: the revision of a Hub model, or a hash of the files of a folder, except for
+    those that only describe the model.
     """
     folder = Path(base_model)
     if not folder.is_dir():

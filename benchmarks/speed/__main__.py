@@ -39,10 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise SettingsError(f"threads={options.threads} must be at least 1")
             prepare_process(options.threads)
             print(costs_in_words())
-            return 0
-        if options.command != "report":
-            measure(options)
-        print(write_report(options.output).read_text(encoding="utf-8"))
+        else:
+            if options.command != "report":
+                measure(options)
+            print(write_report(options.output).read_text(encoding="utf-8"))
     except SettingsError as error:
         print(f"benchmarks.speed: {error}", file=sys.stderr)
         return 2

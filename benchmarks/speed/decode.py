@@ -33,17 +33,14 @@ def decoding(bench: Workbench) -> dict[str, Any]:
     """
     own = bench.settings
     batch = bench.batch(bench.examples(own.decode_batch))
+    inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
     count: Any = {"do_sample": False, "max_new_tokens": own.new_tokens, "min_new_tokens": own.new_tokens}
     ours = adapted(bench.shared(), FishDipConfig(density=own.density, init_weights=False, seed=own.seed)).eval()
     tokens: dict[str, Any] = {}
     merging: dict[str, list[float]] = {"merge_seconds": [], "unmerge_seconds": []}
 
     def generate(name: str, model: Any) -> float:
-        def work() -> None:
-            inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
-            tokens[name] = model.generate(**inputs, **count)
-
-        return seconds(work) / own.new_tokens
+        return seconds(lambda: tokens.update({name: model.generate(**inputs, **count)})) / own.new_tokens
 
     def merged() -> float:
         merging["merge_seconds"].append(seconds(ours.merge_adapter))

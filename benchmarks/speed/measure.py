@@ -50,8 +50,7 @@ def in_turns(
 
 def in_child(task: Callable[..., dict[str, Any]], settings: Settings, *arguments: Any) -> dict[str, Any]:
     """What `task` returns in a new process, which has done nothing else; if it fails, {"error": one line}."""
-    options: Any = {"mp_context": get_context("spawn"), "initializer": prepare_process}
-    with ProcessPoolExecutor(1, initargs=(settings.threads,), **options) as pool:
+    with ProcessPoolExecutor(1, get_context("spawn"), prepare_process, (settings.threads,)) as pool:
         try:
             return pool.submit(task, settings, *arguments).result()
         except Exception as error:  # also when the system has killed the process

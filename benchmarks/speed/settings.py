@@ -174,15 +174,16 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     """Add --preset and one option per field; options that are not given stay out of the namespace."""
     gpu = "; ".join(f"{name} {in_words(value)}" for name, value in PRESETS["gpu"].items())
     parser.add_argument("--preset", choices=[*PRESETS], default="cpu", help=f"defaults; cpu: those below; gpu: {gpu}")
-    names_of_groups = dict.fromkeys(item.metadata["group"] for item in fields(Settings))
-    groups = {name: parser.add_argument_group(name) for name in names_of_groups}
+    groups: dict[str, Any] = {}
     for item in fields(Settings):
+        group = groups.get(item.metadata["group"]) or parser.add_argument_group(item.metadata["group"])
         default, name = item.default, "--" + item.name.replace("_", "-")
         sample, nargs = (default[0] if default else "", "+") if isinstance(default, tuple) else (default, None)
         text = item.metadata["help"] + (f" (default: {in_words(default)})" if default != () else "")
         options: Any = {"default": argparse.SUPPRESS, "help": text.replace("%", "%%"), "metavar": "X", "nargs": nargs}
         names = dict.fromkeys((name, name.replace("methods", "contestants")))  # the older name still works
-        groups[item.metadata["group"]].add_argument(*names, dest=item.name, type=type(sample), **options)
+        groups[item.metadata["group"]] = group
+        group.add_argument(*names, dest=item.name, type=type(sample), **options)
 
 
 def in_words(value: Any) -> str:

@@ -114,19 +114,6 @@ def test_gradients_are_clipped_and_the_model_is_in_training_mode(model, monkeypa
     assert modes == [True] * 3
 
 
-def test_the_bar_moves_with_each_step(model, monkeypatch):
-    bars = []
-    real = fitting.tqdm
-
-    def spied(*args, **options):
-        bars.append(real(*args, **{**options, "leave": True}))
-        return bars[-1]
-
-    monkeypatch.setattr(fitting, "tqdm", spied)
-    fit(model, FEATURES, params(), 4, 0, CPU, Trace())
-    assert [(bar.n, bar.total) for bar in bars] == [(4, 4)]
-
-
 def test_training_ends_early_once_there_is_nothing_left_to_learn(model):
     trace = Trace()
     fit(model, FEATURES, params(early_stop_loss=1e9, early_stop_steps=3), 6, 0, CPU, trace)
