@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.utils import logging
 
 from .comparison import Comparison
 from .data_sets import DATA_SETS, DEFAULT_DATA_SETS
 from .experiment import EXPERIMENTS, folders, load_experiments
+from .machine import prepare_process
 from .pretrained import NANO
 from .problems import Protocol
 from .rates import RATES
@@ -25,17 +24,11 @@ from .settings import SettingsError
 OVERRIDES = {"steps": int, "meta_steps": int, "batch_size": int, "max_length": int, "eval_batch_size": int}
 """Training parameters that the command line can set for all methods."""
 
-OF_NO_USE = ("`is_gradient_checkpointing`", "Unsupported layer type", "Sparse invariant checks")
-"""Warnings of PEFT and torch that whoever compares methods can do nothing about."""
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0; 1 if a run that the report tells of failed; 2 for what cannot be done as asked."""
+    """Run a command. The exit status is 1 if a run in the report has failed, and 2 if an argument cannot be used."""
     options = parse(arguments)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    for message in OF_NO_USE:
-        warnings.filterwarnings("ignore", message=message)
+    prepare_process()
     try:
         return COMMANDS[options.command](options)
     except SettingsError as error:

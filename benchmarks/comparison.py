@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from .cells import Cell
 from .data_sets import DATA_SETS
 from .experiment import Experiment
 from .files import read_own, write_json
@@ -17,6 +16,7 @@ from .jobs import lock, work_through
 from .pretrained import check_adapters, digest, load_model
 from .problems import Protocol, problem, rate_problem
 from .results import failed
+from .run_spec import RunSpec
 from .settings import SettingsError
 from .training import warm_up
 
@@ -50,21 +50,21 @@ class Comparison:
             SettingsError: a data set, an adapter or the model cannot be used, or there are results made in another way.
         """
         model, _ = load_model(self.base_model)
-        cells = list(self.cells(digest(self.base_model, model), device))
+        specs = list(self.specs(digest(self.base_model, model), device))
         check_adapters(self.experiments, model)
         del model
         with lock(self.output, "comparison"):
             self.begin()
             if self.retry_failed:
-                remove_failed(cells)
-            self.refuse_stale(cells)
-        jobs = [job for cell in cells for job in cell.rate_jobs()] + [job for cell in cells for job in cell.jobs()]
+                remove_failed(specs)
+            self.refuse_stale(specs)
+        jobs = [job for spec in specs for job in spec.rate_jobs()] + [job for spec in specs for job in spec.jobs()]
         if not all(job.path.exists() for job in jobs):
             warm_up(self.experiments[0], self.base_model, device)
         work_through(jobs, self.output)
 
-    def cells(self, base_digest: str, device: torch.device) -> Iterator[Cell]:
-        """All of them; what they are to learn is drawn here, so that too few examples are refused at once."""
+    def specs(self, base_digest: str, device: torch.device) -> Iterator[RunSpec]:
+        """The specifications of all runs. Examples are drawn here, so that too few of them are refused at once."""
         first = self.seeds[0]
         for dataset in self.datasets:
             for protocol in self.protocols[:1] if DATA_SETS[dataset].kind == "relation" else self.protocols:
@@ -72,7 +72,7 @@ class Comparison:
                 choosing = any(self.rates_of(experiment) for experiment in self.experiments)
                 trial = rate_problem(problems[first], protocol, first) if choosing else None
                 for experiment in self.experiments:
-                    yield Cell(
+                    yield RunSpec(
                         *(self.output, self.base_model, base_digest, experiment, protocol),
                         *(problems, self.rates_of(experiment), trial, device),
                     )
@@ -110,16 +110,16 @@ class Comparison:
             raise SettingsError(f"{self.output} has other results ({'; '.join(changed)}); {remedy}")
         write_json(path, common)
 
-    def refuse_stale(self, cells: Sequence[Cell]) -> None:
+    def refuse_stale(self, specs: Sequence[RunSpec]) -> None:
         """
         Raises:
             SettingsError: there are results that other files of the experiment or of the model gave.
         """
         stale = [
             str(path.relative_to(self.output))
-            for cell in cells
-            for path, result in cell.results()
-            if result["run_info"].get("fingerprint") != cell.fingerprint
+            for spec in specs
+            for path, result in spec.results()
+            if result["run_info"].get("fingerprint") != spec.fingerprint
         ]
         if stale:
             raise SettingsError(
@@ -128,9 +128,9 @@ class Comparison:
             )
 
 
-def remove_failed(cells: Sequence[Cell]) -> None:
+def remove_failed(specs: Sequence[RunSpec]) -> None:
     """Delete the results of runs that failed, and of those that chose among learning rates one of which failed."""
-    for cell in cells:
-        for path, result in cell.results():
+    for spec in specs:
+        for path, result in spec.results():
             if failed(result) or any(row["error"] for row in result["run_info"]["rate_choice"]):
                 path.unlink(missing_ok=True)

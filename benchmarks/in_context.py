@@ -22,7 +22,7 @@ class InContextTask(Task[E]):
         examples: labelled examples to show. The seed draws k of them and their order, the same for each query.
         tokenizer: that of the model; counts tokens.
         max_length: tokens of a source, end mark included. A demonstration with which it would be longer is left out;
-            a query that alone is longer is cut by whoever tokenises it.
+            a query that alone is longer is cut when it is tokenised.
         k: demonstrations at most; None for all.
         seed: draws them.
         slot: text that stands for the answer, in the query's source and before every target to be scored. A model

@@ -31,7 +31,7 @@ class Job:
 
 
 def work_through(jobs: Sequence[Job], folder: Path) -> None:
-    """Do all jobs that are not done yet; return when all are done, by whomever.
+    """Do all jobs that are not done yet; return when all are done, by this process or by others.
 
     A job that another process has begun is left to it: while a process works on a job it holds a file lock, which the
     system lets go when the process ends in whatever way. A job that was cut short is then done again.

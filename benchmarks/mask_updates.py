@@ -1,17 +1,19 @@
-"""When the mask of a Fish-Dip adapter is chosen anew, and by which examples."""
+"""When the mask of a Fish-Dip adapter is updated, and from which examples."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 
-from peft_fishdip import FishDipModel
+from peft_fishdip import FishDipConfig, FishDipModel
 
 from .features import Features, collate
 from .masks import shares
 from .outcome import Trace
+from .problems import Problem
 from .settings import TrainingParams
 
 
@@ -19,8 +21,22 @@ def is_fish_dip(model: Any) -> bool:
     return isinstance(model, PeftModel) and isinstance(model.base_model, FishDipModel)
 
 
+def with_enough_examples(config: PeftConfig, problem: Problem) -> PeftConfig:
+    """The config to make the adapter with: its count of `num_samples` is limited to the examples that there are.
+
+    A fixed mask is chosen before the first fit of a run. A mask that moves is updated in every fit, so the fit with the
+    fewest examples counts.
+    """
+    if not isinstance(config, FishDipConfig) or isinstance(config.num_samples, float):
+        return config
+    fits = [len(problem.train), *(len(episode.support) for episode in problem.episodes)]
+    if config.update_interval is None:
+        fits = fits[:1]
+    return replace(config, num_samples=min(config.num_samples, *fits))
+
+
 def update_is_due(model: Any, params: TrainingParams, step: int, trace: Trace) -> bool:
-    """Whether the mask of a model is to be chosen anew before this step of a fit; a fixed one is chosen once a run."""
+    """Whether the mask is updated before this step of a fit; a fixed mask is chosen once in a run."""
     if not is_fish_dip(model) or params.mask == "random":
         return False
     interval = model.base_model.peft_config["default"].update_interval
@@ -30,15 +46,9 @@ def update_is_due(model: Any, params: TrainingParams, step: int, trace: Trace) -
 def update_mask(
     model: Any, features: Features, params: TrainingParams, optimizer: torch.optim.Optimizer, trace: Trace
 ) -> None:
-    """Choose anew what is trained, and note what was chosen. Where there are too few examples, all of them count."""
-    config = model.base_model.peft_config["default"]
-    wanted = config.num_samples
-    config.num_samples = wanted if isinstance(wanted, float) else min(wanted, len(features))
-    try:
-        update = model.base_model.update_mask(
-            features, data_collator=collate, optimizer=optimizer, batch_size=params.batch_size, step=trace.step
-        )
-    finally:
-        config.num_samples = wanted
+    """Update the mask by the training examples, and record the update in the trace."""
+    update = model.base_model.update_mask(
+        features, data_collator=collate, optimizer=optimizer, batch_size=params.batch_size, step=trace.step
+    )
     trace.updates.append({"step": trace.step, **update.figures(), "shares": shares(model.base_model.mask())})
     trace.update_time += update.seconds

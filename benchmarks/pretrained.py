@@ -17,9 +17,9 @@ from .experiment import ADAPTER, Experiment
 from .settings import SettingsError, one_line
 
 NANO = Path(__file__).parent / "nano"
-"""The model that `benchmarks.pretrain` made: the base where none is named."""
-TOLD = ("README.md", "pretraining.json")
-"""Files of a model's folder that change nothing about it."""
+"""The base model where none is named; its card (README.md) tells how it was trained."""
+DESCRIPTIONS = ("README.md", "pretraining.json")
+"""Files of a model's folder that describe the model and do not change it."""
 
 
 def load_model(base_model: str) -> tuple[Any, Any]:
@@ -41,14 +41,14 @@ def load_model(base_model: str) -> tuple[Any, Any]:
 
 
 def digest(base_model: str, model: Any) -> str:
-    """The same for the same weights and vocabulary: the revision of a Hub model, else a hash of the folder's files, but
-    for what only tells of them.
+    """Identifies weights and vocabulary: the revision of a Hub model, or a hash of the files of a folder, except for
+    those that only describe the model.
     """
     folder = Path(base_model)
     if not folder.is_dir():
         return str(getattr(model.config, "_commit_hash", None))
     total = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.is_file() and path.name not in TOLD):
+    for path in sorted(path for path in folder.iterdir() if path.is_file() and path.name not in DESCRIPTIONS):
         total.update(f"{path.name}\n{path.stat().st_size}\n".encode())
         with path.open("rb") as file:
             while block := file.read(2**20):

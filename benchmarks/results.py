@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import datetime
-import functools
 import platform
-import subprocess
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .experiment import ADAPTER, PARAMS, Experiment
+from .experiment import Experiment
 from .files import read_own, write_json
+from .machine import git_revision, now, packages
 from .outcome import Outcome
 from .problems import METRICS, Problem
 from .settings import SettingsError
@@ -51,7 +48,7 @@ def write_result(
     }
     content = {
         "run_info": {
-            "created_at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "created_at": now(),
             "total_time": trace.train_time + outcome.eval_time,
             "experiment_name": experiment.title,
             "peft_branch": "release",
@@ -89,7 +86,7 @@ def write_result(
             "in_context_shown": outcome.in_context_shown,
         },
         "meta_info": {
-            "package_info": {f"{name}-version": version(name) for name in PACKAGES},
+            "package_info": {f"{name}-version": number for name, number in packages(PACKAGES).items()},
             "system_info": {
                 "system": platform.system(),
                 "machine": platform.machine(),
@@ -121,21 +118,6 @@ def read_result(path: Path) -> dict[str, Any]:
 
 def failed(result: Mapping[str, Any]) -> bool:
     return bool(result["train_info"].get("status") != "success")
-
-
-@functools.cache
-def git_revision(folder: Path = Path(__file__).parent) -> str:
-    """The commit of the code, with a "+" where code or experiments differ from it."""
-
-    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
-
-    try:
-        head = git("rev-parse", "HEAD")
-        changes = git("diff", "--quiet", "HEAD", "--", ":/*.py", f":/*{ADAPTER}", f":/*{PARAMS}")
-    except OSError:
-        return "unknown"
-    return "unknown" if head.returncode else head.stdout.strip() + "+" * (changes.returncode == 1)
 
 
 def short_revision(revision: str, length: int = 12) -> str:

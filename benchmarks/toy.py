@@ -1,4 +1,4 @@
-"""Sentences with people, organizations and places that nobody wrote: a data set that needs no download.
+"""Generated sentences with people, organizations and places: a data set that needs no download.
 
 Names are put together from syllables, so that those of the test sentences are new, and the same name may be a person's
 or a place's: the words around it tell.

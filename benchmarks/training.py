@@ -20,13 +20,13 @@ from peft_fishdip.tasks import Episode
 
 from .experiment import Experiment
 from .in_context import InContextTask
-from .mask_updates import is_fish_dip
+from .mask_updates import is_fish_dip, with_enough_examples
 from .masks import shares
 from .memory import MemoryMeter
 from .outcome import Outcome
 from .pretrained import load_model
 from .problems import Problem, Protocol, problem
-from .subject import Subject, averages
+from .trained_model import TrainedModel, averages
 
 SLOT = "<extra_id_0>"
 """Where the answer goes in an in-context source, if the model was pretrained to fill this."""
@@ -39,16 +39,17 @@ def run(experiment: Experiment, problem: Problem, base_model: str, seed: int, de
     model, tokenizer = load_model(base_model)
     outcome = Outcome(num_base_params=count(model.parameters()))
     if experiment.adapter is not None:
-        model = get_peft_model(model, seeded(experiment.adapter_config(), seed))
+        config = with_enough_examples(seeded(experiment.adapter_config(), seed), problem)
+        model = get_peft_model(model, config)
         outcome.adapter_config = model.peft_config["default"].to_dict()
     model.to(device)
     outcome.num_total_params = count(model.parameters())
-    subject = Subject(model, tokenizer, problem.task, experiment.params, seed, device, memory, outcome)
+    trained = TrainedModel(model, tokenizer, problem.task, experiment.params, seed, device, memory, outcome)
     if experiment.params.in_context_examples:
-        outcome.scores = in_context_scores(subject, problem)
+        outcome.scores = in_context_scores(trained, problem)
     else:
         outcome.num_trainable_params = count(x for x in model.parameters() if x.requires_grad)
-        outcome.scores = trained_scores(subject, problem)
+        outcome.scores = trained_scores(trained, problem)
     outcome.peak_memory = memory.growth()
     return outcome
 
@@ -61,46 +62,46 @@ def seeded(config: PeftConfig, seed: int) -> PeftConfig:
     return config
 
 
-def trained_scores(subject: Subject, problem: Problem) -> dict[str, float]:
+def trained_scores(trained: TrainedModel, problem: Problem) -> dict[str, float]:
     """Scores after training; of episodes their mean, each after meta-training and its own few examples."""
-    params, outcome = subject.params, subject.outcome
-    if params.mask == "random" and is_fish_dip(subject.model):
-        outcome.trace.updates.append({"step": 0, "shares": shares(subject.model.base_model.mask())})
+    params, outcome = trained.params, trained.outcome
+    if params.mask == "random" and is_fish_dip(trained.model):
+        outcome.trace.updates.append({"step": 0, "shares": shares(trained.model.base_model.mask())})
     with warnings.catch_warnings():
         if params.mask == "random":  # on purpose
             warnings.filterwarnings("ignore", message=".*no example", category=UserWarning)
         if problem.episodes:
-            subject.fit(problem.train, params.meta_steps)
-            return averages([episode_scores(subject, episode) for episode in problem.episodes])
-        subject.fit(problem.train, params.steps)
-        outcome.file_size = subject.saved_size()
-        return subject.scores(problem.test)
+            trained.fit(problem.train, params.meta_steps)
+            return averages([episode_scores(trained, episode) for episode in problem.episodes])
+        trained.fit(problem.train, params.steps)
+        outcome.file_size = trained.saved_size()
+        return trained.scores(problem.test)
 
 
-def episode_scores(subject: Subject, episode: Episode) -> dict[str, float]:
+def episode_scores(trained: TrainedModel, episode: Episode) -> dict[str, float]:
     """Go on from what meta-training left, on the support examples of an episode."""
-    learner = subject.copied()
-    learner.fit(list(episode.support), subject.params.steps)
-    subject.outcome.file_size = subject.outcome.file_size or learner.saved_size()
+    learner = trained.copied()
+    learner.fit(list(episode.support), trained.params.steps)
+    trained.outcome.file_size = trained.outcome.file_size or learner.saved_size()
     return learner.choices(episode)
 
 
-def in_context_scores(subject: Subject, problem: Problem) -> dict[str, float]:
+def in_context_scores(trained: TrainedModel, problem: Problem) -> dict[str, float]:
     """Scores without any training; labelled examples stand before each source, of an episode all."""
     numbers: list[int] = []
 
-    def shown(examples: list[Any], queries: list[Any], k: int | None) -> Subject:
+    def shown(examples: list[Any], queries: list[Any], k: int | None) -> TrainedModel:
         task = InContextTask(
-            subject.task,
+            trained.task,
             examples,
-            subject.tokenizer,
+            trained.tokenizer,
             k=k,
-            max_length=subject.source_length,
-            seed=subject.seed,
-            slot=SLOT if SLOT in subject.tokenizer.get_vocab() else "",
+            max_length=trained.source_length,
+            seed=trained.seed,
+            slot=SLOT if SLOT in trained.tokenizer.get_vocab() else "",
         )
         numbers.extend(len(task.demonstrations(query)) for query in queries)
-        other = copy.copy(subject)
+        other = copy.copy(trained)
         other.task = task
         return other
 
@@ -108,8 +109,8 @@ def in_context_scores(subject: Subject, problem: Problem) -> dict[str, float]:
         rows = [shown(list(e.support), list(e.query), None).choices(e) for e in problem.episodes]
         scores = averages(rows)
     else:
-        scores = shown(problem.train, problem.test, subject.params.in_context_examples).scores(problem.test)
-    subject.outcome.in_context_shown = mean(numbers)
+        scores = shown(problem.train, problem.test, trained.params.in_context_examples).scores(problem.test)
+    trained.outcome.in_context_shown = mean(numbers)
     return scores
 
 
@@ -119,7 +120,7 @@ def count(parameters: Iterable[Tensor]) -> int:
 
 
 def warm_up(experiment: Experiment, base_model: str, device: torch.device) -> None:
-    """Two steps that nobody measures, so that what a process allocates once is not counted for its first run."""
+    """Do two steps that are not measured, so that what a process allocates once is not counted in its first run."""
     short = experiment.params.updated({"steps": 2, "batch_size": 2, "max_length": 64}, "warm-up")
     few = problem("generated", None, Protocol(max_train=4, max_test=2), seed=0)
     with contextlib.suppress(Exception):  # if there is anything wrong, the runs themselves will tell

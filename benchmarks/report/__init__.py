@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..files import write_text
+from .content import Section
 from .markdown import markdown
 from .page import page
 from .rows import Result, make_rows
 from .sections import TITLE, pictures_of, sections, summary
 
-__all__ = ["write_report"]
+__all__ = ["write_files", "write_report"]
 
 
 def write_report(results: Sequence[Result], folder: Path) -> list[Path]:
@@ -29,9 +30,16 @@ def write_report(results: Sequence[Result], folder: Path) -> list[Path]:
     rows = make_rows(results)
     parts = sections(rows)
     methods = sorted({row.method for row in rows})
+    return write_files(folder, TITLE, summary(rows), parts, page(TITLE, summary(rows), parts, methods))
+
+
+def write_files(
+    folder: Path, title: str, summary: str, parts: Sequence[Section], html: str | None = None
+) -> list[Path]:
+    """Write a report as report.md, with its pictures and, if it is given, its HTML page; returns the paths."""
     files = {
-        folder / "report.md": markdown(TITLE, summary(rows), parts),
-        folder / "report.html": page(TITLE, summary(rows), parts, methods),
+        folder / "report.md": markdown(title, summary, parts),
+        **({} if html is None else {folder / "report.html": html}),
         **{folder / "pictures" / f"{picture.name}.svg": picture.svg for picture in pictures_of(parts)},
     }
     before = pictures_before(folder)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePath
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 from ..problems import METRICS
@@ -120,13 +120,8 @@ class Row:
         """Entries that training could change: of a mask that moved, all that were ever in it."""
         infos = [run["train_info"] for run in self.successes]
         return mean(
-            (info["mask_updates"] or [{}])[-1].get("mask_union", info["num_trainable_params"]) for info in infos
+            (info["mask_updates"] or [{}])[-1].get("mask_support", info["num_trainable_params"]) for info in infos
         )
-
-
-def mean_std(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and sample standard deviation (divided by n - 1); None for a single value."""
-    return mean(values), stdev(values) if len(values) > 1 else None
 
 
 def make_rows(results: Iterable[Result]) -> list[Row]:

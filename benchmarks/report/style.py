@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from textwrap import wrap
 from typing import Any
@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, FuncFormatter
 
 from .content import Picture
 from .rows import one_line
@@ -44,6 +45,9 @@ STYLE: dict[Any, Any] = {
     **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), PAPER),
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
 }
+
+
+Points = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,31 @@ def draw(name: str, title: str, height: float, paint: Callable[[Axes], None]) ->
         paint(figure.subplots())
 
     return draw_figure(name, title, height, paint_figure)
+
+
+def draw_lines(
+    name: str, title: str, height: float, lines: Mapping[str, tuple[Points, Look]], **properties: Any
+) -> Picture:
+    """Lines of labelled points, with a legend below; a single point is shown as a mark, a level line without marks.
+
+    Args:
+        properties: of the axes, as `Axes.set` takes them.
+    """
+
+    def paint(axes: Axes) -> None:
+        for label, (points, look) in lines.items():
+            x, y = zip(*points, strict=True)
+            marker = "" if len(y) > 1 and len(set(y)) == 1 else look.marker
+            style: Any = {"color": look.colour, "linestyle": look.dashes, "marker": marker}
+            axes.plot(x, y, label=label, linewidth=1.4, markersize=4 if len(x) > 1 else 6, **style)
+        axes.set(**properties)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.minorticks_off()
+        if "xticks" not in properties:
+            axes.xaxis.set_major_formatter(EngFormatter())
+        axes.figure.legend(loc="outside lower center", ncols=2, fontsize=FONT - 1)
+
+    return draw(name, title, height, paint)
 
 
 def draw_figure(name: str, title: str, height: float, paint: Callable[[Figure], None]) -> Picture:

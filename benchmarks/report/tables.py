@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from statistics import mean
+from statistics import mean, stdev
 
 from .content import Cell, Table
 from .ranks import mean_ranks, ordered_methods
 from .remarks import remarks
-from .rows import Row, Setting, first_error, mean_std, settings_of, train_config
+from .rows import Row, Setting, first_error, settings_of, train_config
 
 NOTHING = Cell("–")
 TASKS = {
@@ -125,8 +125,8 @@ def figure_cell(
         return Cell("failed" if row.failures else "–")
     complete = [figures(other) for other in here.values() if other.is_complete]
     means = {f"{mean(others):.{digits}f}" for others in complete if others}
-    average, deviation = mean_std(values)
-    text = f"{average:.{digits}f}" if deviation is None else f"{average:.{digits}f} ± {deviation:.{digits}f}"
+    average = mean(values)
+    text = f"{average:.{digits}f}" + (f" ± {stdev(values):.{digits}f}" if len(values) > 1 else "")
     if len(values) < row.num_seeds:
         text += f" ({len(values)} of {row.num_seeds} seeds)"
     best = row.is_complete and len(means) > 1 and f"{average:.{digits}f}" == best_of(means, key=float)

@@ -1,4 +1,4 @@
-"""What Fish-Dip costs beside its peers: time, memory, decoding, files, and how the cost grows with the model.
+"""What Fish-Dip costs beside other methods: time, memory, decoding, files, and how the cost grows with the model.
 
-`python -m benchmarks.speed` measures; it is a benchmark, not a test of times.
+`python -m benchmarks.speed` measures and reports. These are benchmarks: no test depends on their times.
 """

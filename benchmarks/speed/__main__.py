@@ -3,97 +3,76 @@
 from __future__ import annotations
 
 import argparse
-import gc
-import json
 import sys
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers.utils import logging
 
-from ..results import write_json
+from ..files import write_json
+from ..machine import describe_machine, prepare_process
 from ..settings import SettingsError
-from .calibrate import table
-from .child import answer
-from .compilation import measure_compilation
 from .decode import measure_decode
-from .largest import measure_largest
-from .machine import describe
-from .memory import measure_memory, memory_of
-from .options import make_parser, settings_of
+from .internals import costs_in_words
 from .report import write_report
-from .scale import measure_scale, scale_of
-from .settings import Settings
-from .steps import measure_steps
+from .settings import add_settings, settings_of
+from .steps import measure_compilation, measure_largest, measure_memory, measure_scale, measure_steps
 from .update import measure_update
 
-PARTS: dict[str, Callable[[Settings], dict[str, Any]]] = {
-    "steps": measure_steps,
-    "memory": measure_memory,
-    "update": measure_update,
-    "decode": measure_decode,
-    "scale": measure_scale,
-    "largest": measure_largest,
-    "compilation": measure_compilation,
+PARTS = {
+    "steps": (measure_steps, "seconds of training steps of all methods, in turns"),
+    "memory": (measure_memory, "memory of training and bytes saved for backward, each method in processes of its own"),
+    "update": (measure_update, "mask updates by phase, their share of training; selection and Fisher information"),
+    "decode": (measure_decode, "greedy decoding, saving and loading"),
+    "scale": (measure_scale, "steps and updates by size of the model"),
+    "largest": (measure_largest, "whether the largest model can be trained here, and its memory"),
+    "compilation": (measure_compilation, "training steps with and without torch.compile"),
 }
-TASKS: dict[str, Callable[..., dict[str, Any]]] = {"memory": memory_of, "scale": scale_of}
-"""What child processes do."""
-
-OF_NO_USE = ("`is_gradient_checkpointing`", "Unsupported layer type", "Sparse ")
-"""Warnings of PEFT and torch that whoever measures can do nothing about."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    for message in OF_NO_USE:
-        warnings.filterwarnings("ignore", message=message)
     try:
-        run(options)
+        if options.command == "calibrate":
+            if options.threads < 1:
+                raise SettingsError(f"threads={options.threads} must be at least 1")
+            prepare_process(options.threads)
+            print(costs_in_words())
+        else:
+            if options.command != "report":
+                measure(options)
+            print(write_report(options.output).read_text(encoding="utf-8"))
     except SettingsError as error:
         print(f"benchmarks.speed: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def run(options: argparse.Namespace) -> None:
-    if options.command == "child":
-        use_threads(Settings.from_dict(json.loads(options.message)["settings"]))
-        answer(TASKS, options.task, options.message)
-        return
-    if options.command == "calibrate":
-        if options.threads < 1:
-            raise SettingsError(f"threads={options.threads} must be at least 1")
-        torch.set_num_threads(options.threads)
-        print(table())
-        return
-    if options.command != "report":
-        settings = settings_of(options)
-        use_threads(settings)
-        settings = replace(settings, threads=torch.get_num_threads())
-        for part in PARTS if options.command == "all" else [options.command]:
-            print(f"{part} ...", file=sys.stderr, flush=True)
-            measure(part, settings, options.output)
-    print(write_report(options.output).read_text(encoding="utf-8"))
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description="What Fish-Dip costs.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, (_, text) in {**PARTS, "all": (None, "all of these")}.items():
+        add_settings(commands.add_parser(name, help=text, description=f"Measures {text}, then reports."))
+    commands.add_parser("report", help="tables and pictures of what has been measured")
+    for command in commands.choices.values():
+        text = "folder of results and report (default: runs/speed)"
+        command.add_argument("--output", type=Path, default=Path("runs/speed"), help=text)
+    calibrating = commands.add_parser("calibrate", help="the costs by which the way to a weight gradient is chosen")
+    calibrating.add_argument("--threads", type=int, default=1, help="CPU threads of torch (default: 1)")
+    return parser
 
 
-def use_threads(settings: Settings) -> None:
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-
-
-def measure(part: str, settings: Settings, folder: Path) -> None:
-    """Measure a part and write `<folder>/<part>.json`, with all raw figures."""
-    machine = describe(settings)
-    figures = PARTS[part](settings)
-    write_json(folder / f"{part}.json", {"part": part, "machine": machine, "settings": settings.as_dict(), **figures})
+def measure(options: argparse.Namespace) -> None:
+    """Measure what the command says, and write `<output>/<part>.json` with all raw figures."""
+    settings = settings_of(vars(options))
+    prepare_process(settings.threads)
+    settings = replace(settings, threads=torch.get_num_threads())
+    for part in PARTS if options.command == "all" else [options.command]:
+        print(f"{part} ...", file=sys.stderr, flush=True)
+        content = {"part": part, "machine": describe_machine(settings.torch_device), "settings": asdict(settings)}
+        write_json(options.output / f"{part}.json", {**content, **PARTS[part][0](settings)})
 
 
 if __name__ == "__main__":
-    gc.freeze()  # what the imports made stays: collecting garbage in the midst of a step need not look at it
     sys.exit(main())

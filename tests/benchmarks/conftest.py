@@ -3,31 +3,16 @@
 import json
 
 import pytest
-import torch
-from transformers import T5Config, T5ForConditionalGeneration
 
-from benchmarks import toy
-from benchmarks.vocabulary import train_tokenizer
+from . import tiny
 
 
 @pytest.fixture(scope="session")
 def base_model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("base")
-    sentences = [" ".join(example.tokens) for example in toy.sentences(300, seed=0)]
-    tokenizer = train_tokenizer(sentences, 400)
-    torch.manual_seed(0)
-    config = T5Config(
-        vocab_size=len(tokenizer),
-        d_model=128,  # Compacter needs a multiple of 128
-        d_kv=64,  # as PEFT reckons it for prefixes
-        d_ff=64,
-        num_layers=1,
-        num_heads=2,
-        pad_token_id=0,
-        eos_token_id=1,
-        decoder_start_token_id=0,
-    )
-    T5ForConditionalGeneration(config).save_pretrained(folder)
+    tokenizer = tiny.tokenizer()
+    # Compacter needs a d_model that 128 divides; PEFT's prefixes need d_kv = d_model / heads
+    tiny.t5(vocab_size=len(tokenizer), d_model=128, d_kv=64, d_ff=64).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
 

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from benchmarks import cells
+from benchmarks import run_spec
 from benchmarks.__main__ import main
 from benchmarks.experiment import folders
 from benchmarks.problems import METRICS
@@ -75,7 +75,7 @@ def test_fish_dip_trains_its_share_and_reports_its_mask_updates(output):
     info = json.loads(path.read_text(encoding="utf-8"))["train_info"]
     assert info["num_trainable_params"] == int(0.05 * info["num_base_params"])
     assert info["num_base_params"] == info["num_total_params"] - info["num_trainable_params"]
-    assert info["mask_updates"][-1]["mask_union"] >= info["num_trainable_params"]
+    assert info["mask_updates"][-1]["mask_support"] >= info["num_trainable_params"]
     assert info["fit_begins"] == [0]
     assert 0 < info["memory_after_fit"] <= info["accelerator_memory_max"]
     assert [update["step"] for update in info["mask_updates"]] == [0]
@@ -84,7 +84,7 @@ def test_fish_dip_trains_its_share_and_reports_its_mask_updates(output):
 
 
 def test_a_comparison_that_was_cut_short_goes_on_to_the_same_scores(output, arguments, tmp_path, monkeypatch):
-    real, left = cells.run, random.Random(0).randrange(2, 9)
+    real, left = run_spec.run, random.Random(0).randrange(2, 9)
 
     def run(*args):
         nonlocal left
@@ -106,12 +106,12 @@ def test_a_comparison_that_was_cut_short_goes_on_to_the_same_scores(output, argu
         "--output",
         str(tmp_path),
     ]
-    monkeypatch.setattr(cells, "run", run)
+    monkeypatch.setattr(run_spec, "run", run)
     with pytest.raises(KeyboardInterrupt):
         main(command)
     before = contents(tmp_path)
     assert len(contents(tmp_path, "r*/**/*.json")) < 12
-    monkeypatch.setattr(cells, "run", real)
+    monkeypatch.setattr(run_spec, "run", real)
     assert main(command) == 0
     after = contents(tmp_path)
     assert before.items() <= after.items()
@@ -155,14 +155,14 @@ def test_every_method_and_every_task_runs(data_folder, arguments, tmp_path, meth
 
 
 def test_a_run_that_fails_is_recorded_and_the_others_go_on(arguments, tmp_path, monkeypatch):
-    real = cells.run
+    real = run_spec.run
 
     def run(experiment, *args):
         if experiment.method == "lora":
             raise RuntimeError("out of\nmemory")
         return real(experiment, *args)
 
-    monkeypatch.setattr(cells, "run", run)
+    monkeypatch.setattr(run_spec, "run", run)
     more = ["--methods", "lora", "full/adamw", "--rates", "own", "--output", str(tmp_path)]
     assert main(["compare", *arguments, *more]) == 1
     failed, done = (

@@ -5,7 +5,7 @@ import json
 import pytest
 from filelock import Timeout
 
-from benchmarks import cells, comparison
+from benchmarks import comparison, run_spec
 from benchmarks.__main__ import main
 from benchmarks.jobs import lock
 from benchmarks.outcome import Outcome
@@ -31,7 +31,7 @@ def compare(base_model, tmp_path, monkeypatch, events):
                 {"f1": 0.5, "loss": experiment.params.learning_rate}, num_base_params=9, num_trainable_params=1
             )
 
-        monkeypatch.setattr(cells, "run", run)
+        monkeypatch.setattr(run_spec, "run", run)
         monkeypatch.setattr(comparison, "warm_up", lambda *_: events.append("warm-up"))
         options = ["--model", base_model, *ARGUMENTS, "--methods", "lora", "full/adamw", "--output", str(tmp_path)]
         return main(["compare", *options, "--rates", "0.1", "0.2", *more])

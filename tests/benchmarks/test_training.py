@@ -1,17 +1,19 @@
 """One run: what is trained on, what is scored, what is measured, and what the seed decides."""
 
 import dataclasses
+import json
 import time
 
 import pytest
 import torch
 from transformers import AutoModelForSeq2SeqLM
 
-from benchmarks import subject, toy, training
+from benchmarks import trained_model, training
 from benchmarks.experiment import Experiment, load_experiments
 from benchmarks.problems import Problem, Protocol, problem
 from benchmarks.training import run, warm_up
-from benchmarks.vocabulary import train_tokenizer
+
+from . import tiny
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Unsupported layer type:UserWarning", "ignore:Sparse invariant checks:UserWarning"
@@ -49,8 +51,8 @@ def spied(monkeypatch, place, name):
 
 
 def test_test_examples_are_scored_and_training_examples_trained_on(base_model, monkeypatch):
-    scored, trained = spied(monkeypatch, subject, "evaluate"), spied(monkeypatch, subject, "fit")
-    features = spied(monkeypatch, subject, "to_features")
+    scored, trained = spied(monkeypatch, trained_model, "evaluate"), spied(monkeypatch, trained_model, "fit")
+    features = spied(monkeypatch, trained_model, "to_features")
     part = generated()
     run(experiment("full/adamw"), part, base_model, 0, CPU)
     assert [args[3] for args, *_ in scored] == [part.test]
@@ -61,7 +63,7 @@ def test_test_examples_are_scored_and_training_examples_trained_on(base_model, m
 @pytest.fixture
 def still_model(base_model, tmp_path):
     """Without dropout, so that the same training gives the same model; with the sentinel that a T5 fills."""
-    tokenizer = train_tokenizer([" ".join(x.tokens) for x in toy.sentences(300, seed=0)], 400, sentinels=2)
+    tokenizer = tiny.tokenizer(sentinels=2)
     model = AutoModelForSeq2SeqLM.from_pretrained(base_model)
     model.resize_token_embeddings(len(tokenizer))
     model.config.dropout_rate = 0.0
@@ -87,9 +89,21 @@ def test_a_fixed_mask_is_chosen_in_meta_training_alone_and_what_an_episode_learn
     moving = run(experiment("fishdip/density-1"), episodes, base_model, 0, CPU)
     assert [update["step"] for update in moving.trace.updates] == [0, 2, 4, 6]
     assert [update["mask_examples"] for update in moving.trace.updates] == [3, 2, 2, 2]
-    sizes = 8 * moving.trace.updates[0]["mask_union"], 8 * moving.trace.updates[1]["mask_union"]
+    sizes = 8 * moving.trace.updates[0]["mask_support"], 8 * moving.trace.updates[1]["mask_support"]
     assert sizes[1] - sizes[0] > 1000
     assert moving.file_size - fixed.file_size == pytest.approx(sizes[1] - sizes[0], rel=0.2)
+
+
+def test_where_there_are_too_few_examples_all_of_them_score_the_parameters(base_model, episodes, tmp_path):
+    fixed = run(experiment("fish/density-1"), generated(train=5), base_model, 0, CPU)
+    assert (fixed.adapter_config["num_samples"], fixed.trace.updates[0]["mask_examples"]) == (5, 5)
+    content = {"peft_type": "FISHDIP", "task_type": "SEQ_2_SEQ_LM", "num_samples": 4, "update_interval": 50}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(content), encoding="utf-8")
+    own = dataclasses.replace(experiment("fishdip/density-1"), adapter=tmp_path)
+    moving = run(own, episodes, base_model, 0, CPU)  # 6 examples of meta-training, 2 in each episode
+    assert [update["mask_examples"] for update in moving.trace.updates] == [2, 2, 2, 2]
+    enough = run(own, generated(train=6), base_model, 0, CPU)
+    assert [update["mask_examples"] for update in enough.trace.updates] == [4]
 
 
 @pytest.mark.parametrize(("title", "field"), [("random_mask/density-1", "seed"), ("shira/rank-8", "random_seed")])
@@ -132,8 +146,11 @@ def test_in_context_examples_fit_and_stand_before_a_slot(still_model, monkeypatc
 
 
 def test_in_context_sources_are_as_long_as_they_may_be(base_model, data_folder, monkeypatch):
-    generated_texts, features = spied(monkeypatch, subject, "evaluate"), spied(monkeypatch, subject, "to_features")
-    candidates = spied(monkeypatch, subject, "candidate_losses")
+    generated_texts, features = (
+        spied(monkeypatch, trained_model, "evaluate"),
+        spied(monkeypatch, trained_model, "to_features"),
+    )
+    candidates = spied(monkeypatch, trained_model, "candidate_losses")
     run(experiment("in_context"), generated(), base_model, 0, CPU)
     assert generated_texts[0][1]["max_source_length"] == features[0][1]["max_source_length"] == 1024
     assert generated_texts[0][1]["max_new_tokens"] == features[0][1]["max_target_length"] == 48
@@ -154,14 +171,14 @@ def test_the_seed_of_the_run_draws_the_in_context_examples(base_model, monkeypat
 
 def test_what_is_measured(base_model, monkeypatch):
     """The memory of a run grows by what the evaluation holds on to."""
-    held, real = [], subject.evaluate
+    held, real = [], trained_model.evaluate
 
     def evaluate(*args, **options):
         held.append(torch.ones(25_000_000))  # 100 MB
         time.sleep(0.2)
         return real(*args, **options)
 
-    monkeypatch.setattr(subject, "evaluate", evaluate)
+    monkeypatch.setattr(trained_model, "evaluate", evaluate)
     outcome = run(experiment("lora"), generated(), base_model, 0, CPU)
     model = AutoModelForSeq2SeqLM.from_pretrained(base_model)
     assert outcome.num_base_params == sum(x.numel() for x in model.parameters())

@@ -13,12 +13,13 @@ import pytest
 import torch
 from peft import PeftConfig, PeftModel, PeftType, get_peft_model
 from safetensors.torch import load_file
-from transformers import BertConfig, BertModel, T5Config, T5ForConditionalGeneration
+from transformers import BertConfig, BertModel
 
 from benchmarks.methods import CompacterConfig, HoulsbyConfig
 from benchmarks.methods.bottleneck import HoulsbyLayer
 from benchmarks.methods.bottleneck.layer import BottleneckLayer, PHMLinear
 
+from .. import tiny
 from .fixed_weights import GEOMETRY, INPUT_IDS, LABELS, fixed
 
 ORACLE = json.loads(Path(__file__).with_name("bottleneck_oracle.json").read_text(encoding="utf-8"))
@@ -36,7 +37,7 @@ LARGE = {"d_model": 1024, "d_kv": 64, "num_heads": 16, "d_ff": 4096, "num_layers
 
 
 def tiny_t5(**changes):
-    model = T5ForConditionalGeneration(T5Config(**{**GEOMETRY, "dropout_rate": 0.0, **changes}))
+    model = tiny.t5(**{**GEOMETRY, "dropout_rate": 0.0, **changes})
     fill(model)
     return model.eval()
 
@@ -94,7 +95,7 @@ def same_state(first, second):
 
 def count_on_meta(geometry, config):
     with torch.device("meta"):
-        model = T5ForConditionalGeneration(T5Config(vocab_size=40, **geometry))
+        model = tiny.t5(**geometry)
     return get_peft_model(model, config).get_nb_trainable_parameters()[0]
 
 

@@ -10,15 +10,16 @@ from transformers import MT5Config, MT5ForConditionalGeneration, T5Config, T5Enc
 
 from benchmarks.methods import FullPrefixConfig
 
+from .. import tiny
+
 LAYERS, D_MODEL, HEADS, D_KV, TOKENS, BOTTLENECK = 2, 32, 4, 6, 3, 5
 INNER = HEADS * D_KV
 SITES = ["encoder", "decoder", "cross"]
 
 
 def t5_config(kind=T5Config, **changes):
-    options = {"vocab_size": 40, "d_model": D_MODEL, "d_kv": D_KV, "d_ff": 48, "num_layers": LAYERS}
-    options |= {"num_heads": HEADS, "dropout_rate": 0.0, "decoder_start_token_id": 0}
-    return kind(**(options | changes))
+    own = {"d_model": D_MODEL, "d_kv": D_KV, "num_layers": LAYERS, "num_heads": HEADS, "dropout_rate": 0.0}
+    return tiny.t5_config(kind, **(own | changes))
 
 
 def base_model(kind=T5ForConditionalGeneration, config=None, attention="sdpa"):

@@ -40,7 +40,7 @@ def make_result(
         {
             "step": step,
             "mask_overlap": 0.01 if step == 0 else chance.uniform(0.4, 0.7),
-            "mask_union": trainable + 30 * step,
+            "mask_support": trainable + 30 * step,
             "shares": {"attention": 0.4, "feed_forward": 0.3, "embedding": 0.25, "norm": 0.04, "relative_bias": 0.01},
         }
         for step in steps

@@ -1,4 +1,4 @@
-"""What a comparison is made of: one method on one data set under one protocol, with its runs."""
+"""One method on one data set under one protocol: the specification of its runs, and the runs themselves."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from .training import run
 
 
 @dataclass(frozen=True, eq=False)
-class Cell:
-    """A method on what a protocol leaves of a data set."""
+class RunSpec:
+    """All runs of one experiment on one data set under one protocol."""
 
     output: Path
     base_model: str
@@ -35,14 +35,14 @@ class Cell:
     problems: Mapping[int, Problem]
     """By seed."""
     rates: Sequence[float]
-    """Learning rates to choose from; none if there is nothing to choose."""
+    """Learning rates to choose from; empty if there is nothing to choose."""
     trial: Problem | None
-    """What they are chosen by: training examples of the first seed alone."""
+    """The problem by which a learning rate is chosen: training examples of the first seed only."""
     device: torch.device
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of all that the experiment says and of the model: results with another one are not to be mixed with these."""
+        """A hash of the experiment's settings and of the base model; results with another one are not mixed in."""
         content = [self.experiment.params.as_dict(), self.experiment.adapter_settings, self.base_digest]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -52,7 +52,7 @@ class Cell:
         return self.output / folder / some.dataset / self.protocol.tag(some.kind) / name
 
     def rate_paths(self) -> dict[float, Path]:
-        """Where the result of each learning rate's trial is."""
+        """The file of each learning rate's trial run."""
         return {rate: self.path("rates", f"rate{rate:g}") for rate in self.rates}
 
     def rate_jobs(self) -> Iterator[Job]:
@@ -76,24 +76,24 @@ class Cell:
             yield Job(path, work, tuple(self.rate_paths().values()))
 
     def results(self) -> Iterator[tuple[Path, dict[str, Any]]]:
-        """Those that are there already, of trials too."""
+        """The results that exist already, those of the trial runs included."""
         for job in (*self.rate_jobs(), *self.jobs()):
             if job.path.exists():
                 yield job.path, read_result(job.path)
 
     def choice(self) -> list[dict[str, Any]]:
-        """What became of each learning rate."""
+        """The outcome of each learning rate's trial run."""
         return [trial_row(rate, read_result(path)) for rate, path in self.rate_paths().items()]
 
     def attempt(
         self, path: Path, experiment: Experiment, part: Problem, seed: int, choice: Sequence[Mapping[str, Any]] = ()
     ) -> None:
-        """Run, at the best rate if there is a choice, and write what came of it."""
+        """Do one run, at the best learning rate if there is a choice, and write its result."""
         try:
             if choice:
                 experiment = experiment.with_rate(best_rate(choice))
             outcome, error = run(experiment, part, self.base_model, seed, self.device), ""
-        except Exception as problem:  # whatever a method of a user's own may raise; the other runs go on
+        except Exception as problem:  # a user's own method may raise anything; the other runs go on
             outcome, error = Outcome(), one_line(problem)
             print(f"{path.stem} on {part.dataset} failed: {error}", file=sys.stderr)
         write_result(

@@ -24,8 +24,8 @@ from .settings import TrainingParams
 
 
 @dataclass
-class Subject:
-    """What learns and is examined; `outcome` takes down what that costs."""
+class TrainedModel:
+    """A model that is trained and scored; what that costs is recorded in `outcome`."""
 
     model: Any
     tokenizer: Any
@@ -38,11 +38,11 @@ class Subject:
 
     @property
     def source_length(self) -> int:
-        """Tokens of a source at most."""
+        """The most tokens of a source."""
         return self.params.in_context_length if self.params.in_context_examples else self.params.max_length
 
-    def copied(self) -> Subject:
-        """With a model of its own."""
+    def copied(self) -> TrainedModel:
+        """The same with a copy of the model, which can be trained further on its own."""
         other = copy.copy(self)
         other.model = copy.deepcopy(self.model)
         return other
@@ -64,7 +64,7 @@ class Subject:
             self.outcome.fit_memory = self.memory.growth()
 
     def scores(self, examples: list[Any]) -> dict[str, float]:
-        """Of generated texts, by the task's metrics."""
+        """The task's metrics of generated texts, and the mean test loss."""
         started = time.perf_counter()
         scores = evaluate(
             self.model,
@@ -81,7 +81,7 @@ class Subject:
         return {**scores, "loss": loss}
 
     def choices(self, episode: Episode) -> dict[str, float]:
-        """Of the relation whose text is the most likely one among those of the episode."""
+        """Accuracy of choosing the most likely of the episode's relations, and the mean loss of the right ones."""
         started = time.perf_counter()
         losses = candidate_losses(
             self.model,
@@ -101,7 +101,7 @@ class Subject:
         return {"accuracy": likelihood_accuracy(losses, episode.labels, gold), "loss": own / sum(map(len, targets))}
 
     def saved_size(self) -> int:
-        """Bytes of the files that `save_pretrained` writes."""
+        """Bytes of the weight files that `save_pretrained` writes."""
         with tempfile.TemporaryDirectory() as folder:
             self.model.save_pretrained(folder)
             return sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
