@@ -22,14 +22,10 @@ from peft_fishdip.selection import top_k as top_k
 SHAPES = ((512, 512, 512), (2048, 512, 512), (512, 2048, 512), (1024, 1024, 1024))
 """Rows, columns and tokens."""
 PHASES = {
-    "scan": ("peft_fishdip.importance.scoring.Scoring.choose",),
-    "fisher": ("peft_fishdip.importance.scoring.accumulate_importance",),
-    "selection": ("peft_fishdip.tuner.mask_update.top_k",),
-    "carry_over": (
-        "peft_fishdip.adapter.state.AdapterState.change_to",
-        "peft_fishdip.tuner.mask_update.carry_over",
-        "peft_fishdip.tuner.mask_update.apply_all",
-    ),
+    "scan": ("importance.scoring.Scoring.choose",),
+    "fisher": ("importance.scoring.accumulate_importance",),
+    "selection": ("tuner.mask_update.top_k",),
+    "carry_over": ("adapter.state.AdapterState.change_to", "tuner.mask_update.carry_over"),
 }
 """The functions that do the work of each phase of a mask update, by the names under which the update calls them."""
 
@@ -47,7 +43,7 @@ class Phases(ExitStack):
         self.seconds = dict.fromkeys(PHASES, 0.0)
         self.scores: dict[str, Tensor] = {}
         for phase, paths in PHASES.items():
-            for path in paths:
+            for path in map("peft_fishdip.{}".format, paths):
                 self.enter_context(mock.patch(path, self.timed(phase, resolve_name(path))))
 
     def timed(self, phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -75,8 +71,8 @@ def costs_of(rows: int, columns: int, tokens: int) -> Costs:
     active = torch.randperm(rows * columns)[:count].sort().values
     starts = torch.searchsorted(active, torch.arange(rows + 1) * columns)
     pattern = torch.sparse_csr_tensor(starts, active % columns, torch.zeros(count), (rows, columns))
-    product, tall, wide = left.t() @ right, left.t().contiguous(), right.t().contiguous()
-    some = torch.arange(0, rows, 3)
+    product, some = left.t() @ right, torch.arange(0, rows, 3)
+    tall, wide = left.t().contiguous(), right.t().contiguous()
     names = {"torch": torch, **locals()}
 
     def nanoseconds(statement: str, operations: int) -> Any:
