@@ -18,7 +18,9 @@ from ..support.models import (
     ignoring_unscored_mask,
     llama,
     lm_examples,
+    num_updates,
     padded,
+    random_scores,
     randomise,
     seq2seq_examples,
     tied_t5,
@@ -34,7 +36,7 @@ def state_of(model: Any) -> list[Any]:
     base = [found.tolist() for found in base_bits(model).values()]
     flags = [(p.requires_grad, None if p.grad is None else p.grad.tolist()) for p in model.parameters()]
     modes = [module.training for module in model.modules()]
-    return [mask, delta, base, flags, modes, model.base_model._state(None).num_updates]
+    return [mask, delta, base, flags, modes, num_updates(model)]
 
 
 def prepared(build: Callable[[], Any] = tied_t5, **settings: Any) -> tuple[Any, Any]:
@@ -226,7 +228,7 @@ def test_a_step_that_is_no_count_is_refused(step: Any) -> None:
     message = f"step={step!r} must be an int >= 0"
     assert_refused(model, optimizer, ValueError, message, seq2seq_examples(4), step=step)
     with pytest.raises(ValueError, match=message):
-        model.base_model.set_mask(scores_like(model), step=step)
+        model.base_model.set_mask(random_scores(model), step=step)
 
 
 def test_an_adapter_that_is_not_trained_is_told_from_another_optimizer() -> None:
@@ -258,10 +260,6 @@ def test_merged_disabled_or_ambiguous_adapters_are_refused() -> None:
         model.base_model.mask()
 
 
-def scores_like(model: Any) -> dict[str, Tensor]:
-    return {delta.name: torch.rand(delta.shape) for delta in model.base_model._state(None).deltas}
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -286,7 +284,7 @@ def scores_like(model: Any) -> dict[str, Tensor]:
 def test_scores_that_do_not_fit_are_refused(change: Callable[[dict[str, Tensor]], Any], message: str) -> None:
     model = tuned(nn.Sequential(nn.Linear(4, 4)), density=0.3)
     randomise(model)
-    before, scores = state_of(model), scores_like(model)
+    before, scores = state_of(model), random_scores(model)
     change(scores)
     with pytest.raises(ValueError, match=message):
         model.base_model.set_mask(scores)

@@ -12,8 +12,8 @@ from peft_fishdip import FishDipCallback, callback
 from peft_fishdip.importance.losses import default_loss_fn
 from peft_fishdip.importance.recent import RecentExamples
 
-from ..support.models import FAMILIES, padded, tied_t5, tuned
-from .test_callback import Examples, trainer
+from ..support.models import FAMILIES, num_hooks, padded, tied_t5, tuned
+from ..support.training import Examples, trainer
 
 
 def hear(model: Any, examples: list[dict[str, Any]], size: int) -> RecentExamples:
@@ -105,12 +105,13 @@ def test_a_trainer_scans_once_and_then_listens(tmp_path: Path, monkeypatch: pyte
         lambda module, args, kwargs: scanned.append(len(kwargs["input_ids"])) if not torch.is_grad_enabled() else None,
         with_kwargs=True,
     )
+    before = num_hooks(model)
     listener = FishDipCallback(reuse_training_losses=True)
     run, _ = trainer(tmp_path, model, listener, Examples(make(12)))
     run.train()
     assert [update.step for update in listener.updates] == [0, 2, 4]
     assert sum(scanned) == 5
-    assert not model.base_model.model._forward_hooks
+    assert num_hooks(model) == before
     assert [len(update.example_ids) for update in listener.updates] == [3, 3, 3]
 
 

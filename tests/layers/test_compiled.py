@@ -14,9 +14,12 @@ from transformers.pytorch_utils import Conv1D
 from peft_fishdip.adapter.handles import named
 from peft_fishdip.layers.compiled import embedding, linear
 
-from ..support.models import flat_of, randomise, tuned
+from ..support.models import UNSCORED, flat_of, random_scores, randomise, tuned
 
-pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # dynamo's look
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),  # dynamo reads it
+    pytest.mark.filterwarnings(UNSCORED),
+]
 
 ROWS = 9
 
@@ -37,9 +40,7 @@ class Used(nn.Module):
 
 
 def used(**settings: Any) -> Any:
-    model = tuned(Used(), density=0.3, init_weights=False, **settings)
-    model.base_model._state(None).untouched = False
-    return model
+    return tuned(Used(), density=0.3, init_weights=False, **settings)
 
 
 IDS = torch.tensor([[1, 2, 0], [2, 2, 8]])
@@ -104,15 +105,12 @@ def test_a_compiled_step_is_an_eager_one_also_after_an_update(autocast: bool) ->
     for seed in range(3):
         randomise(model, seed)
         torch.testing.assert_close(gradient(model, compiled, autocast), gradient(model, model, autocast), **close)
-        generator = torch.Generator().manual_seed(seed)
-        shapes = {delta.name: delta.shape for delta in model.base_model._state(None).deltas}
-        model.base_model.set_mask({name: torch.rand(shape, generator=generator) for name, shape in shapes.items()})
+        model.base_model.set_mask(random_scores(model, seed))
 
 
 def test_two_adapters_are_summed_in_a_compiled_graph() -> None:
     model = used()
     model.add_adapter("other", copy.deepcopy(model.peft_config["default"]))
-    model.base_model._state("other").untouched = False
     model.base_model.set_adapter(["default", "other"])
     for seed, name in enumerate(("default", "other")):
         randomise(model, seed, adapter=name)

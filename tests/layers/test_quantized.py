@@ -33,9 +33,12 @@ from ..support.models import (
     ignoring_unscored_mask,
     llama,
     lm_examples,
+    num_updates,
     padded,
     randomise,
     seq2seq_examples,
+    shapes_of,
+    support_size,
     tied_t5,
     train,
     tuned,
@@ -137,7 +140,7 @@ def adapted(folder: Path, kind: str, **settings: Any) -> Any:
             model.base_model.update_mask(examples, optimizer=optimizer)
 
     train(model, examples, 6, optimizer, update)
-    assert model.base_model._state(None).support_size > flat_of(model).numel()
+    assert support_size(model) > flat_of(model).numel()
     return model
 
 
@@ -182,7 +185,7 @@ def test_masks_and_gradients_are_those_of_the_dequantised_model(saved: dict[str,
             for one in (model, plain)
         ]
         assert len(masks[0] & masks[1]) >= 0.995 * len(masks[0])
-        scores = {name: torch.zeros(delta.shape) for name, delta in by_name(model).items()}
+        scores = {name: torch.zeros(shape) for name, shape in shapes_of(plain).items()}
         for name, positions in plain.base_model.mask().items():
             scores[name].view(-1)[positions] = 1.0
         model.base_model.set_mask(scores)
@@ -197,10 +200,6 @@ def test_masks_and_gradients_are_those_of_the_dequantised_model(saved: dict[str,
             for one in (model, plain):
                 randomise(one, seed=5, scale=0.05)
             torch.testing.assert_close(logits(model, examples), logits(plain, examples), rtol=1e-4, atol=1e-4)
-
-
-def by_name(model: Any) -> dict[str, Any]:
-    return {delta.name: delta for delta in model.base_model._state(None).deltas}
 
 
 def test_eight_bit_masks_are_close_to_those_of_the_dequantised_model(saved: dict[str, Path]) -> None:
@@ -267,7 +266,7 @@ def test_trainer(saved: dict[str, Path], kind: str, tmp_path: Path) -> None:
         callbacks=[FishDipCallback()],
     )
     trainer.train()
-    assert model.base_model._state(None).num_updates == 2
+    assert num_updates(model) == 2
     assert (tmp_path / "checkpoint-4" / "adapter_model.safetensors").is_file()
 
 

@@ -18,7 +18,7 @@ import torch.multiprocessing as mp
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from .models import VOCABULARY, bert_classifier, classifier_examples, flat_of, padded, tied_t5, tuned
+from .models import VOCABULARY, bert_classifier, classifier_examples, flat_of, padded, shapes_of, tied_t5, tuned
 
 EPS = 1e-3
 """Of AdamW: at 1e-8 its first steps are signs of gradients, which rounding can turn round."""
@@ -144,7 +144,7 @@ def errors(rank: int, world: int, directory: str) -> dict[str, Any]:
     optimizer = torch.optim.AdamW([flat_of(model)])
     other = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(3))])
     empty = [{**example, "labels": -100} for example in examples]
-    scores = {d.name: torch.ones(d.shape) for d in model.base_model._state(None).deltas}
+    scores = {name: torch.ones(shape) for name, shape in shapes_of(model).items()}
     spoilt = {name: tensor * (float("nan") if rank == 1 else 1) for name, tensor in scores.items()}
     update, set_mask = model.base_model.update_mask, model.base_model.set_mask
     cases: dict[str, Callable[[], Any]] = {
