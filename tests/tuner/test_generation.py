@@ -95,7 +95,7 @@ def effective_bits(model: Any) -> dict[str, Tensor]:
     tensors = base_parameters(model)
     effective: dict[int, Tensor] = {}
     for name, (positions, deltas) in model.base_model.delta().items():
-        total = tensors[name].detach().float().flatten()
+        total = tensors[name].detach().float().flatten().clone()
         total[positions] += deltas
         effective[id(tensors[name])] = total.to(tensors[name].dtype)
     return {name: bits(effective.get(id(tensor), tensor)) for name, tensor in tensors.items()}
