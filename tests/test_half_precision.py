@@ -15,7 +15,7 @@ HALVES = (torch.bfloat16, torch.float16)
 
 @pytest.mark.parametrize("slow", [True, False])
 @pytest.mark.parametrize("dtype", [*HALVES, torch.float32, torch.float64])
-def test_halves_alone_become_float32(monkeypatch: pytest.MonkeyPatch, slow: bool, dtype: torch.dtype) -> None:
+def test_only_half_precision_becomes_float32(monkeypatch: pytest.MonkeyPatch, slow: bool, dtype: torch.dtype) -> None:
     monkeypatch.setattr(half_precision, "HALVES_ARE_SLOW", slow)
     tensor = torch.ones(2, dtype=dtype)
     assert for_product(tensor).dtype == (torch.float32 if slow and dtype in HALVES else dtype)

@@ -132,7 +132,7 @@ def test_an_example_without_a_target_is_named_however_examples_are_selected(sele
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_of_fewer_examples_than_the_least_of_a_share_all_count(count: int) -> None:
+def test_a_share_of_very_few_examples_takes_all_of_them(count: int) -> None:
     model, _ = prepared(num_samples=0.1)
     assert sorted(model.base_model.update_mask(seq2seq_examples(count)).example_ids) == list(range(count))
 
@@ -202,7 +202,7 @@ def test_a_loss_function_of_the_wrong_shape_is_refused() -> None:
 
 
 @pytest.mark.parametrize("selection", ["highest_loss", "all"])
-def test_losses_that_no_gradient_flows_from_are_refused(selection: str) -> None:
+def test_losses_without_a_gradient_are_refused(selection: str) -> None:
     model, optimizer = prepared(bert_classifier, sample_selection=selection)
 
     @torch.no_grad()
@@ -214,7 +214,7 @@ def test_losses_that_no_gradient_flows_from_are_refused(selection: str) -> None:
     assert_refused(model, optimizer, ValueError, message, classifier_examples(4), loss_fn=loss_fn)
 
 
-def test_deltas_that_are_not_finite_are_told_from_a_bad_example() -> None:
+def test_deltas_that_are_not_finite_are_not_blamed_on_an_example() -> None:
     model, optimizer = prepared()
     with torch.no_grad():
         flat_of(model)[3] = float("inf")
@@ -231,7 +231,7 @@ def test_a_step_that_is_no_count_is_refused(step: Any) -> None:
         model.base_model.set_mask(random_scores(model), step=step)
 
 
-def test_an_adapter_that_is_not_trained_is_told_from_another_optimizer() -> None:
+def test_an_adapter_that_is_not_trained_is_not_blamed_on_the_optimizer() -> None:
     model, optimizer = prepared()
     model.add_adapter("other", type(model.peft_config["default"])(density=0.1))
     message = r"AdamW does not train .* it needs no gradient: activate it, set_adapter"

@@ -38,14 +38,14 @@ def supports_per_sample(model: nn.Module, group: Numbered, loss_fn: Any) -> bool
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_transformers_models_can_share(family: str) -> None:
+def test_transformers_models_support_per_sample_gradients(family: str) -> None:
     build, make = FAMILIES[family]
     model = build()
     assert supports_per_sample(model, group_of(make(4)), default_loss_fn(model, "sum"))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_in_half_precision_too(dtype: torch.dtype) -> None:
+def test_half_precision_supports_per_sample_gradients(dtype: torch.dtype) -> None:
     _, make = FAMILIES["t5"]
     model, examples = tied_t5().to(dtype), make(4)
     loss_fn = default_loss_fn(model, "sum")
@@ -141,7 +141,7 @@ def test_examples_that_share_a_pass_give_the_same_mask_as_examples_alone(monkeyp
         assert torch.equal(positions, masks[1][0][name])
 
 
-def test_nothing_is_left_behind_even_by_a_pass_that_fails() -> None:
+def test_hooks_and_attributes_are_removed_even_after_a_pass_that_fails() -> None:
     _, make = FAMILIES["t5"]
     model, group = tied_t5(), group_of(make(3))
     parameters = dict(model.named_parameters())

@@ -78,7 +78,7 @@ def argument(layer: Any) -> tuple[list[Tensor], int, list[int]]:
 
 @pytest.mark.parametrize("name", ["linear", "conv1d"])
 @pytest.mark.parametrize("wants_x", [True, False])
-def test_the_linear_operator_keeps_the_rules_of_operators(name: str, wants_x: bool) -> None:
+def test_the_linear_operator_passes_torch_s_operator_check(name: str, wants_x: bool) -> None:
     layer = used().base_model.model.get_submodule(name)
     weight = layer.base_parameter("weight").detach()
     before = weight.clone()
@@ -87,7 +87,7 @@ def test_the_linear_operator_keeps_the_rules_of_operators(name: str, wants_x: bo
     assert torch.equal(weight, before)
 
 
-def test_the_embedding_operator_keeps_the_rules_of_operators() -> None:
+def test_the_embedding_operator_passes_torch_s_operator_check() -> None:
     layer = used().base_model.model.embedding
     weight = layer.base_parameter("weight").detach()
     before = weight.clone()
@@ -97,7 +97,7 @@ def test_the_embedding_operator_keeps_the_rules_of_operators() -> None:
 
 
 @pytest.mark.parametrize("autocast", [False, True])
-def test_a_compiled_step_is_an_eager_one_also_after_an_update(autocast: bool) -> None:
+def test_a_compiled_step_has_the_gradient_of_an_eager_one_also_after_an_update(autocast: bool) -> None:
     model = used()
     torch.compiler.reset()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
@@ -152,7 +152,7 @@ def test_copies_have_handles_of_their_own() -> None:
                 assert named(copy_of_it.handle) is copy_of_it
 
 
-def test_what_is_gone_has_no_name() -> None:
+def test_a_deleted_model_leaves_no_handle() -> None:
     model = used()
     handle = model.base_model.model.linear.tuned["weight"].handle
     del model

@@ -365,7 +365,7 @@ def test_a_compiled_model_computes_what_an_eager_one_does_also_after_an_update(k
         randomise(model, seed)
 
 
-def test_what_the_wrapped_module_has_the_layer_has() -> None:
+def test_a_layer_has_the_attributes_of_the_module_it_wraps() -> None:
     model = tuned(nn.Sequential(nn.Embedding(5, 3, padding_idx=1), nn.Linear(3, 4), nn.LayerNorm(4)), density=0.5)
     embedding, linear, norm = model.base_model.model
     assert all(isinstance(layer, FishDipLayer) for layer in (embedding, linear, norm))
@@ -382,7 +382,7 @@ def test_an_embedding_that_rewrites_itself_is_refused() -> None:
         tuned(nn.Sequential(nn.Embedding(4, 4, max_norm=1.0)), density=0.5)
 
 
-def test_parameters_that_no_module_reads_are_named() -> None:
+def test_parameters_outside_of_modules_are_named_in_a_warning() -> None:
     class Root(nn.Module):
         def __init__(self) -> None:
             super().__init__()

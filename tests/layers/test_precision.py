@@ -31,7 +31,7 @@ def gradient(model: Any, called: Any, batch: dict[str, Tensor]) -> Tensor:
 
 
 @pytest.mark.parametrize("family", ["llama", pytest.param("t5", marks=pytest.mark.slow)])
-def test_our_layers_break_no_graph(family: str) -> None:
+def test_tuned_layers_add_no_graph_break(family: str) -> None:
     model, batch = model_and_batch(family)
     bare = FAMILIES[family][0]()
     counts = []

@@ -268,7 +268,7 @@ def test_weight_decay_shrinks_the_delta_and_not_the_weight() -> None:
 # ----- what it keeps --------------------------------------------------------------------------------------------------
 
 
-def test_its_state_is_of_rows_and_columns_and_what_it_remembers_of_the_mask() -> None:
+def test_its_state_is_of_the_size_of_rows_columns_and_mask() -> None:
     base = nn.Sequential(nn.Linear(96, 128), nn.Conv2d(4, 8, 3), nn.Embedding(200, 64))
     model = tuned(base, density=0.01)
     k, total = flat_of(model).numel(), sum(p.numel() for p in base.parameters())
@@ -421,7 +421,7 @@ def test_modules_that_are_trained_whole_get_ordinary_adafactor() -> None:
             )
 
 
-def test_each_of_several_adapters_is_one_of_its_own() -> None:
+def test_several_adapters_are_stepped_independently() -> None:
     model = tuned(tied_t5(), density=0.02)
     model.add_adapter("other", copy.deepcopy(model.peft_config["default"]))
     dense = {name: DenseAdafactor(tied_t5(), torch.float64) for name in ("default", "other")}

@@ -81,12 +81,12 @@ def accumulation(rank: int, world: int, directory: str) -> dict[str, Any]:
             else:
                 outer(**padded(examples[:4])).loss.backward()
             if step == 1:
-                before = flat_of(model).grad.count_nonzero()  # type: ignore[support-attr]
+                before = flat_of(model).grad.count_nonzero()  # type: ignore[union-attr]
                 update = model.base_model.update_mask(examples[4:], optimizer=optimizer)
-                kept = flat_of(model).grad.count_nonzero()  # type: ignore[support-attr]
+                kept = flat_of(model).grad.count_nonzero()  # type: ignore[union-attr]
                 found[f"kept, {view}"] = (int(before), int(kept), update.overlap)
             outer(**padded(mine(examples[4:8], rank, world))).loss.backward()
-            found[f"gradient, {view}, {step}"] = flat_of(model).grad.clone()  # type: ignore[support-attr]
+            found[f"gradient, {view}, {step}"] = flat_of(model).grad.clone()  # type: ignore[union-attr]
             optimizer.step()
             optimizer.zero_grad()
         found[f"flat, {view}"] = flat_of(model).detach().clone()

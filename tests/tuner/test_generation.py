@@ -196,7 +196,7 @@ def test_one_layer_that_is_disabled_sees_the_base_while_one_that_is_tied_to_it_d
     assert_base_is(model, before)
 
 
-def test_copies_that_are_made_during_a_call_have_a_generate_that_is_theirs() -> None:
+def test_a_copy_made_during_a_call_generates_with_its_own_weights() -> None:
     model = with_adapter()
     expected = scores(model)
     copies: list[Any] = []
@@ -221,7 +221,7 @@ class OfAClass(nn.Linear):
         return x + 1
 
 
-def test_a_generate_that_is_no_method_is_called_as_ever() -> None:
+def test_a_generate_that_is_not_a_method_still_works() -> None:
     model = tuned(nn.Sequential(OfAClass(2, 2)), density=1.0)
     with generating_in_place(model.base_model.model):
         assert "generate" not in model.base_model.model.__dict__

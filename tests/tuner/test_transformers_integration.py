@@ -255,7 +255,7 @@ def test_a_trainer_trains_it_as_it_trains_a_peft_model(heads: list[str] | None, 
         second.train(resume_from_checkpoint=str(tmp_path / "plain" / "checkpoint-4"))
 
 
-def test_what_the_trainer_could_not_do_at_the_end_is_refused_at_the_beginning(tmp_path: Path) -> None:
+def test_load_best_model_at_end_is_refused_before_training(tmp_path: Path) -> None:
     model = bert_classifier()
     model.add_adapter(FishDipConfig())
     steps = {"save_strategy": "steps", "eval_strategy": "steps", "save_steps": 2, "eval_steps": 2}
