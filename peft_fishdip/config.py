@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import InitVar, dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from peft import PeftConfig
 from peft.utils import CONFIG_NAME
@@ -28,6 +28,11 @@ AfterSave = Callable[[str, "FishDipConfig", Mapping[str, str] | None], None]
 """Called with the folder, the config and PEFT's `auto_mapping` when adapter_config.json has been written."""
 
 
+def setting(default: Any, text: str) -> Any:
+    """A field with its help text."""
+    return field(default=default, metadata={"help": text})
+
+
 @dataclass
 class FishDipConfig(PeftConfig):
     """Configuration of a [`FishDipModel`].
@@ -43,96 +48,72 @@ class FishDipConfig(PeftConfig):
         TypeError: a field has a value of the wrong type.
     """
 
-    target_modules: list[str] | set[str] | str | None = field(
-        default=None,
-        metadata={
-            "help": "Names (suffixes) or a regex of the modules to tune. None: every module that directly owns "
-            "parameters (Linear, Embedding, norms, convolutions, relative bias), as in the paper. 'all-linear' works."
-        },
+    target_modules: list[str] | set[str] | str | None = setting(
+        None,
+        "Names (suffixes) or a regex of the modules to tune. None: every module that directly owns parameters (Linear, "
+        "Embedding, norms, convolutions, relative bias), as in the paper. 'all-linear' works.",
     )
-    exclude_modules: list[str] | set[str] | str | None = field(
-        default=None, metadata={"help": "Names (suffixes) or a regex of the modules that are left alone."}
+    exclude_modules: list[str] | set[str] | str | None = setting(
+        None, "Names (suffixes) or a regex of modules that are not tuned."
     )
-    layers_to_transform: list[int] | int | None = field(
-        default=None, metadata={"help": "Indices of the layers to tune; needs a list of target_modules."}
+    layers_to_transform: list[int] | int | None = setting(
+        None, "Indices of the layers to tune; needs a list of target_modules."
     )
-    layers_pattern: list[str] | str | None = field(
-        default=None, metadata={"help": "Name of the list of layers that layers_to_transform counts in."}
+    layers_pattern: list[str] | str | None = setting(
+        None, "Name of the list of layers that layers_to_transform counts in."
     )
-    modules_to_save: list[str] | None = field(
-        default=None, metadata={"help": "Modules that are trained and saved whole, such as a new classifier."}
+    modules_to_save: list[str] | None = setting(
+        None, "Modules that are trained and saved whole, such as a new classifier."
     )
-    density: float = field(
-        default=0.01,
-        metadata={"help": "Share of the targeted parameters that is trainable at any time, in (0, 1]."},
+    density: float = setting(0.01, "Share of the targeted parameters that is trainable at any time, in (0, 1].")
+    update_interval: int | None = setting(
+        100, "Optimizer steps between two masks. None: the mask of the first update stays."
     )
-    update_interval: int | None = field(
-        default=100,
-        metadata={"help": "Optimizer steps between two masks. None: the mask of the first update stays."},
+    num_samples: int | float = setting(
+        0.1,
+        "Examples whose gradients score the parameters. An int is a count; a float is a share of the examples scored, "
+        "clamped to [3, 25] examples.",
     )
-    num_samples: int | float = field(
-        default=0.1,
-        metadata={
-            "help": "Examples whose gradients score the parameters. An int is a count; a float is a share of the "
-            "examples scored, clamped to [3, 25] examples."
-        },
+    sample_selection: str = setting(
+        "highest_loss", "Which examples score the parameters: 'highest_loss', 'random' or 'all'."
     )
-    sample_selection: str = field(
-        default="highest_loss",
-        metadata={"help": "Which examples score the parameters: 'highest_loss', 'random' or 'all'."},
+    importance: str = setting(
+        "fisher", "'fisher': mean squared per-sample gradient of log p(y|x); 'absolute': mean magnitude."
     )
-    importance: str = field(
-        default="fisher",
-        metadata={"help": "'fisher': mean squared per-example gradient of log p(y|x); 'absolute': mean magnitude."},
+    example_loss: str = setting("sum", "-log p(y|x) of an example: 'sum' (Eq. 1) or 'mean' over its target tokens.")
+    dropped: str = setting(
+        "freeze", "Entries that leave the mask: 'freeze' keeps their deltas, 'reset' returns them to the base value."
     )
-    example_loss: str = field(
-        default="sum",
-        metadata={"help": "-log p(y|x) of an example: 'sum' (Eq. 1) or 'mean' over its target tokens."},
+    init_mask: str = setting("random", "Mask before the first update: 'random', or 'magnitude' of the base.")
+    delta_scale: str = setting(
+        "none",
+        "'rms': each delta is trained, and its importance measured, divided by its base tensor's RMS (rounded to a "
+        "power of two), so that one learning rate moves every tensor by the same share of its size. Better for T5, at "
+        "rates near 0.1.",
     )
-    dropped: str = field(
-        default="freeze",
-        metadata={"help": "What leaves the mask: 'freeze' keeps its delta, 'reset' puts it back to the base value."},
+    seed: int = setting(0, "Seed of the random mask, random deltas and random examples.")
+    init_weights: bool = setting(True, "True: all deltas start at zero. False: random deltas, for tests.")
+    support_sizes: dict[str, int] | None = setting(
+        None, "Written by the tuner: per base parameter the number of entries that have a delta."
     )
-    init_mask: str = field(
-        default="random",
-        metadata={"help": "Mask before the first update: 'random', or 'magnitude' of the base."},
+    base_fingerprint: dict[str, str] | None = setting(
+        None, "Written by the tuner: per base parameter its dtype, shape and digests, see fingerprint.py."
     )
-    delta_scale: str = field(
-        default="none",
-        metadata={
-            "help": "'rms': each delta is trained, and its importance measured, divided by its base tensor's RMS "
-            "(rounded to a power of two), so that one learning rate moves every tensor by the same share of its size. "
-            "Better for T5, at rates near 0.1."
-        },
-    )
-    seed: int = field(default=0, metadata={"help": "Seed of the random mask, random deltas and random examples."})
-    init_weights: bool = field(
-        default=True, metadata={"help": "True: all deltas start at zero. False: random deltas, for tests."}
-    )
-    support_sizes: dict[str, int] | None = field(
-        default=None,
-        metadata={"help": "Written by the tuner: per base parameter the number of entries that have a delta."},
-    )
-    base_fingerprint: dict[str, str] | None = field(
-        default=None,
-        metadata={"help": "Written by the tuner: per base parameter its dtype, shape and digests, see fingerprint.py."},
-    )
-    strict: bool = field(
-        default=False,
-        metadata={
-            "help": "While an adapter is loaded: refuse a base model that is not bitwise the one it was saved with, "
-            "instead of warning. Not saved. PeftModel.from_pretrained(base, path, strict=True), or where a config is "
-            "taken FishDipConfig.from_pretrained(path, strict=True)."
-        },
+    strict: bool = setting(
+        False,
+        "While an adapter is loaded: refuse a base model that is not bitwise the one it was saved with, instead of "
+        "warning. Not saved. PeftModel.from_pretrained(base, path, strict=True), or where a config is taken "
+        "FishDipConfig.from_pretrained(path, strict=True).",
     )
 
-    # written by version 0.1: active and inactive entries per base parameter, and the number of mask updates
+    # written by earlier versions: active and inactive entries per base parameter, and the number of mask updates
     counts: InitVar[dict[str, list[int]] | None] = None
     num_updates: InitVar[int] = 0
 
-    # PEFT stores the whole base embedding with an adapter that targets it, unless this is not None. It is no field: a
-    # sparse delta to an embedding needs nothing else.
-    trainable_token_indices: ClassVar[dict[str, list[int]]] = {}
+    @property
+    def trainable_token_indices(self) -> dict[str, list[int]]:
+        """Always empty. With None, PEFT would store the whole base embedding with an adapter that targets it."""
+        return {}
 
     def __post_init__(self, counts: dict[str, list[int]] | None, num_updates: int) -> None:
         super().__post_init__()
@@ -174,7 +155,7 @@ class FishDipConfig(PeftConfig):
     def checkpointed(self) -> tuple[dict[str, int] | None, int]:
         """Support sizes and number of mask updates of the checkpoint that this config was read from.
 
-        (None, 0) if there is none. Only version 0.1 wrote the number of updates here.
+        (None, 0) if there is none. Only earlier versions wrote the number of updates here.
         """
         return (None, 0) if self.__dict__.get("_of_saved_adapter") else (self.support_sizes, self._num_updates)
 
@@ -183,7 +164,7 @@ class FishDipConfig(PeftConfig):
         return None if self.__dict__.get("_of_saved_adapter") else self.base_fingerprint
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields, but for `strict`, which is a choice of who loads an adapter."""
+        """The fields, without `strict`, which is chosen anew at each load."""
         fields: dict[str, Any] = super().to_dict()
         del fields["strict"]
         return fields
@@ -269,7 +250,7 @@ def checked_sizes(sizes: Any) -> dict[str, int] | None:
 
 
 def sizes_of_counts(counts: Any) -> dict[str, int]:
-    """Support sizes from the pairs of active and inactive entries that version 0.1 wrote.
+    """Support sizes from the pairs of active and inactive entries that earlier versions wrote.
 
     Raises:
         ValueError: they are anything else.

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from .private import TorchDispatchMode
 
 HALVES_ARE_SLOW = torch.backends.cpu.get_cpu_capability() == "AVX2"
 """Whether this processor lacks such units: products in half precision then take many times as long."""

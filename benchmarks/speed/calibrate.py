@@ -7,8 +7,7 @@ from statistics import median
 
 import torch
 
-from peft_fishdip.layers.sparse_grad import COSTS, Costs
-from peft_fishdip.layers.sparse_grad import transpose
+from peft_fishdip.layers.sparse_grad import COSTS, Costs, transpose
 
 from .clock import seconds
 

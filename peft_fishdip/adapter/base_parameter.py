@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..fingerprint import fingerprint_of
+from ..private import version_of
 from .handles import handle_of
 from .state import SparseDelta
 
@@ -208,8 +209,7 @@ class TunedParameter:
         plain = type(weight.data) is Tensor and weight.is_floating_point() and not weight.is_meta
         if not plain or weight.shape != self.shape:
             return None
-        version = None if weight.is_inference() else weight._version
-        key = (weight.data_ptr(), version, weight.dtype, weight.device)
+        key = (weight.data_ptr(), version_of(weight), weight.dtype, weight.device)
         if self._fingerprint is None or self._fingerprint[0] != key:
             with self.lock:
                 self._fingerprint = (key, fingerprint_of(self.restored(weight)).line())

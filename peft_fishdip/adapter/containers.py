@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..private import own_parameter
 from .install import DIGEST, check, install, missing, summary, summary_size
 from .state import POSITIONS, SUMMARY, VALUES, AdapterState, Incoming, SparseDelta
 
@@ -162,7 +163,7 @@ def collect_tensors(
     missing_keys.extend(prefix + key for key in module.owned() if prefix + key not in state_dict)
     for key in found:
         incoming.tensors[module.kind, name_of(module.owned()[key])] = state_dict.pop(prefix + key)
-    if found and "flat" in module._parameters:
+    if found and own_parameter(module, "flat") is not None:
         state_dict[prefix + "flat"] = module.flat.detach()  # the vector itself: its values come with the deltas
     if incoming.finished or not incoming.tensors:
         return

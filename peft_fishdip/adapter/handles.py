@@ -1,4 +1,4 @@
-"""Numbers that name objects: the operators of a compiled graph take tensors and numbers alone."""
+"""Numbers that stand for objects: the operators of a compiled graph take only tensors and numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _numbers = count()
 
 
 def handle_of(thing: Any) -> int:
-    """A new number for this object, as long as it lives."""
+    """A new number for an object, valid as long as it lives."""
     number = next(_numbers)
     _named[number] = thing
     return number

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..config import FishDipConfig
 from ..distributed import refuse_sharded
+from ..private import own_parameter, version_of
 from .atomic import Write, assign, copy_into
 from .handles import handle_of
 
@@ -209,7 +210,7 @@ class AdapterState:
     def flat(self) -> nn.Parameter:
         """The trainable vector: float32 (K,)."""
         assert self.carrier is not None
-        flat = self.carrier._parameters.get("flat")
+        flat = own_parameter(self.carrier, "flat")
         return cast(nn.Parameter, self.carrier.flat) if flat is None else flat
 
     def refuse_sharded(self) -> None:
@@ -252,7 +253,8 @@ class AdapterState:
         """Differs after each change of the trainable vector, except through `.data`; None if torch does not count its
         changes, as for tensors made in inference mode."""
         flat = self.flat
-        return None if flat.is_inference() else (flat.data_ptr(), flat._version)
+        version = version_of(flat)
+        return None if version is None else (flat.data_ptr(), version)
 
     def views(self) -> tuple[Tensor, ...]:
         """The trainable values per delta, as one split of the vector, made once per version of it.
@@ -264,7 +266,7 @@ class AdapterState:
             return flat.split(self.sizes) if self.traced is None else self.traced
         key = (
             id(flat),
-            flat._version if not flat.is_inference() else None,
+            version_of(flat),
             flat.data_ptr(),
             flat.requires_grad and torch.is_grad_enabled(),
             torch.is_inference_mode_enabled(),

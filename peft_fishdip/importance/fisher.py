@@ -10,8 +10,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from ..quantization import has_quantized_storage
 from ..half_precision import float32_products
+from ..quantization import has_quantized_storage
 from .examples import Numbered, row
 from .losses import EmptyExampleError, LossFn, refuse_infinite
 from .per_example import Add, NotSupported, PerExample

@@ -102,8 +102,8 @@ class PerExample:
         """The wanted parameters that a module owns itself, by their name there."""
         return {
             name: parameter
-            for name, parameter in module._parameters.items()
-            if parameter is not None and id(parameter) in self.accumulators
+            for name, parameter in module.named_parameters(recurse=False)
+            if id(parameter) in self.accumulators
         }
 
     @contextmanager
@@ -315,7 +315,7 @@ def capture_of(module: Any) -> Callable[[PerExample, nn.Module, dict[str, nn.Par
         return capture_embedding
     if type(module) in (nn.LayerNorm, nn.RMSNorm):
         return capture_norm if len(module.normalized_shape) == 1 else None
-    own = [name for name, parameter in module._parameters.items() if parameter is not None]
+    own = [name for name, _ in module.named_parameters(recurse=False)]
     if own == ["weight"] and module.weight.dim() == 1 and "Norm" in type(module).__name__:
         return capture_gain
     return None

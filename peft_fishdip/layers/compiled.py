@@ -1,6 +1,6 @@
-"""Linear and embedding with a borrowed weight as operators that torch.compile takes as they are.
+"""Linear and embedding with sparse deltas as custom operators, which torch.compile does not look into.
 
-Of what a compiler can follow instead, each weight would need a dense delta and a dense gradient.
+In operations that the compiler could follow, each weight would need a dense delta and a dense gradient.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .functional import (
 )
 
 TAGS = (torch.Tag.cudagraph_unsafe,)
-"""A recorded CUDA graph would go on with the positions of the mask that it was recorded with."""
+"""A recorded CUDA graph would keep the positions of the mask that it was recorded with."""
 
 
 def compiled_linear(
@@ -53,7 +53,7 @@ def compiled_embedding(
 
 @contextmanager
 def split_once(states: Iterable[AdapterState]) -> Iterator[None]:
-    """Within, all layers share one split of each trainable vector: its gradient is put together once."""
+    """Within, all layers share one split of each trainable vector, so its gradient is concatenated once."""
     states = list(states)
     for state in states:
         state.traced = state.views()

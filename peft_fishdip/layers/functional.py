@@ -1,5 +1,5 @@
-"""Linear and embedding with a borrowed weight: effective values are written into the frozen weight for the time of
-one product and taken back, so that no effective copy is ever kept, neither in forward nor for backward."""
+"""Products with effective weights that are swapped in: sparse deltas are added to the frozen weight in place for one
+product, and the base values are restored after it. No effective copy is kept, neither in forward nor for backward."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ Deltas = Sequence[SparseDelta]
 
 @contextmanager
 def swapped_in(parameter: TunedParameter, weight: Tensor, deltas: Deltas, views: Sequence[Tensor]) -> Iterator[None]:
-    """Within, `weight` holds its effective values; afterwards its own, or merged ones, or these if it holds them.
+    """Within, `weight` has its effective values. On exit the previous contents (base or merged) are restored.
 
-    Two O(entries) copies. Writes go around autograd's version counter: the weight is given back before anybody who
-    saved it could look.
+    Costs two copies of O(entries). Writes do not count in autograd's version of the weight: its values are restored
+    before anything else can read them.
     """
     with parameter.lock, torch.no_grad():
         if parameter.has_effective(deltas):
             yield
             return
         merged = list(parameter.merged_adapters)
-        if parameter.swapped_in or merged:  # with other values than these
+        if parameter.swapped_in or merged:  # other values than those of `deltas`
             parameter.unmerge(weight)
         try:
             if deltas:
@@ -98,7 +98,7 @@ class SparseDeltaLinear(torch.autograd.Function):
 
 
 class AddedProduct(torch.autograd.Function):
-    """`x @ delta.T`, for a weight that cannot hold effective values; the delta is dense for the time of a product."""
+    """`x @ delta.T`, for weights with quantized storage; the delta is dense during the product."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, parameter: TunedParameter, deltas: Deltas, *views: Tensor) -> Tensor:
@@ -139,7 +139,7 @@ def product_gradients(
     needed: Sequence[bool],
     transposed: bool = False,
 ) -> list[Tensor | None]:
-    """The gradients of the trainable values of a weight, given those of the output of its product with `operand`."""
+    """The gradients of the trainable values of a weight, from those of the output of its product with `operand`."""
     if operand is None:
         return [None] * len(views)
     left, right = as_rows(grad), as_rows(operand)
@@ -157,18 +157,18 @@ def input_gradient(grad: Tensor, weight: Tensor, transposed: bool) -> Tensor:
 
 
 def no_view(tensor: Tensor) -> Tensor:
-    """The same tensor, which autograd does not take for a view: what a custom function returns as a view of its own
-    must not be changed in place, as some models do with the output of a layer."""
-    return torch.ops.aten._unsafe_view(tensor, tensor.shape) if tensor._is_view() else tensor
+    """The same memory as a tensor that is no view: autograd forbids changing views that a custom function returns, and
+    some models change the output of a layer in place."""
+    return tensor.new_empty(0).set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
 
 
 def as_rows(tensor: Tensor) -> Tensor:
-    """The tensor as a matrix of its last axis; also a vector."""
+    """The tensor, or vector, as a matrix whose rows are its last axis."""
     return tensor.reshape(-1, tensor.shape[-1])
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None, transposed: bool) -> Tensor:
-    """The very calls of nn.Linear and Conv1D, so that merged and unmerged models agree bitwise."""
+    """The same calls as in nn.Linear and Conv1D, so that merged and unmerged models agree bitwise."""
     if not transposed:
         return F.linear(x, weight, bias)
     flat = x.view(-1, x.size(-1))
@@ -177,7 +177,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None, transposed: bool) ->
 
 
 class SparseDeltaEmbedding(torch.autograd.Function):
-    """`weight[ids]` with effective weights; gradients touch only the rows that the batch uses."""
+    """`weight[ids]` with effective weights; gradients are computed for the rows that the batch uses."""
 
     @staticmethod
     def forward(
@@ -212,7 +212,7 @@ def lookup_gradients(
     views: Sequence[Tensor],
     needed: Sequence[bool],
 ) -> list[Tensor | None]:
-    """The gradients of the trainable values of a table, given those of its rows that `ids` name."""
+    """The gradients of the trainable values of a table, from those of the rows that `ids` selected."""
     rows, inverse = ids.flatten().unique(return_inverse=True)
     dense = grad.new_zeros(rows.numel(), grad.shape[-1], dtype=torch.float32)
     dense.index_add_(0, inverse, as_rows(grad).float())
@@ -225,7 +225,7 @@ def lookup_gradients(
 
 
 class EffectiveWeight(torch.autograd.Function):
-    """A new tensor of effective values: for every module that is neither Linear nor Embedding."""
+    """A new tensor of effective values, for modules other than Linear and Embedding."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, parameter: TunedParameter, deltas: Deltas, *views: Tensor) -> Tensor:
@@ -249,7 +249,7 @@ class EffectiveWeight(torch.autograd.Function):
 
 
 def effective_weight(weight: Tensor, parameter: TunedParameter, deltas: Deltas) -> Tensor:
-    """The effective values of `weight` as a new tensor that gradients flow through to the deltas."""
+    """The effective values of `weight` as a new tensor, from which gradients flow to the deltas."""
     views = active_views(deltas)
     if not torch.compiler.is_compiling():
         return EffectiveWeight.apply(weight, parameter, deltas, *views)
@@ -284,5 +284,5 @@ def autocast_dtype(x: Tensor, weight: Tensor) -> torch.dtype:
 
 
 def without_autocast(tensor: Tensor) -> torch.amp.autocast:
-    """Backward passes compute in the dtypes that their forward pass chose."""
+    """Autocast switched off: backward passes compute in the dtypes that their forward pass chose."""
     return torch.autocast(tensor.device.type, enabled=False)

@@ -10,24 +10,22 @@ from typing import Any
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
-from transformers.pytorch_utils import Conv1D
 
 from ..adapter.atomic import repeat_once
 from ..adapter.base_parameter import TemporaryMerge, TunedParameter, active_views
 from ..adapter.containers import Indices, Summary, Values
 from ..adapter.state import AdapterState, SparseDelta
-from .compiled import compiled_embedding, compiled_linear
-from .functional import SparseDeltaEmbedding, SparseDeltaLinear, effective_weight
-from .recompute import source_of
+from ..private import own_parameter, own_submodule, own_submodules
+from .functional import effective_weight
+from .recompute import rebuilt_for_backward
+from .stand_in import owner, standing_in
 
 
 class FishDipLayer(nn.Module, BaseTunerLayer):
     """Wraps any module that owns parameters.
 
-    For the time of a call, effective tensors stand in the module's `__dict__`, where attribute access finds them
-    before its parameters. Unlike torch.func.functional_call this also works below FSDP, gradient checkpointing and
-    torch.compile.
+    During a call, effective tensors stand in the module's `__dict__`, where attribute access finds them before its
+    parameters. Unlike torch.func.functional_call this also works below FSDP, gradient checkpointing and torch.compile.
 
     Attributes:
         base_layer: the wrapped module.
@@ -37,7 +35,7 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
 
     adapter_layer_names = ("fishdip_values", "fishdip_indices", "fishdip_summary")
     kept_out_of_merging: frozenset[str] = frozenset()
-    """Parameters that never hold effective values during a call: a subclass adds their deltas in another way."""
+    """Parameters that never get effective values during a call, because a subclass adds their deltas to the output."""
 
     def __init__(self, base_layer: nn.Module) -> None:
         super().__init__()
@@ -51,7 +49,7 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
         self.in_features, self.out_features = features(base_layer)
 
     def __getattr__(self, name: str) -> Any:
-        """What the wrapped module has and this one lacks (`num_embeddings`, `eps`, children) is the wrapped one's."""
+        """Attributes of the wrapped module (`num_embeddings`, `eps`, children) can be read here."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -65,9 +63,10 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
         Raises:
             ValueError: another parameter is put in the place of one that the wrapped module owns.
         """
-        base = self.__dict__.get("_modules", {}).get("base_layer")
-        if isinstance(value, nn.Parameter) and base is not None and name in base._parameters:
-            if value is not base._parameters[name]:
+        base = own_submodules(self).get("base_layer")
+        owned = None if base is None else own_parameter(base, name)
+        if isinstance(value, nn.Parameter) and owned is not None:
+            if value is not owned:
                 raise ValueError(
                     f"the {name} of a {type(base).__name__} that a Fish-Dip adapter tunes cannot be replaced, as by "
                     "tying or resizing: the adapter's positions belong to this one. Change the base model before the "
@@ -77,26 +76,26 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
         super().__setattr__(name, value)
 
     def update_layer(self, state: AdapterState, owned: Mapping[str, SparseDelta]) -> None:
-        """Make room for an adapter; `owned` are the deltas that this layer, not one tied to it, saves and loads."""
+        """Add containers for an adapter. Of tied layers one alone owns a delta, which it saves and loads."""
         name = state.adapter_name
         values = Values(state, owned)
         self.fishdip_values[name] = values
         self.fishdip_indices[name] = Indices(state, owned)
         self.fishdip_summary[name] = Summary(values)
 
-    # PEFT keeps a list per layer; here a tied parameter is merged once for all layers that use it
+    # a tied parameter is merged once for all layers that use it, so there is no list per layer as PEFT has it
     @property
     def merged_adapters(self) -> list[str]:  # type: ignore[override]
         merged = dict.fromkeys(name for parameter in self.tuned.values() for name in parameter.merged_adapters)
         return list(merged)
 
     def base_parameter(self, name: str) -> Tensor:
-        """The base tensor of that name, also while an effective one stands in its place."""
+        """The base tensor of that name, even while an effective one stands in its place."""
         module, leaf = owner(self.base_layer, name)
-        return module._parameters[leaf]  # type: ignore[return-value]
+        return own_parameter(module, leaf)
 
     def base_values(self, name: str) -> Tensor:
-        """The values of the base tensor of that name, in its shape; here that tensor itself, if nothing is merged."""
+        """The base values of that name, in the parameter's shape: the tensor itself if nothing is merged into it."""
         return self.tuned[name].unmerged(self.base_parameter(name))
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
@@ -171,7 +170,7 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
     def enable_adapters(self, enabled: bool) -> None:
         super().enable_adapters(enabled)
         if not enabled:
-            self.unmerge()  # now, not at the next call: a tied layer may never be called
+            self.unmerge()  # at once: a layer that is only tied to another may never be called
 
     def delete_adapter(self, adapter_name: str) -> None:
         super().delete_adapter(adapter_name)
@@ -179,7 +178,7 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
             parameter.deltas.pop(adapter_name, None)
 
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: Any = None) -> None:
-        """Device only: values stay float32, whatever the base has."""
+        """Move the adapter to a device; its values stay float32, whatever dtype the base has."""
         if device is None:
             device = next(self.base_layer.parameters()).device
         for container in (self.fishdip_values, self.fishdip_indices):
@@ -187,12 +186,12 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
                 container[adapter_name].to(device)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        # a merged layer of one parameter comes first, in one frame: per token, Python costs more than small products
+        # the usual case first and without further calls: per token, Python takes longer than small products
         if len(self.tuned) == 1 and not torch.compiler.is_compiling():
             (parameter,) = self.tuned.values()
             with parameter.lock:
                 if (parameter.merged_adapters and not self._disable_adapters) or self.base_is_current():
-                    return self._modules["base_layer"](*args, **kwargs)  # type: ignore[misc]
+                    return own_submodule(self, "base_layer")(*args, **kwargs)
         else:
             with self.locked():
                 if self.base_is_current():
@@ -200,7 +199,7 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
         return self.tuned_forward(*args, **kwargs)
 
     def base_is_current(self) -> bool:
-        """Take away held values that this call does not need; tells whether those in place now are what it needs."""
+        """Whether the base layer has the values that this call needs; others that are swapped in are restored first."""
         parameters = self.tuned.values()
         if self._disable_adapters:
             if any(parameter.merged_adapters or parameter.swapped_in for parameter in parameters):
@@ -220,7 +219,7 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
         return ready
 
     def locked(self) -> AbstractContextManager[Any]:
-        """Within, this thread alone uses the parameters of this layer."""
+        """Within, no other thread uses the parameters of this layer."""
         if torch.compiler.is_compiling():
             return nullcontext()
         locks = [parameter.lock for parameter in self.tuned.values()]
@@ -240,7 +239,7 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
 
     def tuned_forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the wrapped module with effective tensors in place of its parameters."""
-        with self.locked(), ExitStack() as stack:  # another thread would put its own tensors in the same place
+        with self.locked(), ExitStack() as stack:  # two threads must not put their tensors in the same place
             rebuild: dict[tuple[int, torch.dtype], Callable[[], Tensor]] = {}
             for name, parameter in self.tuned.items():
                 deltas = () if name in self.kept_out_of_merging else self.deltas(name)
@@ -249,9 +248,8 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
                 weight = self.base_parameter(name)
                 tensor = effective_weight(weight, parameter, deltas)
                 stack.enter_context(standing_in(self.base_layer, name, tensor))
-                if (
-                    weight.dim() > 1 and not torch.compiler.is_compiling()
-                ):  # vectors (norms, biases) are smaller than the activations of a few tokens
+                # vectors (norms, biases) are kept for backward: they are smaller than the activations of a few tokens
+                if weight.dim() > 1 and not torch.compiler.is_compiling():
                     make = partial(parameter.effective, weight.detach(), deltas, active_views(deltas))
                     rebuild[tensor.untyped_storage().data_ptr(), tensor.dtype] = make
             if rebuild:
@@ -260,38 +258,6 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
 
     def __repr__(self) -> str:
         return "fishdip." + super().__repr__()
-
-
-class FishDipLinear(FishDipLayer):
-    """nn.Linear and transformers' Conv1D, with a borrowed weight."""
-
-    def tuned_forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        deltas = self.deltas("weight")
-        base = self.base_layer
-        if not deltas or args or kwargs or not is_plain(base, (nn.Linear, Conv1D)):
-            return super().tuned_forward(x, *args, **kwargs)
-        weight, bias, parameter = self.base_parameter("weight"), self.effective("bias"), self.tuned["weight"]
-        transposed = isinstance(base, Conv1D)
-        if torch.compiler.is_compiling():
-            return compiled_linear(x, weight, bias, parameter, deltas, transposed)
-        views = active_views(deltas)
-        return SparseDeltaLinear.apply(x, weight.data, bias, parameter, deltas, transposed, source_of(x), *views)
-
-
-class FishDipEmbedding(FishDipLayer):
-    """nn.Embedding, with a borrowed weight."""
-
-    def tuned_forward(self, ids: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        deltas = self.deltas("weight")
-        base = self.base_layer
-        if not deltas or args or kwargs or not is_plain(base, (nn.Embedding,)) or base.scale_grad_by_freq:
-            return super().tuned_forward(ids, *args, **kwargs)
-        weight, parameter = self.base_parameter("weight"), self.tuned["weight"]
-        padding_idx: Any = base.padding_idx
-        if torch.compiler.is_compiling():
-            return compiled_embedding(ids, weight, padding_idx, parameter, deltas)
-        views = active_views(deltas)
-        return SparseDeltaEmbedding.apply(ids, weight.data, padding_idx, parameter, deltas, *views)
 
 
 def unmerge_all(layers: Iterable[FishDipLayer]) -> None:
@@ -319,7 +285,7 @@ def merged_as_before_on_failure(layers: Sequence[FishDipLayer]) -> Iterator[None
 
 @contextmanager
 def all_of(locks: Sequence[AbstractContextManager[Any]]) -> Iterator[None]:
-    """Within, this thread has all these locks; taken in one order by all threads."""
+    """Within, all these locks are held; every thread takes them in the same order."""
     with ExitStack() as stack:
         for lock in sorted(locks, key=id):
             stack.enter_context(lock)
@@ -327,7 +293,7 @@ def all_of(locks: Sequence[AbstractContextManager[Any]]) -> Iterator[None]:
 
 
 def layers_of(model: nn.Module) -> Iterator[FishDipLayer]:
-    """The layers in a model, once each, in the order of `modules()`; without a look at what they keep adapters in."""
+    """The layers in a model, once each, in the order of `modules()`; their containers are not searched."""
     seen: set[int] = set()
     left: list[nn.Module] = [model]
     while left:
@@ -339,7 +305,7 @@ def layers_of(model: nn.Module) -> Iterator[FishDipLayer]:
             yield module
             left.append(module.base_layer)
         else:
-            left.extend(child for child in reversed(module._modules.values()) if child is not None)
+            left.extend(reversed(list(module.children())))
 
 
 def tuned_parameters(model: nn.Module, adapter_name: str) -> dict[str, tuple[TunedParameter, Tensor]]:
@@ -353,7 +319,7 @@ def tuned_parameters(model: nn.Module, adapter_name: str) -> dict[str, tuple[Tun
 
 
 def features(module: nn.Module) -> tuple[int | None, int | None]:
-    """Input and output width, by the names that the module has for them; PEFT's users look for these."""
+    """Input and output width of a module, which users of PEFT read as `in_features` and `out_features`."""
     names = (
         ("in_features", "out_features"),
         ("num_embeddings", "embedding_dim"),
@@ -365,67 +331,3 @@ def features(module: nn.Module) -> tuple[int | None, int | None]:
         if hasattr(module, first) and hasattr(module, second):
             return getattr(module, first), getattr(module, second)
     return None, None
-
-
-def is_plain(module: Any, kinds: tuple[type[nn.Module], ...]) -> bool:
-    """Whether calling `module` means just its class's own product of input and weight."""
-    return (
-        calls_only_itself(module)
-        and any(isinstance(module, kind) and type(module).forward is kind.forward for kind in kinds)
-        and module.weight.is_contiguous()
-    )
-
-
-def calls_only_itself(module: nn.Module) -> bool:
-    """Whether nothing comes between a call of the module and its class's own forward."""
-    hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    return not hooks and "forward" not in module.__dict__
-
-
-def owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
-    """The submodule that holds the parameter `name` of `module`, and its name there."""
-    path, _, leaf = name.rpartition(".")
-    return module.get_submodule(path), leaf
-
-
-@contextmanager
-def standing_in(module: nn.Module, name: str, tensor: Tensor) -> Iterator[None]:
-    """Within, `tensor` is what `module` finds under the name of its parameter."""
-    inner: Any
-    inner, leaf = owner(module, name)
-    inner.__dict__[leaf] = tensor
-    weights = inner._flat_weights if isinstance(inner, nn.RNNBase) else []  # past attribute access
-    index = inner._flat_weights_names.index(leaf) if weights else 0
-    if weights:
-        weights[index] = tensor
-    try:
-        yield
-    finally:
-        del inner.__dict__[leaf]
-        if weights:
-            weights[index] = inner._parameters[leaf]
-
-
-@contextmanager
-def rebuilt_for_backward(rebuild: Mapping[tuple[int, torch.dtype], Callable[[], Tensor]]) -> Iterator[None]:
-    """Within, autograd saves instead of an effective tensor, or a view of it, only how to make it again.
-
-    Args:
-        rebuild: by the address of its storage and its dtype, what makes an effective tensor; views as another dtype are
-            saved as they are.
-    """
-
-    def pack(saved: Tensor) -> Any:
-        key = saved.untyped_storage().data_ptr(), saved.dtype
-        if key not in rebuild:
-            return saved
-        return rebuild[key], saved.size(), saved.stride(), saved.storage_offset()
-
-    def unpack(packed: Any) -> Tensor:
-        if isinstance(packed, Tensor):
-            return packed
-        make, size, stride, offset = packed
-        return make().as_strided(size, stride, offset)
-
-    with saved_tensors_hooks(pack, unpack):
-        yield

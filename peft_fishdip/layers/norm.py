@@ -1,4 +1,4 @@
-"""Layer and RMS norms that keep nothing but their input for backward."""
+"""Layer and RMS norms that keep only their input for backward."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from torch.autograd.function import once_differentiable
 
 from ..adapter.base_parameter import active_views
 from .functional import Deltas, view_gradient
-from .layer import FishDipLayer, calls_only_itself, standing_in
+from .layer import FishDipLayer
 from .recompute import Recompute, remember
+from .stand_in import calls_only_itself, standing_in
 
 
 class FishDipNorm(FishDipLayer):
-    """torch's LayerNorm and RMSNorm, and the RMS norms of transformers."""
+    """A layer of torch's LayerNorm or RMSNorm, or of an RMS norm of transformers."""
 
     def tuned_forward(self, *args: Any, **kwargs: Any) -> Any:
         needs_graph = torch.is_grad_enabled() and not torch.compiler.is_compiling()
@@ -37,7 +38,7 @@ class FishDipNorm(FishDipLayer):
         return output
 
     def normed(self, x: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
-        """The wrapped module's output with these in place of its parameters."""
+        """The wrapped module's output with the given tensors in place of its parameters."""
         with self.locked(), ExitStack() as stack:
             for name, tensor in parameters.items():
                 stack.enter_context(standing_in(self.base_layer, name, tensor))
@@ -45,7 +46,7 @@ class FishDipNorm(FishDipLayer):
 
 
 class RecomputedNorm(torch.autograd.Function):
-    """A norm that is computed once more, for autograd to follow, when its gradients are wanted."""
+    """A norm whose backward pass computes the output again, under autograd, to differentiate it."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, recompute: Recompute, deltas: Mapping[str, Deltas], *views: Tensor) -> Tensor:
@@ -75,7 +76,7 @@ class RecomputedNorm(torch.autograd.Function):
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether a module is a norm over the last axis with vectors as its only parameters, and nothing else to it."""
+    """Whether a module is a norm over the last axis, with vectors as its only parameters, no children or buffers."""
     known = isinstance(module, (nn.LayerNorm, nn.RMSNorm)) or type(module).__name__.endswith(("RMSNorm", "LayerNorm"))
-    plain = all(p is None or p.dim() == 1 for p in module._parameters.values())
+    plain = all(parameter.dim() == 1 for parameter in module.parameters(recurse=False))
     return known and plain and not list(module.children()) and not list(module.buffers())

@@ -1,4 +1,4 @@
-"""A linear layer over a quantised weight."""
+"""Linear layers whose weight is quantized."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .layer import FishDipLayer
 
 
 class FishDipQuantizedLinear(FishDipLayer):
-    """A linear layer whose weight is held quantised: `base_layer(x) + x @ delta.T`.
+    """A linear layer with a quantized weight: `base_layer(x) + x @ delta.T`.
 
-    The base computes what it always does, quantised activations included, so an adapter of zeros changes nothing.
-    A quantised weight cannot hold an effective one: merging quantises their sum anew, which rounds it, as it does for
-    LoRA. The base weight itself is kept meanwhile and comes back bitwise.
+    The base layer computes as without an adapter, quantized activations included, so an adapter of zeros changes
+    nothing. Effective values cannot be swapped into quantized storage: merging quantizes the sum anew, which rounds
+    it, as for LoRA. The base weight is kept while it is merged, and restored bitwise.
     """
 
     kept_out_of_merging = frozenset({"weight"})
@@ -32,7 +32,7 @@ class FishDipQuantizedLinear(FishDipLayer):
         self._before_merge: tuple[Tensor, dict[str, Any], Any] | None = None
 
     def base_values(self, name: str) -> Tensor:
-        """As a new tensor, if the parameter is the quantised one."""
+        """See FishDipLayer; the values of the quantized weight are a new tensor."""
         return self.get_base_weight().detach() if name == "weight" else super().base_values(name)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -62,8 +62,8 @@ class FishDipQuantizedLinear(FishDipLayer):
                 self._keep_base()
                 try:
                     self.set_base_weight(values)
-                except Exception:
-                    self._put_base_back()
+                except BaseException:
+                    self._restore_base()
                     raise
             parameter.merged_adapters = [name for name in merged if name in parameter.deltas]
 
@@ -73,20 +73,20 @@ class FishDipQuantizedLinear(FishDipLayer):
             return
         with self.tuned[name].lock:
             if self._before_merge is not None:
-                self._put_base_back()
+                self._restore_base()
             self.tuned[name].merged_adapters = []
 
     def _keep_base(self) -> None:
-        """Remember the packed weight and what bitsandbytes notes on it, which PEFT's backends change."""
+        """Keep the quantized weight and the attributes that bitsandbytes sets on it, which PEFT's backends change."""
         weight = self.base_parameter("weight")
         self._before_merge = (weight, dict(weight.__dict__), copy.copy(getattr(self.base_layer, "state", None)))
 
-    def _put_base_back(self) -> None:
+    def _restore_base(self) -> None:
         assert self._before_merge is not None
-        weight, notes, state = self._before_merge
-        weight.__dict__.update(notes)
-        self.base_layer.__dict__.pop("weight", None)  # where a backend that failed may have left the merged values
-        self.base_layer._parameters["weight"] = weight  # type: ignore[assignment]
+        weight, attributes, state = self._before_merge
+        weight.__dict__.update(attributes)
+        self.base_layer.__dict__.pop("weight", None)  # a backend that failed may have left merged values here
+        self.base_layer.register_parameter("weight", weight)  # type: ignore[arg-type]
         if state is not None:
             self.base_layer.state = state
         self._before_merge = None

@@ -1,24 +1,28 @@
-"""Outputs of norms that are made again in the backward pass instead of being kept for it.
+"""Tensors that the backward pass recomputes, so that they are not kept for it.
 
-Beside a norm's input, which a frozen model keeps too, nothing else is then needed: neither the normalized input, for
-the gradient of the gain, nor the output, for those of the linear layers that read it.
+Of a norm only the input is kept, as in a frozen model. The normalized input, which the gradient of the gain needs, and
+the output, which the gradients of the following linear layers need, are computed again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from ..private import version_of
+
 Norm = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
-"""From an input and effective parameters by name to the output; both tensors of shape (..., width)."""
+"""Computes the output of a norm, (..., width), from its input, (..., width), and effective parameters by name."""
 
 
 class Recompute:
-    """Makes the output of one call of a norm again; those who need it in a backward pass share what was made."""
+    """Recomputes the output of one call of a norm, once for all layers that need it in a backward pass."""
 
     def __init__(self, norm: Norm, parameters: Mapping[str, Tensor], x: Tensor) -> None:
         self.norm = norm
@@ -35,7 +39,7 @@ class Recompute:
 
     @torch.no_grad()
     def output(self, x: Tensor) -> Tensor:
-        """The output, for one of its users: the first makes it, the last drops it."""
+        """The output, for one of its users: it is computed for the first and dropped after the last."""
         output = self(x) if self.made is None else self.made
         self.users -= 1
         self.made = output if self.users > 0 else None
@@ -43,22 +47,49 @@ class Recompute:
 
 
 class Source(NamedTuple):
-    """What a norm's output can be made from."""
+    """What a norm's output can be recomputed from."""
 
     x: Tensor
+    """The norm's input."""
     recompute: Recompute
-    version: int
-    """Of the output: once it is changed in place, it cannot be made again."""
+    version: int | None
+    """Version of the output: after a change in place it cannot be recomputed."""
 
 
 _sources: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
 def remember(output: Tensor, x: Tensor, recompute: Recompute) -> None:
-    _sources[output] = Source(x.detach(), recompute, output._version)
+    """Record that `output` can be recomputed from the norm's input `x`."""
+    _sources[output] = Source(x.detach(), recompute, version_of(output))
 
 
 def source_of(tensor: Tensor) -> Source | None:
-    """What this very tensor can be made from again, if it is the output of a norm."""
+    """What a tensor can be recomputed from, if it is the unchanged output of a norm; None otherwise."""
     source: Source | None = _sources.get(tensor)
-    return source if source is not None and source.version == tensor._version else None
+    return source if source is not None and source.version == version_of(tensor) else None
+
+
+@contextmanager
+def rebuilt_for_backward(rebuild: Mapping[tuple[int, torch.dtype], Callable[[], Tensor]]) -> Iterator[None]:
+    """Within, autograd saves a function that makes an effective tensor instead of the tensor, or of a view of it.
+
+    Args:
+        rebuild: the function, by the address of the tensor's storage and its dtype. Views as another dtype are saved
+            as they are.
+    """
+
+    def pack(saved: Tensor) -> Any:
+        key = saved.untyped_storage().data_ptr(), saved.dtype
+        if key not in rebuild:
+            return saved
+        return rebuild[key], saved.size(), saved.stride(), saved.storage_offset()
+
+    def unpack(saved: Any) -> Tensor:
+        if isinstance(saved, Tensor):
+            return saved
+        make, size, stride, offset = saved
+        return make().as_strided(size, stride, offset)
+
+    with saved_tensors_hooks(pack, unpack):
+        yield

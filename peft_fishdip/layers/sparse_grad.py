@@ -1,8 +1,8 @@
-"""The gradient of a matrix at its active entries alone.
+"""The gradient of a matrix at its active entries.
 
-Three ways to the same numbers: all entries by one product and a gather; one dot product per active entry; or the
-product of the rows and columns that have active entries. Which is the cheapest follows from the shape of the mask and
-the number of tokens, by costs that were measured.
+There are three backends with the same result. "dense" computes the whole product and gathers the entries; "sampled"
+computes one dot product per active entry; "subset" computes the product of the rows and columns that have active
+entries. The cheapest is chosen from the shape of the mask and the number of tokens, by measured costs.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ class Costs(NamedTuple):
     """Nanoseconds on one CPU core, float32; `python -m benchmarks.speed calibrate` measures them. Ratios count."""
 
     multiply: float = 0.03
-    """Of a multiplication and addition in a matrix product."""
+    """Per multiply-add of a matrix product."""
     dot: float = 0.18
-    """Of one in a dot product per active entry."""
+    """Per multiply-add of a dot product for one active entry."""
     move: float = 0.9
-    """Of an element that is transposed."""
+    """Per element that is transposed."""
     gather: float = 0.8
-    """Of an element of a gathered column."""
+    """Per element of a gathered column."""
     pick: float = 4.0
-    """Of an active entry that is read out of a product."""
+    """Per active entry that is gathered from a product."""
 
 
 COSTS = Costs()
 
 
 class Pattern:
-    """The active entries of a matrix as the backends want them; made when first needed.
+    """The active entries of a matrix in the forms that the backends need, made when first needed.
 
     Attributes:
         rows, columns: int64, ascending: those that have active entries.
@@ -123,12 +123,12 @@ def matrix_gradient(left: Tensor, right: Tensor, delta: SparseDelta) -> Tensor:
     if not delta.active.numel():
         return left.new_empty(0)
     if left.device.type != "cpu" or left.dtype == torch.float64:
-        return dense_gradient(left, right, delta)  # whose speed there is not known here
+        return dense_gradient(left, right, delta)  # the costs are those of float32 on a CPU
     return BACKENDS[pattern_of(delta).cheapest(left.shape[0])](left, right, delta)
 
 
 def dense_gradient(left: Tensor, right: Tensor, delta: SparseDelta) -> Tensor:
-    """[`matrix_gradient`] by the whole product and a gather, which costs 0.2 % of it at most."""
+    """[`matrix_gradient`] by the whole product and a gather, which takes at most 0.2 % of its time."""
     return for_product(left).t().matmul(for_product(right)).view(-1).index_select(0, delta.active)
 
 

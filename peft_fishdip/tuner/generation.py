@@ -1,4 +1,4 @@
-"""Decoding with effective values in place: written into the weights once, not for each token and layer."""
+"""Decoding with temporarily merged deltas: written into the weights once, not for each token and layer."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ GENERATE = "generate"
 
 
 @contextmanager
-def generating_in_place(model: nn.Module) -> Iterator[None]:
-    """Within, the `generate` of the model, which calls each layer for each token, holds effective values in place.
+def generating_merged(model: nn.Module) -> Iterator[None]:
+    """Within, the model's `generate` merges the active adapters temporarily.
 
-    All models of PEFT look it up on the model itself, within calls of theirs.
+    PEFT's models look `generate` up on the base model during their own call, so it is replaced there.
     """
     if GENERATE in model.__dict__ or not hasattr(type(model), GENERATE):
         yield
@@ -33,13 +33,13 @@ def generating_in_place(model: nn.Module) -> Iterator[None]:
 
 
 def remove_generate(model: nn.Module) -> None:
-    """Leave the model its own `generate`; copies that were made meanwhile still have ours."""
+    """Give the model its own `generate` again. Copies that were made during the call keep the other one."""
     if isinstance(model.__dict__.get(GENERATE), Generate):
         model.__dict__.pop(GENERATE, None)  # another thread may come first
 
 
 class Generate:
-    """A model's own `generate`, with effective values in place. Refers to the model weakly, so that it can be freed."""
+    """A model's `generate` with temporarily merged adapters. Refers to the model weakly, so that it can be freed."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = weakref.ref(model)
@@ -55,17 +55,17 @@ class Generate:
         model: Any = self.model()
         own = inspect.getattr_static(type(model), GENERATE)
         bound = own.__get__(model, type(model)) if hasattr(own, "__get__") else own
-        with effective_in_place(model):
+        with temporarily_merged(model):
             return bound(*args, **kwargs)
 
 
 @contextmanager
-def effective_in_place(model: nn.Module) -> Iterator[None]:
-    """Within, the base parameters hold the effective values of the active adapters; bitwise their own ones afterwards.
+def temporarily_merged(model: nn.Module) -> Iterator[None]:
+    """Within, the active adapters are merged temporarily; on exit the base parameters are restored bitwise.
 
-    Calls with gradients, calls of other threads and changes of the adapters are possible meanwhile, as at any time:
-    see [`parameter.TunedParameter`]. Who reads base parameters past the layers, as `state_dict()` of the whole model
-    does, sees effective values.
+    Calls with gradients, calls from other threads and changes of the adapters remain possible within, see
+    [`base_parameter.TunedParameter`]. Code that reads base parameters without calling the layers, such as
+    `state_dict()` of the whole model, sees effective values.
     """
     temporary_merge = TemporaryMerge()
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""What a model with an adapter refuses, where its library would do something else silently, or half of it."""
+"""What a model with an adapter refuses, because its library would silently do something else, or only half of it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from ..adapter.state import AdapterState
 from ..layers.layer import FishDipLayer
 
 RESIZE = "resize_token_embeddings"
+HOOK = "_fishdip_guard"
+"""Attribute of a model that keeps the handle of its hook."""
 
 
 def put_guards(model: nn.Module) -> None:
     """Make the model refuse `adapter_names` and, if its embeddings are tuned, another vocabulary size."""
-    hooks = model._forward_pre_hooks.values()
-    if refuse_in_call not in hooks:
-        model.register_forward_pre_hook(refuse_in_call, with_kwargs=True)
+    if HOOK not in model.__dict__:
+        model.__dict__[HOOK] = model.register_forward_pre_hook(refuse_in_call, with_kwargs=True)
     if isinstance(model, PreTrainedModel) and RESIZE not in model.__dict__:
         with suppress(NotImplementedError, AttributeError):  # a model without token embeddings
             embeddings = model.get_input_embeddings()
@@ -28,18 +29,16 @@ def put_guards(model: nn.Module) -> None:
 
 
 def remove_guards(model: nn.Module) -> None:
-    for key, hook in list(model._forward_pre_hooks.items()):
-        if hook is refuse_in_call:
-            del model._forward_pre_hooks[key]
-            model._forward_pre_hooks_with_kwargs.pop(key, None)
+    if HOOK in model.__dict__:
+        model.__dict__.pop(HOOK).remove()
     model.__dict__.pop(RESIZE, None)
 
 
 def refuse_adapter_names(arguments: Mapping[str, Any]) -> None:
-    """PEFT's way of naming an adapter for each example of a batch.
+    """Refuse PEFT's argument that names an adapter for each example of a batch.
 
     Raises:
-        ValueError: it is used.
+        ValueError: it is given.
     """
     if arguments.get("adapter_names") is not None:
         raise ValueError(
@@ -49,9 +48,10 @@ def refuse_adapter_names(arguments: Mapping[str, Any]) -> None:
 
 
 def refuse_unfit(layers: Iterable[FishDipLayer], state: AdapterState) -> None:
-    """
+    """Check that losses would be those of the model that is trained, and finite.
+
     Raises:
-        ValueError: losses would not be those of the model that is trained, or cannot be finite.
+        ValueError: an adapter is merged or disabled, or its deltas are not finite.
     """
     layers = list(layers)
     if any(layer.merged for layer in layers):
@@ -66,18 +66,18 @@ def refuse_unfit(layers: Iterable[FishDipLayer], state: AdapterState) -> None:
 
 
 def refuse_in_call(model: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-    """A forward pre-hook: models of transformers swallow arguments that they do not know."""
+    """A forward pre-hook that refuses `adapter_names`, which models of transformers would ignore."""
     refuse_adapter_names(kwargs)
 
 
 class Resize:
-    """Stands in for a model's own `resize_token_embeddings`, which would fail halfway."""
+    """Replaces a model's `resize_token_embeddings`, which would fail halfway."""
 
     def __init__(self, embeddings: nn.Module) -> None:
         self.embeddings = embeddings
 
     def __call__(self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, **kwargs: Any) -> Any:
-        """The input embeddings, if nothing is to be changed.
+        """Return the input embeddings if their size stays.
 
         Raises:
             ValueError: another size is asked for.

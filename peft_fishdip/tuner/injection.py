@@ -16,7 +16,8 @@ from ..adapter.initial import Target, delta_scale, first_positions, first_values
 from ..adapter.state import AdapterState, SparseDelta
 from ..config import FishDipConfig
 from ..fingerprint import described, differences
-from ..layers.layer import FishDipEmbedding, FishDipLayer, FishDipLinear, layers_of
+from ..layers.layer import FishDipLayer, layers_of
+from ..layers.linear import FishDipEmbedding, FishDipLinear
 from ..layers.norm import FishDipNorm, is_norm
 from ..layers.quantized import FishDipQuantizedLinear
 from ..quantization import backend_of, keep_readable
@@ -27,7 +28,7 @@ NESTED = "_use_nested_tensor_without_fishdip"
 
 
 class Injection:
-    """One adapter on its way into a model."""
+    """An adapter that is to be put into a model."""
 
     def __init__(
         self,
@@ -35,13 +36,11 @@ class Injection:
         adapter_name: str,
         config: FishDipConfig,
         targets: list[Target],
-        excluded: set[str],
     ) -> None:
         self.model = model
         self.adapter_name = adapter_name
         self.config = config
         self.targets = targets
-        self.excluded = excluded
         self.found = {use.module for target in targets for use in target.uses}
         self.tuned = {
             id(layer.base_parameter(name)): parameter

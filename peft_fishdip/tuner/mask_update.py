@@ -3,19 +3,50 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..adapter.atomic import Write, apply_all, assign
+from ..adapter.atomic import Write, apply_all, assign, repeat_once
 from ..adapter.combine import listed
 from ..adapter.state import AdapterState, MaskUpdate
-from ..distributed import broadcast_from_rank0, raise_on_all_ranks
+from ..config import is_count
+from ..distributed import broadcast_from_rank0, raise_on_all_ranks, refuse_sharded
 from ..importance.scoring import Scores
-from ..optim.carry_over import carry_over
+from ..layers.layer import layers_of, tuned_parameters, unmerge_all
+from ..optim.carry_over import carry_over, check_optimizer
+from ..quantization import has_quantized_storage
 from ..selection import TopK, top_k
+
+
+def check_update(model: nn.Module, state: AdapterState, optimizer: Any, step: int | None) -> Any:
+    """The torch optimizer that trains an adapter, if any, after checking that its mask can change.
+
+    Raises:
+        ValueError: its mask cannot change as things are, or `step` is no count.
+    """
+    if step is not None and step != 0 and not is_count(step):
+        raise ValueError(f"step={step!r} must be an int >= 0, the optimizer steps that were made, or None.")
+    state.refuse_sharded()
+    for name, (parameter, tensor) in tuned_parameters(model, state.adapter_name).items():
+        if not has_quantized_storage(tensor):
+            refuse_sharded(name, tensor, parameter.shape)
+    return None if optimizer is None else check_optimizer(optimizer, state.flat)
+
+
+@contextmanager
+def active_adapters_merged(model: nn.Module) -> Iterator[None]:
+    """Within, the base parameters hold the effective values of the active adapters."""
+    layers = list(layers_of(model))
+    try:
+        for layer in layers:
+            layer.merge_active()
+        yield
+    finally:
+        repeat_once(lambda: unmerge_all(layers))
 
 
 @torch.no_grad()

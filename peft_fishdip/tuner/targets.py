@@ -8,9 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from peft import TaskType
-from peft.tuners.tuners_utils import BaseTunerLayer, _ExcludedModule, check_target_module_exists
+from peft.tuners.tuners_utils import BaseTunerLayer, check_target_module_exists
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from ..adapter.initial import Target, Use
 from ..config import FishDipConfig
@@ -18,17 +20,18 @@ from ..distributed import refuse_sharded
 from ..layers.layer import FishDipLayer
 from ..quantization import backend_of, has_quantized_storage
 
-# PEFT trains these whole, but only says so in modules_to_save after the adapter is in
+# PEFT trains these modules whole, but adds them to modules_to_save only after the adapter is in
 HEADS: dict[Any, list[str]] = {TaskType.TOKEN_CLS: ["classifier", "score"], TaskType.QUESTION_ANS: ["qa_outputs"]}
 
 
-def find_targets(model: nn.Module, config: FishDipConfig) -> tuple[list[Target], set[str]]:
-    """The parameters that `config` selects, in the order of the model, and the modules that it excludes.
+def find_targets(model: nn.Module, config: FishDipConfig) -> list[Target]:
+    """The parameters that `config` selects, in the order of the model.
 
     A tied parameter is one target: as soon as one of its modules is selected, all of them are wrapped.
 
     Raises:
-        ValueError: a selected module owns no parameter, or one that cannot be tuned; the message names it.
+        ValueError: a selected module owns no parameter, or one that cannot be tuned, or all are excluded; the message
+            names it.
     """
     modules = dict(visible_modules(model))
     owned = {name: dict(owned_parameters(module)) for name, module in modules.items()}
@@ -36,10 +39,13 @@ def find_targets(model: nn.Module, config: FishDipConfig) -> tuple[list[Target],
     read_from_outside = {id(attention.out_proj) for attention in attentions}
 
     selected: set[int] = set()
-    excluded: set[str] = set()
     wanted = explicit(config, modules)
+    excluded = {name for name in modules if not checked_by_name(wanted, plain_name(name))}
     for name in modules:
-        matched = check_target_module_exists(wanted, plain_name(name)) and in_layers(wanted, plain_name(name))
+        if name in excluded:
+            continue
+        plain = plain_name(name)
+        matched = check_target_module_exists(wanted, plain) and checked_by_name(wanted, plain, in_any_layer=False)
         if matched and (config.layers_to_transform is None or "." in name):
             if not owned[name] and isinstance(config.target_modules, (set, list)):
                 raise ValueError(
@@ -47,8 +53,6 @@ def find_targets(model: nn.Module, config: FishDipConfig) -> tuple[list[Target],
                     "could be tuned; name the modules inside of it, or use a regex."
                 )
             selected.update(id(tensor) for tensor in owned[name].values())
-        elif isinstance(matched, _ExcludedModule):
-            excluded.add(name)
     for name in excluded:  # also where an exclusion names one use of a tied parameter, or the inside of an attention
         selected.difference_update(id(tensor) for tensor in owned[name].values())
 
@@ -72,13 +76,57 @@ def find_targets(model: nn.Module, config: FishDipConfig) -> tuple[list[Target],
             f"layers_to_transform={config.layers_to_transform!r} leaves nothing to tune: no targeted module is in "
             "such a layer; the first layer is 0."
         )
+    if not targets and config.exclude_modules and find_targets(model, without_exclusions(config)):
+        raise ValueError(
+            f"exclude_modules={config.exclude_modules!r} leaves nothing to tune: all modules that target_modules="
+            f"{config.target_modules!r} selects are excluded."
+        )
     if config.target_modules is None:
         warn_of_the_unreachable(model, (tensor for parameters in owned.values() for tensor in parameters.values()))
-    return targets, excluded
+    return targets
+
+
+def with_linear_names(config: FishDipConfig, model: nn.Module) -> FishDipConfig:
+    """The config with `target_modules="all-linear"` replaced by the names of the linear modules, in place.
+
+    As with PEFT's other methods, these are all nn.Linear and Conv1D but the output embeddings of a language model and
+    the new head of a sequence classifier.
+    """
+    if isinstance(config.target_modules, str) and config.target_modules.lower() == "all-linear":
+        head = None
+        if isinstance(model, PreTrainedModel):
+            head = model.get_output_embeddings()
+            if head is None and config.task_type == TaskType.SEQ_CLS:
+                head = getattr(model, "score", None) or getattr(model, "classifier", None)
+        config.target_modules = {
+            plain_name(name)
+            for name, module in visible_modules(model)
+            if isinstance(base(module), (nn.Linear, Conv1D)) and module is not head and base(module) is not head
+        }
+    return config
+
+
+def without_exclusions(config: FishDipConfig) -> FishDipConfig:
+    copied = copy.copy(config)
+    copied.exclude_modules = None
+    return copied
+
+
+def checked_by_name(config: FishDipConfig, name: str, in_any_layer: bool = True) -> Any:
+    """PEFT's answer for a module that is targeted by its very name.
+
+    It is false for a module that is excluded, in the form that PEFT has for it, or is in another layer than those of
+    `layers_to_transform`, which count only if `in_any_layer` is False.
+    """
+    by_name = copy.copy(config)
+    by_name.target_modules = [f"_.{name}".rpartition(".")[2]]
+    if in_any_layer:
+        by_name.layers_to_transform = by_name.layers_pattern = None
+    return check_target_module_exists(by_name, name)
 
 
 def explicit(config: FishDipConfig, names: Iterable[str]) -> FishDipConfig:
-    """The config with `target_modules=None`, all modules, and modules that PEFT trains whole spelled out."""
+    """The config with names in place of `target_modules=None`, and with all modules that PEFT trains whole."""
     spelled_out = copy.copy(config)
     if config.target_modules is None:
         spelled_out.target_modules = {plain_name(name).rpartition(".")[2] for name in names}
@@ -87,17 +135,10 @@ def explicit(config: FishDipConfig, names: Iterable[str]) -> FishDipConfig:
     return spelled_out
 
 
-def in_layers(config: FishDipConfig, name: str) -> Any:
-    """What PEFT says of a module that is targeted by its very name: whether it is in `layers_to_transform`."""
-    by_name = copy.copy(config)
-    by_name.target_modules = [f"_.{name}".rpartition(".")[2]]
-    return check_target_module_exists(by_name, name)
-
-
 def visible_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Modules of the base model and the wrappers around them, without what belongs to an adapter.
+    """Modules of the base model and the layers around them, without modules of adapters.
 
-    A wrapped module is given once, as its wrapper. What PEFT trains and saves whole is left out.
+    A wrapped module is given once, as its layer. Modules that PEFT trains and saves whole are left out.
     """
 
     def walk(name: str, module: nn.Module, seen: set[int]) -> Iterator[tuple[str, nn.Module]]:
@@ -129,8 +170,8 @@ def plain_name(name: str) -> str:
 def owned_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """The parameters that a module owns directly and reads in its forward.
 
-    nn.MultiheadAttention reads those of its out_proj past that module's forward, so they count as its own. Lists and
-    dicts of parameters have no forward: others read them.
+    nn.MultiheadAttention reads those of its out_proj without calling it, so they count as its own. Lists and dicts of
+    parameters have no forward; their parameters are read elsewhere.
     """
     module = base(module)
     if isinstance(module, (nn.ParameterList, nn.ParameterDict)):
@@ -142,14 +183,14 @@ def owned_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def refuse_unsupported(target: Target, modules: Mapping[str, nn.Module]) -> None:
-    """Raise for quantised weights that cannot be read, and for modules that change their weight themselves."""
+    """Raise ValueError for weights whose storage cannot be read, and for modules that rewrite their own weight."""
     tensor = target.tensor
     refuse_sharded(target.name, tensor, tensor.shape)
     if has_quantized_storage(tensor) and (target.backend is None or len(target.uses) > 1):
         raise ValueError(
             f"{target.name!r} is a {type(tensor).__name__} of dtype {tensor.dtype}: Fish-Dip tunes float32, float16, "
-            "bfloat16 and float64 weights, and those of linear layers that bitsandbytes or torchao have quantised, "
-            "not tied. Load the base model without quantisation, or leave the module out with exclude_modules."
+            "bfloat16 and float64 weights, and those of linear layers that bitsandbytes or torchao have quantized, "
+            "not tied. Load the base model without quantization, or leave the module out with exclude_modules."
         )
     if target.numel == 0:
         raise ValueError(f"{target.name!r} has shape {tuple(tensor.shape)}, no entry to tune; exclude its module.")
@@ -162,7 +203,7 @@ def refuse_unsupported(target: Target, modules: Mapping[str, nn.Module]) -> None
 
 
 def warn_of_the_unreachable(model: nn.Module, reached: Iterable[nn.Parameter]) -> None:
-    """Say which parameters stay frozen although all were asked for: no module that could be wrapped reads them."""
+    """Warn of parameters that stay frozen although all were selected, because no module owns and reads them."""
     reached_ids = {id(tensor) for tensor in reached}
     holders = [(f"{name}." if name else "", module) for name, module in model.named_modules()]
     left = {
@@ -174,7 +215,7 @@ def warn_of_the_unreachable(model: nn.Module, reached: Iterable[nn.Parameter]) -
     }
     if left:
         warnings.warn(
-            f"the parameters {', '.join(sorted(left))} sit on the model itself or in a list, not in a module that "
+            f"the parameters {', '.join(sorted(left))} belong to the model itself or to a list, not to a module that "
             "could be wrapped, and stay frozen.",
             UserWarning,
             stacklevel=2,

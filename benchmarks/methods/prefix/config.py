@@ -8,8 +8,8 @@ from typing import Any
 
 from peft import PeftConfig
 
-from peft_fishdip.registration import extended_peft_type
 from peft_fishdip.config import is_count
+from peft_fishdip.registration import extended_peft_type
 
 PEFT_TYPE = extended_peft_type("FULL_PREFIX")
 

@@ -1,0 +1,57 @@
+"""Layers of nn.Linear, transformers' Conv1D and nn.Embedding, which compute with weights that are swapped in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from ..adapter.base_parameter import active_views
+from .compiled import compiled_embedding, compiled_linear
+from .functional import SparseDeltaEmbedding, SparseDeltaLinear
+from .layer import FishDipLayer
+from .recompute import source_of
+from .stand_in import calls_only_itself
+
+
+class FishDipLinear(FishDipLayer):
+    """A layer of nn.Linear or transformers' Conv1D."""
+
+    def tuned_forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        deltas = self.deltas("weight")
+        base = self.base_layer
+        if not deltas or args or kwargs or not is_plain(base, (nn.Linear, Conv1D)):
+            return super().tuned_forward(x, *args, **kwargs)
+        weight, bias, parameter = self.base_parameter("weight"), self.effective("bias"), self.tuned["weight"]
+        transposed = isinstance(base, Conv1D)
+        if torch.compiler.is_compiling():
+            return compiled_linear(x, weight, bias, parameter, deltas, transposed)
+        views = active_views(deltas)
+        return SparseDeltaLinear.apply(x, weight.data, bias, parameter, deltas, transposed, source_of(x), *views)
+
+
+class FishDipEmbedding(FishDipLayer):
+    """A layer of nn.Embedding."""
+
+    def tuned_forward(self, ids: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        deltas = self.deltas("weight")
+        base = self.base_layer
+        if not deltas or args or kwargs or not is_plain(base, (nn.Embedding,)) or base.scale_grad_by_freq:
+            return super().tuned_forward(ids, *args, **kwargs)
+        weight, parameter = self.base_parameter("weight"), self.tuned["weight"]
+        padding_idx: Any = base.padding_idx
+        if torch.compiler.is_compiling():
+            return compiled_embedding(ids, weight, padding_idx, parameter, deltas)
+        views = active_views(deltas)
+        return SparseDeltaEmbedding.apply(ids, weight.data, padding_idx, parameter, deltas, *views)
+
+
+def is_plain(module: Any, kinds: tuple[type[nn.Module], ...]) -> bool:
+    """Whether calling `module` is only the product of its input and its weight."""
+    return (
+        calls_only_itself(module)
+        and any(isinstance(module, kind) and type(module).forward is kind.forward for kind in kinds)
+        and module.weight.is_contiguous()
+    )

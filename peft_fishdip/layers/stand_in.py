@@ -1,0 +1,38 @@
+"""Tensors that stand in the place of a module's parameters during a call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from ..private import has_hooks, own_parameter, rnn_weights
+
+
+def owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """The submodule that holds the parameter `name` of `module`, and its name there."""
+    path, _, leaf = name.rpartition(".")
+    return module.get_submodule(path), leaf
+
+
+@contextmanager
+def standing_in(module: nn.Module, name: str, tensor: Tensor) -> Iterator[None]:
+    """Within, `module` finds `tensor` under the name of its parameter."""
+    inner, leaf = owner(module, name)
+    inner.__dict__[leaf] = tensor
+    weights, names = rnn_weights(inner)
+    index = names.index(leaf) if weights else 0
+    if weights:
+        weights[index] = tensor
+    try:
+        yield
+    finally:
+        del inner.__dict__[leaf]
+        if weights:
+            weights[index] = own_parameter(inner, leaf)
+
+
+def calls_only_itself(module: nn.Module) -> bool:
+    """Whether a call of the module runs only the forward of its class: no hooks, no forward of its own."""
+    return not has_hooks(module) and "forward" not in module.__dict__

@@ -1,0 +1,44 @@
+"""Private names of torch and PEFT, each behind one function, because there is no public way to what they do.
+
+`tests/test_private.py` holds what is relied on, and fails with a clear message when a release changes it. The methods
+that FishDipModel and FishDipLayer override are PEFT's own interface for tuners; the same test lists them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
+
+
+def own_parameter(module: nn.Module, name: str) -> Any:
+    """A parameter that a module owns, or None, even while another tensor stands in its place in `__dict__`."""
+    return module._parameters.get(name)
+
+
+def own_submodule(module: nn.Module, name: str) -> Any:
+    """A child of a module. Faster than attribute access, which counts once per token in decoding."""
+    return module._modules[name]
+
+
+def own_submodules(module: nn.Module) -> Any:
+    """The children of a module that is being made or copied, too, when it may have none yet."""
+    return module.__dict__.get("_modules", {})
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether hooks run when the module is called."""
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
+
+
+def rnn_weights(module: nn.Module) -> tuple[list[Any], list[str]]:
+    """The list from which an RNN reads its weights, past attribute access, and their names; empty for others."""
+    return (module._flat_weights, module._flat_weights_names) if isinstance(module, nn.RNNBase) else ([], [])
+
+
+def version_of(tensor: Tensor) -> int | None:
+    """Differs after each change in place, except through `.data`; None for tensors made in inference mode."""
+    return None if tensor.is_inference() else tensor._version

@@ -1,0 +1,289 @@
+"""How adapters come into a model, are merged, saved, loaded, and leave it again."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from peft.tuners.tuners_utils import BaseTuner
+from torch import Tensor, nn
+
+from ..adapter.atomic import repeat_once
+from ..adapter.base_parameter import fingerprints
+from ..adapter.combine import check_combination, listed, refuse_unknown, weighted_sum
+from ..adapter.containers import install_from, is_vector
+from ..adapter.initial import check_sizes
+from ..adapter.install import install_sum
+from ..adapter.model_card import CheckpointMetadata, write_card
+from ..adapter.state import AdapterState
+from ..layers.compiled import split_once
+from ..layers.layer import FishDipLayer, layers_of, merged_as_before_on_failure, tuned_parameters
+from ..quantization import has_quantized_storage
+from .generation import generating_merged
+from .guards import refuse_adapter_names
+from .injection import Injection, discard, take_out, unwrap
+from .targets import checked_by_name, find_targets, with_linear_names
+
+
+class AdapterTuner(BaseTuner):
+    """A PEFT tuner of sparse deltas, without the choice of what to train: see FishDipModel."""
+
+    prefix: str = "fishdip_"
+    tuner_layer_cls = FishDipLayer
+    target_module_mapping: dict[str, list[str]] = {}  # noqa: RUF012 (PEFT's own declaration)
+
+    def _layers(self) -> Iterator[FishDipLayer]:
+        return layers_of(self.model)
+
+    def _states(self) -> dict[str, AdapterState]:
+        return self._states_of(self.model)
+
+    @staticmethod
+    def _states_of(model: nn.Module) -> dict[str, AdapterState]:
+        """Adapters by name, from the layers, because PEFT and transformers may drop the tuner."""
+        return {
+            name: values.state  # type: ignore[misc]
+            for layer in layers_of(model)
+            for name, values in layer.fishdip_values.items()
+        }
+
+    def _state(self, adapter_name: str | None) -> AdapterState:
+        states = self._states()
+        if adapter_name is None:
+            if len(self.active_adapters) != 1:
+                raise ValueError(
+                    f"the active adapters are {listed(self.active_adapters)}; name the one you mean by adapter_name."
+                )
+            adapter_name = self.active_adapters[0]
+        refuse_unknown(adapter_name, states)
+        return states[adapter_name]
+
+    def set_adapter(self, adapter_name: str | list[str], inference_mode: bool = False) -> None:
+        """Activate adapters, whose deltas add up; see BaseTuner.
+
+        Raises:
+            ValueError: there is no such adapter.
+        """
+        refuse_unknown(adapter_name, self.peft_config)
+        super().set_adapter(adapter_name, inference_mode)
+
+    def set_requires_grad(self, adapter_names: str | Sequence[str], requires_grad: bool = True) -> None:
+        """Freeze adapters, or train them again; see BaseTuner.
+
+        Raises:
+            ValueError: there is no such adapter.
+        """
+        refuse_unknown(adapter_names, self.peft_config)
+        super().set_requires_grad(adapter_names, requires_grad)
+
+    def _base_parameters(self, state: AdapterState) -> dict[str, nn.Parameter]:
+        """The base parameters that the adapter targets, in its order."""
+        found = tuned_parameters(self.model, state.adapter_name)
+        return {delta.name: found[delta.name][1] for delta in state.deltas}  # type: ignore[misc]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the model, with the deltas of the active adapters."""
+        refuse_adapter_names(kwargs)
+        return super().forward(*args, **kwargs)
+
+    # ----- injection ----------------------------------------------------------------------------------------------
+
+    def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        """Put an adapter into the model; see BaseTuner.
+
+        Raises:
+            ValueError: the adapter exists, or cannot have this name, K would be 0, a parameter cannot be tuned, or the
+                config has sizes, or with `strict` a fingerprint, of another model. The model is as it was then.
+        """
+        if not adapter_name or "." in adapter_name or hasattr(nn.ModuleDict, adapter_name):
+            raise ValueError(
+                f"adapter_name={adapter_name!r} cannot be a key of torch.nn.ModuleDict, where adapters are kept: it is "
+                "empty, has a dot, or is the name of a method there; choose another."
+            )
+        before = self._states_of(model).get(adapter_name)
+        if before is not None and before.waiting:
+            take_out(model, adapter_name)  # its file could not be read; this is the next try
+        elif before is not None:
+            raise ValueError(f"there is an adapter {adapter_name!r} already; choose another name, or delete it first.")
+        config = with_linear_names(self.peft_config[adapter_name], model)  # type: ignore[arg-type]
+        targets = find_targets(model, config)
+        if targets:
+            check_sizes(config, targets)
+        self._injection = Injection(model, adapter_name, config, targets)
+        try:
+            self._injection.prepare_base()
+            self._injection.check_base()
+            super().inject_adapter(model, adapter_name, *args, **kwargs)
+        finally:
+            del self._injection
+
+    def _create_and_replace(self, *args: Any, **kwargs: Any) -> None:
+        """PEFT calls this for each module. The first call puts in the whole adapter, because its K is global."""
+        self._injection.put_in_once()
+
+    def _check_target_module_exists(self, peft_config: Any, key: str) -> Any:  # type: ignore[override]
+        injection = self.__dict__.get("_injection")
+        if injection is None:  # PEFT's inspect_matched_modules
+            return BaseTuner._check_target_module_exists(peft_config, key)
+        if key in injection.found:
+            return True
+        by_name = checked_by_name(peft_config, key)
+        return by_name if not by_name else False
+
+    def _prepare_adapter_config(self, peft_config: Any, model_config: Any) -> Any:
+        return peft_config  # target_modules=None is all modules
+
+    def _check_tied_modules(self, model: nn.Module, peft_config: Any) -> None:
+        """PEFT would warn of tied modules among the targets; here they share one delta."""
+
+    def _check_merge_allowed(self) -> None:
+        """PEFT would warn of tied modules here too."""
+
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
+        refuse_adapter_names(kwargs)
+        compiling = torch.compiler.is_compiling()
+        with split_once(self._states().values()) if compiling else generating_merged(self.model):
+            yield
+
+    # ----- merging, summing, removing -----------------------------------------------------------------------------
+
+    def merge_adapter(self, adapter_names: list[str] | None = None, safe_merge: bool = False) -> None:
+        """Write the deltas of adapters (default: the active ones) into the base parameters; see BaseTuner.
+
+        Raises:
+            ValueError: there is no such adapter; a torchao weight cannot be quantised anew; or, with `safe_merge`, a
+                merged value is not finite. Nothing has been merged then.
+        """
+        refuse_unknown(adapter_names or [], self.peft_config)
+        wanted = {layer: layer.active_adapters if adapter_names is None else adapter_names for layer in self._layers()}
+        if wanted and all(set(names) <= set(layer.merged_adapters) for layer, names in wanted.items()):
+            warnings.warn("All adapters are already merged, nothing to do.", UserWarning, stacklevel=2)
+            return
+        for layer in wanted:
+            layer.refuse_merge()
+        if safe_merge:
+            for layer, names in wanted.items():
+                layer.check_finite([*layer.merged_adapters, *names])
+        with merged_as_before_on_failure([*wanted]):
+            super().merge_adapter(adapter_names=adapter_names)
+
+    def unmerge_adapter(self) -> None:
+        """Restore the base parameters bitwise; see BaseTuner. An interrupt is raised after all are restored."""
+        repeat_once(super().unmerge_adapter)
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        """Delete an adapter; see BaseTuner. An interrupt is raised after it is deleted.
+
+        Raises:
+            ValueError: there is no such adapter, or it is merged.
+        """
+        try:
+            super().delete_adapter(adapter_name)
+        except BaseException:
+            if adapter_name not in self.peft_config and adapter_name in self._states():
+                for layer in self._layers():
+                    layer.delete_adapter(adapter_name)
+                self.active_adapter = next(self._layers()).active_adapters
+            raise
+
+    def _unload_and_optionally_merge(
+        self,
+        merge: bool = True,
+        progressbar: bool = False,
+        safe_merge: bool = False,
+        adapter_names: list[str] | None = None,
+    ) -> Any:
+        if merge:
+            self.merge_adapter(adapter_names, safe_merge)
+        else:
+            self.unmerge_adapter()
+        unwrap(self.model)
+        # what is left are the modules that PEFT trains whole
+        unload: Any = super()._unload_and_optionally_merge
+        return unload(merge, progressbar, safe_merge, adapter_names)
+
+    @torch.no_grad()
+    def add_weighted_adapter(
+        self,
+        adapters: Sequence[str],
+        weights: Sequence[float],
+        adapter_name: str,
+        combination_type: str = "linear",
+    ) -> None:
+        """Add an adapter whose delta is the weighted sum of those of `adapters`.
+
+        Its largest entries make up its mask, the others are inactive.
+
+        Args:
+            adapters: names of adapters with the same targets.
+            weights: one factor each.
+            adapter_name: name of the new adapter; its config is that of the first of `adapters`.
+            combination_type: "linear" is the only one.
+
+        Raises:
+            ValueError: an unknown or doubled name, other targets, a wrong number of weights, or a weight or sum that is
+                not finite. Nothing was added then.
+        """
+        check_combination(self._states(), adapters, weights, adapter_name, combination_type)
+        total = weighted_sum([self.delta(name) for name in adapters], weights)
+        try:
+            self.peft_config[adapter_name] = copy.deepcopy(self.peft_config[adapters[0]])
+            self.inject_adapter(self.model, adapter_name)
+            install_sum(self._states()[adapter_name], total)
+        except BaseException:
+            repeat_once(lambda: discard(self.model, adapter_name))
+            self.peft_config.pop(adapter_name, None)
+            raise
+
+    def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
+        """Cast the trainable values to float32, or with autocast_adapter_dtype=False to the dtype of the base."""
+        super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
+        state = self._states().get(adapter_name)
+        if state is not None and not autocast_adapter_dtype:
+            dtypes = [
+                tensor.dtype for tensor in self._base_parameters(state).values() if not has_quantized_storage(tensor)
+            ]
+            state.flat.data = state.flat.data.to(dtypes[0] if dtypes else torch.float32)
+            state.drop_views()
+
+    @classmethod
+    def _get_adapter_state_dict(
+        cls, model: nn.Module, config: Any, adapter_name: str, *args: Any, **kwargs: Any
+    ) -> dict[str, Tensor]:
+        """The adapter's part of a state dict, without the trainable vector, whose values are saved with the deltas.
+
+        Sets the sizes in the config, which PEFT saves right after this, so that every loader can allocate them.
+        """
+        state = cls._states_of(model)[adapter_name]
+        lines = fingerprints(tuned_parameters(model, adapter_name))
+        card = partial(write_card, metadata=CheckpointMetadata.of(state, lines))
+        config.prepare_save(state.support_sizes, lines, after_save=card)
+        selected = super()._get_adapter_state_dict(model, config, adapter_name, *args, **kwargs)
+        return {key: tensor for key, tensor in selected.items() if not is_vector(key)}
+
+    @classmethod
+    def _remap_adapter_state_dict_for_load(
+        cls, model: nn.Module, config: Any, adapter_name: str, state_dict: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Map the keys of a checkpoint to those of the model, and check and install the whole adapter.
+
+        Raises:
+            ValueError: the tensors are damaged or belong to another model. An adapter that was there before is
+                unchanged then; one that was being added is taken out again.
+        """
+        remapped = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
+        state = cls._states_of(model)[adapter_name]
+        waiting = state.waiting
+        try:
+            install_from(model, state, remapped)
+        except BaseException:
+            if waiting:
+                discard(model, adapter_name)
+            raise
+        return remapped

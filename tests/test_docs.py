@@ -1,0 +1,232 @@
+"""Every example of README.md and docs/ runs as it is printed; links, command lines and figures are checked too."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib.metadata
+import os
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+import yaml
+from torch.distributed.run import get_args_parser
+from transformers import BertConfig, BertForSequenceClassification, ByT5Tokenizer, T5Config, T5ForConditionalGeneration
+
+import peft_fishdip
+
+ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+CHECKED = [*PAGES, "CONTRIBUTING.md", "CHANGELOG.md"]
+MAX_LINES, MAX_WORDS = 150, 1200
+REPORT = ROOT / "benchmarks" / "reports" / "all_methods" / "report.md"
+
+
+class Block(NamedTuple):
+    """A fenced block of a page."""
+
+    language: str
+    line: int
+    """Number of the line before its first line."""
+    code: str
+
+
+def text_of(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def blocks(page: str, language: str) -> list[Block]:
+    text = text_of(page)
+    found = re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    every = [Block(match[1], text.count("\n", 0, match.start(2)), match[2]) for match in found]
+    return [block for block in every if block.language == language]
+
+
+def commands(page: str) -> Iterator[list[str]]:
+    """The words of each command line, without comments and assignments of environment variables."""
+    for block in blocks(page, "bash"):
+        for line in block.code.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):
+                words.pop(0)
+            if words:
+                yield words
+
+
+@pytest.fixture(scope="module")
+def folder_of_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny random models in folders that are named as those on the Hub, which from_pretrained prefers to the Hub."""
+    folder = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"vocab_size": 384, "pad_token_id": 0, "eos_token_id": 1}
+    t5 = T5Config(d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, decoder_start_token_id=0, **sizes)
+    bert = BertConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, **sizes)
+    generating = T5ForConditionalGeneration(t5)
+    generating.generation_config.max_length = 24
+    models = {"google-t5/t5-base": generating, "google-bert/bert-base-uncased": BertForSequenceClassification(bert)}
+    for name, model in models.items():
+        model.save_pretrained(folder / name)
+        ByT5Tokenizer().save_pretrained(folder / name)
+    data = folder / "path" / "to" / "data" / "wnut17"
+    data.mkdir(parents=True)
+    (data / "train.conll").write_text("Ann\tB-person\nleft\tO\n\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def reader(folder_of_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory of somebody who tries a page."""
+    shutil.copytree(folder_of_models, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")
+def test_python_blocks_run_in_order(page: str, reader: Path) -> None:
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    for block in blocks(page, "python"):
+        assert not any(getattr(node, "value", None) is ... for node in ast.walk(ast.parse(block.code)))
+        exec(compile("\n" * block.line + block.code, str(ROOT / page), "exec"), namespace)
+
+
+def test_peft_does_not_know_the_method_before_the_import(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "FISHDIP"}', encoding="utf-8")
+    code = """
+from peft import PeftConfig
+try:
+    PeftConfig.from_pretrained(".")
+except KeyError as error:
+    print(error)
+import peft_fishdip
+print(type(PeftConfig.from_pretrained(".")).__name__)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["'FISHDIP'", "FishDipConfig"]
+
+
+class Parsed(BaseException):
+    """The command line was accepted."""
+
+
+def run_until_parsed(module: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a module as `python -m` does, up to the point where its argument parser has accepted the arguments."""
+    parse_args = argparse.ArgumentParser.parse_args
+
+    def parse_and_stop(self: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> None:
+        parse_args(self, *args, **kwargs)
+        raise Parsed
+
+    with monkeypatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # runpy warns of modules that other tests have imported
+        patch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
+        patch.setattr(sys, "argv", [module, *arguments])
+        with pytest.raises((Parsed, SystemExit)) as stopped:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+    assert stopped.type is Parsed or stopped.value.code == 0, f"{module} {arguments} is refused"
+
+
+@pytest.mark.parametrize("page", CHECKED)
+def test_command_lines_are_accepted(page: str, reader: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for words in commands(page):
+        match words:
+            case ["python", "-m", module, *arguments]:
+                run_until_parsed(module, arguments, monkeypatch)
+            case ["torchrun", *arguments]:
+                script = get_args_parser().parse_args(arguments).training_script
+                assert f"`{script}`" in text_of(page), f"{page} does not say what {script} holds"
+            case ["make", *targets]:
+                assert all(re.search(rf"^{target}:", text_of("Makefile"), re.MULTILINE) for target in targets)
+            case ["pip", "install", *what]:
+                extras = set(re.findall(r"[\w-]+", " ".join(re.findall(r"\.\[(.+)\]", " ".join(what)))))
+                assert extras <= set(importlib.metadata.metadata("peft-fishdip").get_all("Provides-Extra", []))
+            case _:
+                pytest.fail(f"{page}: no check is known for the command {shlex.join(words)}")
+
+
+def slug(heading: str) -> str:
+    """The anchor that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", CHECKED)
+def test_links_lead_somewhere(page: str) -> None:
+    prose = re.sub(r"^```.*?^```$", "", text_of(page), flags=re.MULTILINE | re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if link.startswith("https://"):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / name if name else ROOT / page
+        assert target.exists(), f"{page}: {link}"
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in map(slug, headings), f"{page}: {link}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_are_short(page: str) -> None:
+    assert len(text_of(page).splitlines()) <= MAX_LINES
+    assert page != "README.md" or len(text_of(page).split()) <= MAX_WORDS
+
+
+def test_readme_links_to_every_page() -> None:
+    assert all(f"]({page})" in text_of("README.md") for page in PAGES[1:])
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip(" *").replace("\\", "") for cell in line.strip().strip("|").split("|")]
+
+
+def test_results_in_readme_are_those_of_the_report() -> None:
+    section = text_of("README.md").partition("## Results")[2].partition("\n## ")[0]
+    rows = [cells(line) for line in section.splitlines() if line.startswith("| `")]
+    report = REPORT.read_text(encoding="utf-8")
+    shares = [cells(line) for line in report.splitlines() if line.startswith("| ")]
+    losses = report.partition("**Loss on the test examples")[2].partition("\n\n##")[0]
+    found = {row[0]: [cell.partition(" ±")[0] for cell in row[1:]] for row in map(cells, losses.splitlines()) if row}
+    assert len(rows) == 9
+    for name, share, *figures in rows:
+        method = name.split("`")[1]
+        entities, fewrel, joint, roles, dialogue = (cell.strip("*") for cell in found[method])
+        assert figures == [entities, joint, roles, dialogue, fewrel], method
+        assert any(row[0] == method and share in row for row in shares), method
+
+
+def test_ratios_of_speed_are_those_of_the_reports() -> None:
+    rows = re.findall(r"^\| \[.+\]\(\.\./(.+)\) \| (\S+) \| (\S+) \|$", text_of("docs/comparison.md"), re.MULTILINE)
+    assert len(rows) == 2
+    for report, to_lora, to_full in rows:
+        for other, ratio in (("lora", to_lora), ("full", to_full)):
+            assert re.search(rf"^\| step, uniform mask, to {other} .*\| {ratio} \(", text_of(report), re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_figure_can_be_drawn(tmp_path: Path) -> None:
+    figure = tmp_path / "mask.svg"
+    command = [sys.executable, "-m", "docs.mask_figure", "--steps", "1", "--to", str(figure)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    assert "after 1 steps" in figure.read_text(encoding="utf-8")
+
+
+def test_citation_is_of_this_version() -> None:
+    citation = yaml.safe_load(text_of("CITATION.cff"))
+    assert citation["version"] == peft_fishdip.__version__
+    assert citation["cff-version"] == "1.2.0"
+    assert all(citation[key] for key in ("message", "title", "authors"))
+    assert f"## [{peft_fishdip.__version__}]" in text_of("CHANGELOG.md")
+    paper = citation["preferred-citation"]
+    assert paper["doi"] == "10.18653/v1/2023.emnlp-main.433"
+    assert len(paper["authors"]) == 5
+    assert all(author["family-names"] and author["given-names"] for author in paper["authors"])
