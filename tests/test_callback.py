@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from torch.utils.data import Dataset, IterableDataset
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from torch.utils.data import IterableDataset
 
 from peft_fishdip import FishDipCallback, FishDipConfig
 
@@ -20,66 +19,13 @@ from .support.models import (
     bert_classifier,
     classifier_examples,
     flat_of,
+    num_updates,
     padded,
     seq2seq_examples,
     tied_t5,
     tuned,
 )
-
-
-class Examples(Dataset):
-    def __init__(self, examples: list[dict[str, Any]]) -> None:
-        self.examples = examples
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.examples[index]
-
-
-class Recorder(TrainerCallback):
-    """The mask and values after each optimizer step."""
-
-    def __init__(self) -> None:
-        self.steps: dict[int, tuple[Any, Any]] = {}
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        tuner = kwargs["model"].base_model
-        self.steps[state.global_step] = (tuner.mask(), tuner.delta())
-
-
-def trainer(
-    path: Path, model: Any, callback: Any = None, examples: Any = None, **arguments: Any
-) -> tuple[Trainer, Recorder]:
-    settings = {
-        "max_steps": 6,
-        "per_device_train_batch_size": 2,
-        "learning_rate": 0.02,
-        "save_strategy": "no",
-        "logging_steps": 2,
-        "report_to": [],
-        "disable_tqdm": True,
-        "use_cpu": True,
-        "seed": 3,
-        **arguments,
-    }
-    recorder = Recorder()
-    made = Trainer(
-        model=model,
-        args=TrainingArguments(output_dir=str(path), **settings),
-        train_dataset=Examples(classifier_examples(10)) if examples is None else examples,
-        eval_dataset=Examples(classifier_examples(4, seed=5)),
-        data_collator=padded,
-        callbacks=[*([callback] if callback else []), recorder],
-    )
-    return made, recorder
-
-
-def same(a: tuple[Any, Any], b: tuple[Any, Any]) -> bool:
-    return all(torch.equal(a[0][n], b[0][n]) for n in a[0]) and all(
-        torch.equal(a[1][n][0], b[1][n][0]) and torch.equal(a[1][n][1], b[1][n][1]) for n in a[1]
-    )
+from .support.training import Recorder, same, trainer
 
 
 @pytest.mark.parametrize(("interval", "expected"), [(2, [0, 2, 4]), (4, [0, 4]), (None, [0]), (100, [0])])
@@ -91,7 +37,7 @@ def test_the_mask_is_updated_before_the_first_step_and_then_every_interval(
     runner, _ = trainer(tmp_path, model, callback)
     runner.train()
     assert [update.step for update in callback.updates] == expected
-    assert model.base_model._state(None).num_updates == len(expected)
+    assert num_updates(model) == len(expected)
     assert flat_of(model).abs().sum() > 0
 
 
@@ -171,7 +117,7 @@ def test_a_resumed_run_goes_on_exactly(saved_at: int, dropped: str, tmp_path: Pa
     assert list(found.steps) == list(range(saved_at + 1, 7))
     for step, state in found.steps.items():
         assert same(state, expected.steps[step]), step
-    assert resumed.model.base_model._state(None).num_updates == 3
+    assert num_updates(resumed.model) == 3
 
 
 @pytest.mark.parametrize("restore", [False, True])
@@ -257,15 +203,12 @@ def test_one_of_several_active_adapters_is_trained_on_top_of_the_others(tmp_path
     runner.train()
     assert same((model.base_model.mask("default"), model.base_model.delta("default")), below)
     assert [update.step for update in callback.updates] == [0, 3]
-    second = model.base_model._state("second")
-    assert second.num_updates == 2
-    assert second.flat.abs().sum() > 0
+    assert num_updates(model, "second") == 2
+    assert flat_of(model, "second").abs().sum() > 0
 
 
 def test_a_callback_that_the_trainer_makes_anew_does_as_the_first_one() -> None:
-    model = tuned(bert_classifier())
     callback = FishDipCallback(reuse_training_losses=True, adapter_name="default")
-    callback._tuner = model.base_model
     anew = FishDipCallback.from_state(callback.state())
     assert anew.reuse_training_losses
     assert anew.adapter_name == "default"

@@ -18,7 +18,7 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 import peft_fishdip
 from peft_fishdip import FishDipConfig, FishDipModel
 
-from .support.models import bert_classifier, tuned
+from .support.models import bert_classifier, flat_of, random_scores, tuned
 
 WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"density": 0}, ValueError, r"density=0 is outside of \(0, 1\]"),
@@ -55,6 +55,8 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"seed": True}, ValueError, "seed=True must be an int"),
     ({"init_weights": "yes"}, TypeError, "init_weights='yes' must be True or False"),
     ({"counts": {"a": [1, -2]}}, ValueError, r"counts\['a'\]=\[1, -2\] must be two ints >= 0"),
+    ({"support_sizes": [7]}, ValueError, r"support_sizes=\[7\] must map base parameters to numbers"),
+    ({"support_sizes": {"a": -7}}, ValueError, r"support_sizes\['a'\]=-7 must be an int >= 0"),
     ({"num_updates": -1}, ValueError, "num_updates=-1 must be an int >= 0"),
     ({"target_modules": 5}, TypeError, "target_modules=5 must be a name or a list of names"),
     ({"exclude_modules": ["q", 1]}, TypeError, r"exclude_modules=\['q', 1\] must be a name or a list"),
@@ -115,8 +117,7 @@ def test_every_field_survives_json(tmp_path: Path) -> None:
         delta_scale="rms",
         seed=2**62,
         init_weights=False,
-        counts={"a.weight": [3, 4]},
-        num_updates=7,
+        support_sizes={"a.weight": 7},
     )
     config.save_pretrained(str(tmp_path))
     loaded = PeftConfig.from_pretrained(str(tmp_path))
@@ -128,12 +129,24 @@ def test_every_field_survives_json(tmp_path: Path) -> None:
     assert "trainable_token_indices" not in stored
 
 
+def test_a_config_of_version_0_1_loads_and_is_saved_as_one_of_today(tmp_path: Path) -> None:
+    """It had the number of active and inactive entries per tensor, and of mask updates."""
+    FishDipConfig(density=0.05).save_pretrained(str(tmp_path))
+    path = tmp_path / "adapter_config.json"
+    fields = json.loads(path.read_text())
+    del fields["support_sizes"]
+    path.write_text(json.dumps({**fields, "counts": {"a.weight": [3, 4], "b.weight": [0, 0]}, "num_updates": 7}))
+    loaded = FishDipConfig.from_pretrained(str(tmp_path))
+    assert loaded.support_sizes == {"a.weight": 7, "b.weight": 0}
+    loaded.save_pretrained(str(tmp_path))
+    assert json.loads(path.read_text()).keys() == fields.keys() | {"support_sizes"}
+
+
 def test_one_config_serves_many_models_and_saving_one_does_not_touch_the_others(tmp_path: Path) -> None:
     config = FishDipConfig(density=0.05, seed=3)
     first = get_peft_model(bert_classifier(), config)
     mask = first.base_model.mask()
-    shapes = {delta.name: delta.shape for delta in first.base_model._state(None).deltas}
-    first.base_model.set_mask({name: torch.rand(shape) for name, shape in shapes.items()})
+    first.base_model.set_mask(random_scores(first))
     first.save_pretrained(str(tmp_path))
     second = get_peft_model(bert_classifier(), config)
     assert all(torch.equal(second.base_model.mask()[name], positions) for name, positions in mask.items())
@@ -207,7 +220,7 @@ def test_a_classifier_that_peft_trains_whole_is_no_part_of_the_mask(task_type: s
     total = sum(p.numel() for name, p in base.named_parameters() if not name.startswith("classifier"))
     model = tuned(base, density=0.1, task_type=task_type)
     assert not [name for name in model.base_model.mask() if name.startswith("classifier")]
-    assert model.base_model._state(None).flat.numel() == int(0.1 * total)
+    assert flat_of(model).numel() == int(0.1 * total)
     trainable = [name for name, p in model.named_parameters() if p.requires_grad]
     assert sum("classifier" in name for name in trainable) == 2
     assert len(trainable) == 3

@@ -1,10 +1,12 @@
-"""Where halves are multiplied slowly it is done in float32, and what comes of it is no less exact."""
+"""Processors without units for half precision multiply in float32, and round once."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from peft_fishdip.quick import QuickProducts, quick_products
+
+from peft_fishdip import half_precision
+from peft_fishdip.half_precision import Float32Products, float32_products, for_product
 
 from .support.models import FAMILIES, padded, tuned
 
@@ -13,18 +15,18 @@ HALVES = (torch.bfloat16, torch.float16)
 
 @pytest.mark.parametrize("slow", [True, False])
 @pytest.mark.parametrize("dtype", [*HALVES, torch.float32, torch.float64])
-def test_halves_alone_become_float32(monkeypatch: pytest.MonkeyPatch, slow: bool, dtype: torch.dtype) -> None:
-    monkeypatch.setattr(quick, "HALVES_ARE_SLOW", slow)
+def test_only_half_precision_becomes_float32(monkeypatch: pytest.MonkeyPatch, slow: bool, dtype: torch.dtype) -> None:
+    monkeypatch.setattr(half_precision, "HALVES_ARE_SLOW", slow)
     tensor = torch.ones(2, dtype=dtype)
-    assert quick.quick(tensor).dtype == (torch.float32 if slow and dtype in HALVES else dtype)
-    assert isinstance(quick_products([tensor]), QuickProducts) == (slow and dtype in HALVES)
+    assert for_product(tensor).dtype == (torch.float32 if slow and dtype in HALVES else dtype)
+    assert isinstance(float32_products([tensor]), Float32Products) == (slow and dtype in HALVES)
 
 
 @pytest.mark.parametrize("dtype", HALVES)
 def test_products_are_those_of_float32_rounded_once(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
-    monkeypatch.setattr(quick, "HALVES_ARE_SLOW", True)
+    monkeypatch.setattr(half_precision, "HALVES_ARE_SLOW", True)
     a, b, c = (torch.randn(3, 5, 5).to(dtype) for _ in range(3))
-    with QuickProducts():
+    with Float32Products():
         found = (a[0] @ b[0], torch.addmm(c[0], a[0], b[0]), a @ b)
     wide = (a[0].float() @ b[0].float(), torch.addmm(c[0].float(), a[0].float(), b[0].float()), a.float() @ b.float())
     for one, other in zip(found, wide, strict=True):
@@ -37,7 +39,7 @@ def test_an_update_is_the_same_but_for_rounding(monkeypatch: pytest.MonkeyPatch,
     examples = make(6)
     masks = []
     for slow in (True, False):
-        monkeypatch.setattr(quick, "HALVES_ARE_SLOW", slow)
+        monkeypatch.setattr(half_precision, "HALVES_ARE_SLOW", slow)
         model = tuned(build().to(torch.bfloat16), density=0.1, sample_selection="all")
         model.base_model.update_mask(examples, data_collator=padded)
         masks.append({(name, int(i)) for name, where in model.base_model.mask().items() for i in where})

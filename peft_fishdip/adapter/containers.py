@@ -123,6 +123,8 @@ class Summary(Container):
     def stored(self, delta: SparseDelta | None) -> Tensor:
         if self.state.flat.is_meta:
             return torch.empty(summary_size(self.state), dtype=torch.int64, device="meta")
+        if self.state.sharded:
+            self.state.refuse_sharded()
         return summary(self.state)
 
 

@@ -78,7 +78,7 @@ def test_an_exception_anywhere_in_a_forward_pass_leaves_the_base_alone(family: s
 
 
 @pytest.mark.parametrize("kind", ["linear", "embedding", "conv"])
-def test_an_exception_inside_of_the_product_gives_the_weight_back(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_exception_inside_a_layer_leaves_the_base_weights_alone(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bases: dict[str, tuple[nn.Module, Tensor]] = {
         "linear": (nn.Sequential(nn.Linear(4, 3)), torch.randn(2, 5)),  # inputs of the wrong width or number
         "embedding": (nn.Sequential(nn.Embedding(4, 3)), torch.tensor([7])),
@@ -92,7 +92,7 @@ def test_an_exception_inside_of_the_product_gives_the_weight_back(kind: str, mon
     assert_base_is(model, before)
 
 
-def test_an_exception_in_backward_gives_the_weights_back() -> None:
+def test_an_exception_in_backward_leaves_the_base_weights_alone() -> None:
     base = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.LayerNorm(4))
     before = snapshot(base)
     model = tuned(base, density=0.5, init_weights=False)
@@ -144,7 +144,7 @@ def test_a_model_that_was_cast_while_merged_unmerges_to_the_cast_base() -> None:
 
 
 @torch.no_grad()
-def test_disabling_deleting_and_unloading_give_the_base_back() -> None:
+def test_disabling_deleting_and_unloading_restore_the_base() -> None:
     base = tied_t5()
     before, batch = snapshot(base), padded(seq2seq_examples(3))
     expected = base(**batch).logits

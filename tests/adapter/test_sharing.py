@@ -33,7 +33,10 @@ from ..support.models import (
     classifier_examples,
     gpt2,
     padded,
+    random_scores,
     randomise,
+    shapes_of,
+    support_size,
     tied_t5,
     tuned,
 )
@@ -162,23 +165,22 @@ def test_the_card_tells_what_the_adapter_is(tmp_path: Path) -> None:
     bert_classifier().save_pretrained(tmp_path / "base")
     base = type(bert_classifier()).from_pretrained(tmp_path / "base")
     model = scored(base, classifier_examples, task_type="SEQ_CLS", update_interval=50)
+    update = model.base_model.update_mask(classifier_examples(6)[1:4], step=150)
     model.save_pretrained(str(tmp_path / "adapter"))
     card = (tmp_path / "adapter" / "README.md").read_text()
-    state, config = model.base_model._state(None), model.peft_config["default"]
+    total, support = sum(shape.numel() for shape in shapes_of(model).values()), support_size(model)
     assert row(card, "base model") == f"`{tmp_path}/base`"
-    assert row(card, "targeted parameters (N)") == f"{state.num_parameters:,} in {len(state.deltas)} tensors"
+    assert row(card, "targeted parameters (N)") == f"{total:,} in {len(model.base_model.mask())} tensors"
     assert row(card, "density") == "0.2"
-    assert row(card, "trainable at a time (K)") == f"{state.flat.numel():,}"
-    share = 100 * state.support_size / state.num_parameters
-    assert row(card, "trained in all (support)") == f"{state.support_size:,}, {share:.2f}% of N"
-    assert row(card, "mask updates") == "2, one every 50 optimizer steps"
-    update = state.last_update
+    assert row(card, "trainable at a time (K)") == f"{int(0.2 * total):,}"
+    assert row(card, "trained in all (support)") == f"{support:,}, {100 * support / total:.2f}% of N"
+    assert row(card, "mask updates") == "3, one every 50 optimizer steps"
     assert row(card, "last update") == (
-        f"before step 3: 3 examples with losses up to {max(update.losses):.3g}, "
+        f"before step 150: 3 examples with losses up to {max(update.losses):.3g}, "
         f"{100 * update.overlap:.1f}% of the mask stayed"
     )
     fingerprint = row(card, "fingerprint of the targeted base weights")
-    assert fingerprint == f"`sha256:{digest(config.base_fingerprint)}`"
+    assert fingerprint == f"`sha256:{digest(model.peft_config['default'].base_fingerprint)}`"
     assert card.index("# Model Card for Model ID") < card.index(BEGIN) < card.index("## Model Details")
     assert card.startswith("---\n")
     assert "base_model:" in card.split("---")[1]
@@ -205,7 +207,7 @@ def test_a_card_is_updated_and_what_others_wrote_stays(tmp_path: Path) -> None:
     model.save_pretrained(str(tmp_path))
     path = tmp_path / "README.md"
     path.write_text(path.read_text().replace("## Model Details", "My own words.\n\n## Model Details"))
-    model.base_model.set_mask({delta.name: torch.rand(delta.shape) for delta in model.base_model._state(None).deltas})
+    model.base_model.set_mask(random_scores(model))
     model.save_pretrained(str(tmp_path))
     card = path.read_text()
     assert "My own words.\n\n## Model Details" in card

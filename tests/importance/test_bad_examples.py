@@ -18,7 +18,9 @@ from ..support.models import (
     ignoring_unscored_mask,
     llama,
     lm_examples,
+    num_updates,
     padded,
+    random_scores,
     randomise,
     seq2seq_examples,
     tied_t5,
@@ -34,7 +36,7 @@ def state_of(model: Any) -> list[Any]:
     base = [found.tolist() for found in base_bits(model).values()]
     flags = [(p.requires_grad, None if p.grad is None else p.grad.tolist()) for p in model.parameters()]
     modes = [module.training for module in model.modules()]
-    return [mask, delta, base, flags, modes, model.base_model._state(None).num_updates]
+    return [mask, delta, base, flags, modes, num_updates(model)]
 
 
 def prepared(build: Callable[[], Any] = tied_t5, **settings: Any) -> tuple[Any, Any]:
@@ -130,7 +132,7 @@ def test_an_example_without_a_target_is_named_however_examples_are_selected(sele
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_of_fewer_examples_than_the_least_of_a_share_all_count(count: int) -> None:
+def test_a_share_of_very_few_examples_takes_all_of_them(count: int) -> None:
     model, _ = prepared(num_samples=0.1)
     assert sorted(model.base_model.update_mask(seq2seq_examples(count)).example_ids) == list(range(count))
 
@@ -200,7 +202,7 @@ def test_a_loss_function_of_the_wrong_shape_is_refused() -> None:
 
 
 @pytest.mark.parametrize("selection", ["highest_loss", "all"])
-def test_losses_that_no_gradient_flows_from_are_refused(selection: str) -> None:
+def test_losses_without_a_gradient_are_refused(selection: str) -> None:
     model, optimizer = prepared(bert_classifier, sample_selection=selection)
 
     @torch.no_grad()
@@ -212,7 +214,7 @@ def test_losses_that_no_gradient_flows_from_are_refused(selection: str) -> None:
     assert_refused(model, optimizer, ValueError, message, classifier_examples(4), loss_fn=loss_fn)
 
 
-def test_deltas_that_are_not_finite_are_told_from_a_bad_example() -> None:
+def test_deltas_that_are_not_finite_are_not_blamed_on_an_example() -> None:
     model, optimizer = prepared()
     with torch.no_grad():
         flat_of(model)[3] = float("inf")
@@ -226,10 +228,10 @@ def test_a_step_that_is_no_count_is_refused(step: Any) -> None:
     message = f"step={step!r} must be an int >= 0"
     assert_refused(model, optimizer, ValueError, message, seq2seq_examples(4), step=step)
     with pytest.raises(ValueError, match=message):
-        model.base_model.set_mask(scores_like(model), step=step)
+        model.base_model.set_mask(random_scores(model), step=step)
 
 
-def test_an_adapter_that_is_not_trained_is_told_from_another_optimizer() -> None:
+def test_an_adapter_that_is_not_trained_is_not_blamed_on_the_optimizer() -> None:
     model, optimizer = prepared()
     model.add_adapter("other", type(model.peft_config["default"])(density=0.1))
     message = r"AdamW does not train .* it needs no gradient: activate it, set_adapter"
@@ -258,10 +260,6 @@ def test_merged_disabled_or_ambiguous_adapters_are_refused() -> None:
         model.base_model.mask()
 
 
-def scores_like(model: Any) -> dict[str, Tensor]:
-    return {delta.name: torch.rand(delta.shape) for delta in model.base_model._state(None).deltas}
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -286,7 +284,7 @@ def scores_like(model: Any) -> dict[str, Tensor]:
 def test_scores_that_do_not_fit_are_refused(change: Callable[[dict[str, Tensor]], Any], message: str) -> None:
     model = tuned(nn.Sequential(nn.Linear(4, 4)), density=0.3)
     randomise(model)
-    before, scores = state_of(model), scores_like(model)
+    before, scores = state_of(model), random_scores(model)
     change(scores)
     with pytest.raises(ValueError, match=message):
         model.base_model.set_mask(scores)

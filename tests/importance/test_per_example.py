@@ -15,8 +15,7 @@ from peft_fishdip.importance.fisher import ImportanceSums, accumulate_importance
 from peft_fishdip.importance.losses import default_loss_fn
 from peft_fishdip.importance.per_example import NotSupported, PerExample
 
-from ..support.models import padded, tied_t5, tuned
-from .test_reference import FAMILIES
+from ..support.models import FAMILIES, num_hooks, padded, tied_t5, tuned
 
 
 def group_of(examples: list[Any]) -> Numbered:
@@ -29,7 +28,7 @@ def scored(model: nn.Module, groups: list[Numbered], loss_fn: Any) -> dict[str, 
         return accumulate_importance(model, parameters, groups, loss_fn, "fisher")[0]
 
 
-def told_apart(model: nn.Module, group: Numbered, loss_fn: Any) -> bool:
+def supports_per_sample(model: nn.Module, group: Numbered, loss_fn: Any) -> bool:
     parameters = dict(model.named_parameters())
     sums = ImportanceSums(model, parameters, loss_fn, add_square)
     with scoring_mode(model, parameters.values()):
@@ -39,18 +38,18 @@ def told_apart(model: nn.Module, group: Numbered, loss_fn: Any) -> bool:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_transformers_models_can_share(family: str) -> None:
+def test_transformers_models_support_per_sample_gradients(family: str) -> None:
     build, make = FAMILIES[family]
     model = build()
-    assert told_apart(model, group_of(make(4)), default_loss_fn(model, "sum"))
+    assert supports_per_sample(model, group_of(make(4)), default_loss_fn(model, "sum"))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_in_half_precision_too(dtype: torch.dtype) -> None:
+def test_half_precision_supports_per_sample_gradients(dtype: torch.dtype) -> None:
     _, make = FAMILIES["t5"]
     model, examples = tied_t5().to(dtype), make(4)
     loss_fn = default_loss_fn(model, "sum")
-    assert told_apart(model, group_of(examples), loss_fn)
+    assert supports_per_sample(model, group_of(examples), loss_fn)
     together = scored(model, [group_of(examples)], loss_fn)
     alone = scored(model, [Numbered([i], padded([example])) for i, example in enumerate(examples)], loss_fn)
     for name, tensor in together.items():
@@ -102,9 +101,9 @@ def bag_loss(model: nn.Module, batch: Any) -> Tensor:
     ("way", "shares"),
     [("plain", True), ("convolution", False), ("parameter", False), ("functional", False), ("tokens", False)],
 )
-def test_what_cannot_be_told_apart_is_scored_one_by_one(way: str, shares: bool) -> None:
+def test_what_has_no_per_sample_gradients_is_scored_one_by_one(way: str, shares: bool) -> None:
     model, examples = Custom(way), bags(4)
-    assert told_apart(model, group_of(examples), bag_loss) is shares
+    assert supports_per_sample(model, group_of(examples), bag_loss) is shares
     together = scored(model, [group_of(examples)], bag_loss)
     for name, parameter in model.named_parameters():
         expected = torch.zeros_like(parameter)
@@ -142,7 +141,7 @@ def test_examples_that_share_a_pass_give_the_same_mask_as_examples_alone(monkeyp
         assert torch.equal(positions, masks[1][0][name])
 
 
-def test_nothing_is_left_behind_even_by_a_pass_that_fails() -> None:
+def test_hooks_and_attributes_are_removed_even_after_a_pass_that_fails() -> None:
     _, make = FAMILIES["t5"]
     model, group = tied_t5(), group_of(make(3))
     parameters = dict(model.named_parameters())
@@ -161,7 +160,7 @@ def test_nothing_is_left_behind_even_by_a_pass_that_fails() -> None:
                 loss_fn(model, group.batch).sum().backward()
             assert watcher.uses == {}
             assert {name: set(module.__dict__) for name, module in model.named_modules()} == attributes
-            assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+            assert num_hooks(model) == 0
     assert any(tensor.any() for tensor in total.values())
 
 
@@ -177,13 +176,20 @@ def test_an_output_that_does_not_begin_with_the_examples_is_refused() -> None:
         model(group_of(bags(3)).batch["input_ids"])
 
 
-def test_it_is_tried_once_for_each_model_and_its_targets(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-    real = ImportanceSums.add_alone
-    monkeypatch.setattr(ImportanceSums, "add_alone", lambda *args: calls.append(1) or real(*args))
-    model, group = Custom("plain"), group_of(bags(4))
-    for _ in range(2):
-        scored(model, [group], bag_loss)
-    assert len(calls) == 2
-    scored(Custom("plain"), [group], bag_loss)
-    assert len(calls) == 4
+def test_whether_examples_can_share_a_pass_is_tried_once_for_each_model() -> None:
+    sizes: list[int] = []
+
+    def loss_fn(model: nn.Module, batch: Any) -> Tensor:
+        sizes.append(len(batch["labels"]))
+        return bag_loss(model, batch)
+
+    def update(model: Any) -> list[int]:
+        sizes.clear()
+        model.base_model.update_mask(bags(4), data_collator=padded, loss_fn=loss_fn)
+        return list(sizes)
+
+    model = tuned(Custom("plain"), density=0.2, sample_selection="all")
+    first = update(model)
+    assert update(model) == [4]
+    assert len(first) > 1
+    assert update(tuned(Custom("plain"), density=0.2, sample_selection="all")) == first

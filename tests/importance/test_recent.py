@@ -1,4 +1,4 @@
-"""Masks by the losses of training: what is heard, what is chosen, and what is refused."""
+"""Masks chosen by the losses of training steps: which examples are kept, chosen and refused."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from peft_fishdip import FishDipCallback, callback
 from peft_fishdip.importance.losses import default_loss_fn
 from peft_fishdip.importance.recent import RecentExamples
 
-from ..support.models import FAMILIES, padded, tied_t5, tuned
-from .test_callback import Examples, trainer
+from ..support.models import FAMILIES, num_hooks, padded, tied_t5, tuned
+from ..support.training import Examples, trainer
 
 
-def hear(model: Any, examples: list[dict[str, Any]], size: int) -> RecentExamples:
+def listened(model: Any, examples: list[dict[str, Any]], size: int) -> RecentExamples:
     """A pass of training over the examples, with a learning rate of zero."""
     recent = model.base_model.recent_examples()
     model.train()
@@ -26,12 +26,12 @@ def hear(model: Any, examples: list[dict[str, Any]], size: int) -> RecentExample
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_without_dropout_and_learning_it_chooses_as_a_scan_does(family: str) -> None:
+def test_recent_losses_choose_the_examples_that_a_scan_chooses(family: str) -> None:
     build, make = FAMILIES[family]
     updates = []
     for listening in (True, False):
         model, examples = tuned(build(), density=0.05, num_samples=4), make(10)
-        source = hear(model, examples, 3) if listening else examples
+        source = listened(model, examples, 3) if listening else examples
         updates.append((model.base_model.update_mask(source), model.base_model.mask()))
     (heard, heard_mask), (scanned, scanned_mask) = updates
     assert heard.example_ids == scanned.example_ids
@@ -43,7 +43,7 @@ def test_without_dropout_and_learning_it_chooses_as_a_scan_does(family: str) -> 
 def test_losses_are_those_of_each_example_and_only_the_highest_are_kept() -> None:
     _, make = FAMILIES["t5"]
     model, examples = tuned(tied_t5(), density=0.05, num_samples=3), make(8)
-    recent = hear(model, examples, 4)
+    recent = listened(model, examples, 4)
     recent.close()
     alone = default_loss_fn(model.base_model.model, "sum")
     losses = [alone(model.base_model.model, padded([example])).sum().item() for example in examples]
@@ -58,14 +58,14 @@ def test_losses_are_those_of_each_example_and_only_the_highest_are_kept() -> Non
 def test_a_share_of_samples_is_of_all_examples_seen() -> None:
     _, make = FAMILIES["t5"]
     model = tuned(tied_t5(), density=0.05, num_samples=0.5)
-    recent = hear(model, make(12), 4)
+    recent = listened(model, make(12), 4)
     assert len(model.base_model.update_mask(recent).example_ids) == 6
 
 
 def test_an_update_forgets_and_listening_goes_on_until_it_is_closed() -> None:
     _, make = FAMILIES["t5"]
     model, examples = tuned(tied_t5(), density=0.05), make(6)
-    recent = hear(model, examples, 3)
+    recent = listened(model, examples, 3)
     model.base_model.update_mask(recent)
     assert (recent.seen, len(recent)) == (0, 0)
     model(**padded(examples[:2]))
@@ -84,7 +84,7 @@ def test_an_update_forgets_and_listening_goes_on_until_it_is_closed() -> None:
     assert recent.seen == 2
 
 
-def test_what_it_cannot_do_is_refused() -> None:
+def test_recent_examples_that_cannot_be_chosen_from_are_refused() -> None:
     model = tuned(tied_t5(), density=0.05, sample_selection="random")
     with pytest.raises(ValueError, match="sample_selection='random' does not look at losses"):
         model.base_model.recent_examples()
@@ -105,16 +105,17 @@ def test_a_trainer_scans_once_and_then_listens(tmp_path: Path, monkeypatch: pyte
         lambda module, args, kwargs: scanned.append(len(kwargs["input_ids"])) if not torch.is_grad_enabled() else None,
         with_kwargs=True,
     )
+    before = num_hooks(model)
     listener = FishDipCallback(reuse_training_losses=True)
     run, _ = trainer(tmp_path, model, listener, Examples(make(12)))
     run.train()
     assert [update.step for update in listener.updates] == [0, 2, 4]
     assert sum(scanned) == 5
-    assert not model.base_model.model._forward_hooks
+    assert num_hooks(model) == before
     assert [len(update.example_ids) for update in listener.updates] == [3, 3, 3]
 
 
-def test_a_trainer_whose_steps_tell_no_losses_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trainer_whose_steps_compute_no_losses_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build, make = FAMILIES["bert"]
     monkeypatch.setattr(callback, "FIRST_LOOK", 5)
     model = tuned(build(), density=0.05, update_interval=2)

@@ -14,9 +14,12 @@ from transformers.pytorch_utils import Conv1D
 from peft_fishdip.adapter.handles import named
 from peft_fishdip.layers.compiled import embedding, linear
 
-from ..support.models import flat_of, randomise, tuned
+from ..support.models import UNSCORED, flat_of, random_scores, randomise, tuned
 
-pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # dynamo's look
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),  # dynamo reads it
+    pytest.mark.filterwarnings(UNSCORED),
+]
 
 ROWS = 9
 
@@ -37,9 +40,7 @@ class Used(nn.Module):
 
 
 def used(**settings: Any) -> Any:
-    model = tuned(Used(), density=0.3, init_weights=False, **settings)
-    model.base_model._state(None).untouched = False
-    return model
+    return tuned(Used(), density=0.3, init_weights=False, **settings)
 
 
 IDS = torch.tensor([[1, 2, 0], [2, 2, 8]])
@@ -77,7 +78,7 @@ def argument(layer: Any) -> tuple[list[Tensor], int, list[int]]:
 
 @pytest.mark.parametrize("name", ["linear", "conv1d"])
 @pytest.mark.parametrize("wants_x", [True, False])
-def test_the_linear_operator_keeps_the_rules_of_operators(name: str, wants_x: bool) -> None:
+def test_the_linear_operator_passes_torch_s_operator_check(name: str, wants_x: bool) -> None:
     layer = used().base_model.model.get_submodule(name)
     weight = layer.base_parameter("weight").detach()
     before = weight.clone()
@@ -86,7 +87,7 @@ def test_the_linear_operator_keeps_the_rules_of_operators(name: str, wants_x: bo
     assert torch.equal(weight, before)
 
 
-def test_the_embedding_operator_keeps_the_rules_of_operators() -> None:
+def test_the_embedding_operator_passes_torch_s_operator_check() -> None:
     layer = used().base_model.model.embedding
     weight = layer.base_parameter("weight").detach()
     before = weight.clone()
@@ -96,7 +97,7 @@ def test_the_embedding_operator_keeps_the_rules_of_operators() -> None:
 
 
 @pytest.mark.parametrize("autocast", [False, True])
-def test_a_compiled_step_is_an_eager_one_also_after_an_update(autocast: bool) -> None:
+def test_a_compiled_step_has_the_gradient_of_an_eager_one_also_after_an_update(autocast: bool) -> None:
     model = used()
     torch.compiler.reset()
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
@@ -104,15 +105,12 @@ def test_a_compiled_step_is_an_eager_one_also_after_an_update(autocast: bool) ->
     for seed in range(3):
         randomise(model, seed)
         torch.testing.assert_close(gradient(model, compiled, autocast), gradient(model, model, autocast), **close)
-        generator = torch.Generator().manual_seed(seed)
-        shapes = {delta.name: delta.shape for delta in model.base_model._state(None).deltas}
-        model.base_model.set_mask({name: torch.rand(shape, generator=generator) for name, shape in shapes.items()})
+        model.base_model.set_mask(random_scores(model, seed))
 
 
 def test_two_adapters_are_summed_in_a_compiled_graph() -> None:
     model = used()
     model.add_adapter("other", copy.deepcopy(model.peft_config["default"]))
-    model.base_model._state("other").untouched = False
     model.base_model.set_adapter(["default", "other"])
     for seed, name in enumerate(("default", "other")):
         randomise(model, seed, adapter=name)
@@ -154,7 +152,7 @@ def test_copies_have_handles_of_their_own() -> None:
                 assert named(copy_of_it.handle) is copy_of_it
 
 
-def test_what_is_gone_has_no_name() -> None:
+def test_a_deleted_model_leaves_no_handle() -> None:
     model = used()
     handle = model.base_model.model.linear.tuned["weight"].handle
     del model

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from peft_fishdip import FishDipLayer
+from peft_fishdip.adapter import base_parameter
 from peft_fishdip.adapter.state import SparseDelta
+from peft_fishdip.layers import sparse_grad
 from peft_fishdip.layers.sparse_grad import (
     BACKENDS,
     Costs,
@@ -22,7 +24,19 @@ from peft_fishdip.layers.sparse_grad import (
     pattern_of,
 )
 
-from ..support.models import FAMILIES, Attention, flat_of, ignoring_unscored_mask, padded, randomise, tuned
+from ..support.models import (
+    FAMILIES,
+    UNSCORED,
+    Attention,
+    flat_of,
+    padded,
+    random_scores,
+    randomise,
+    scales_of,
+    tuned,
+)
+
+pytestmark = pytest.mark.filterwarnings(UNSCORED)
 
 
 class Call(nn.Module):
@@ -136,7 +150,6 @@ def test_values_and_gradients_are_those_of_the_dense_weights(kind: str, density:
     density = max(density, 1.01 / sum(p.numel() for p in base.parameters()))
     model = tuned(copy.deepcopy(base), density=density, delta_scale="rms")
     assert list(model.base_model.mask()) == list(dict(base.named_parameters()))
-    model.base_model._state(None).untouched = False
     randomise(model, scale=0.5)
     twin = dense_twin(model, base)
     inputs = [x.clone().requires_grad_(x.is_floating_point()) for _ in range(2)]
@@ -145,7 +158,8 @@ def test_values_and_gradients_are_those_of_the_dense_weights(kind: str, density:
     weights = torch.randn(expected.shape)
     (expected * weights).sum().backward()
     (found * weights).sum().backward()
-    scale = torch.cat([torch.full((len(d.active),), d.scale) for d in model.base_model._state(None).deltas])
+    scales = scales_of(model)
+    scale = torch.cat([torch.full(mask.shape, scales[name]) for name, mask in model.base_model.mask().items()])
     torch.testing.assert_close(flat_of(model).grad, gathered_gradient(model, twin) * scale, rtol=1e-4, atol=1e-5)
     if x.is_floating_point():
         torch.testing.assert_close(inputs[1].grad, inputs[0].grad, rtol=1e-4, atol=1e-5)
@@ -162,7 +176,6 @@ def test_two_adapters_at_once_each_get_their_gradient(kind: str) -> None:
     parameters = dict(twin.named_parameters())
     with torch.no_grad():
         for adapter in ("default", "other"):
-            model.base_model._state(adapter).untouched = False
             for name, (positions, values) in model.base_model.delta(adapter).items():
                 flat = parameters[name].reshape(-1).clone()
                 flat[positions] += values
@@ -174,7 +187,7 @@ def test_two_adapters_at_once_each_get_their_gradient(kind: str) -> None:
         mask = model.base_model.mask(adapter)
         dense = [torch.zeros_like(p) if p.grad is None else p.grad for p in (parameters[name] for name in mask)]
         expected = torch.cat([g.reshape(-1)[p] for g, p in zip(dense, mask.values(), strict=True)])
-        torch.testing.assert_close(model.base_model._state(adapter).flat.grad, expected, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(flat_of(model, adapter).grad, expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("tokens", [0, 1, 7])
@@ -184,17 +197,23 @@ def test_the_backends_of_the_weight_gradient_agree(shape: tuple[int, int], count
     base = nn.Sequential(nn.Linear(shape[1], shape[0], bias=False))
     total = base[0].weight.numel()
     model = tuned(base, density=(count or total) / total)
-    delta = model.base_model._state(None).deltas[0]
+    delta = delta_of(model)
     left, right = torch.randn(tokens, shape[0]), torch.randn(tokens, shape[1])
     expected = (left.t() @ right).reshape(-1)[delta.active]
     for backend in (*BACKENDS.values(), matrix_gradient):
         torch.testing.assert_close(backend(left, right, delta), expected, rtol=1e-5, atol=1e-6)
 
 
+def delta_of(model: Any) -> SparseDelta:
+    """The delta to the weight of a model of one linear layer, as the backends of its gradient take it."""
+    [delta] = model.base_model.model[0].deltas("weight")
+    return delta
+
+
 def delta_with(rows: list[int], columns: list[int], shape: tuple[int, int]) -> SparseDelta:
     """A mask of all entries in the given rows and columns."""
     model = tuned(nn.Sequential(nn.Linear(shape[1], shape[0], bias=False)), density=1.0)
-    delta = model.base_model._state(None).deltas[0]
+    delta = delta_of(model)
     grid = torch.tensor(rows).unsqueeze(1) * shape[1] + torch.tensor(columns)
     delta.set_positions(grid.flatten(), delta.inactive[:0], delta.inactive_values[:0])
     return delta
@@ -216,7 +235,7 @@ def test_the_cheapest_backend_is_chosen_by_the_mask_and_the_costs() -> None:
         generator = torch.Generator().manual_seed(0)
         inside = torch.randperm(rows * columns, generator=generator)[:count].sort().values
         base = nn.Sequential(nn.Linear(256, 256, bias=False))
-        delta = tuned(base, density=1.0).base_model._state(None).deltas[0]
+        delta = delta_of(tuned(base, density=1.0))
         delta.set_positions(inside // columns * 256 + inside % columns, delta.inactive[:0], delta.inactive_values[:0])
         return pattern_of(delta)
 
@@ -231,7 +250,7 @@ def test_the_cheapest_backend_is_chosen_by_the_mask_and_the_costs() -> None:
 def test_all_backends_are_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[str] = []
     for name, backend in BACKENDS.items():
-        monkeypatch.setitem(gradients.BACKENDS, name, lambda *a, n=name, f=backend: (used.append(n), f(*a))[1])
+        monkeypatch.setitem(sparse_grad.BACKENDS, name, lambda *a, n=name, f=backend: (used.append(n), f(*a))[1])
     for active in (torch.arange(0, 90_000, 301), torch.arange(90_000), torch.arange(9_000)):
         model = tuned(nn.Sequential(nn.Linear(300, 300, bias=False)), density=active.numel() / 90_000)
         scores = torch.zeros(90_000)
@@ -239,34 +258,6 @@ def test_all_backends_are_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
         model.base_model.set_mask({"0.weight": scores.view(300, 300)})
         model(torch.randn(50, 300)).sum().backward()
     assert used == ["sampled", "dense", "subset"]
-
-
-def test_layers_with_the_same_input_share_its_transpose_and_it_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Attention(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.q, self.k, self.v = (nn.Linear(256, 256) for _ in range(3))
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.q(x) * self.k(x) + self.v(2 * x)
-
-    model = tuned(Attention(), density=0.01)
-    model.base_model.set_mask({name: torch.rand(p.shape) for name, p in Attention().named_parameters()})
-    sources: list[torch.Tensor] = []
-    original = transpose.LastTransposed.of
-
-    def of(self: transpose.LastTransposed, matrix: torch.Tensor) -> torch.Tensor:
-        result = original(self, matrix)
-        sources.append(result)
-        return result
-
-    monkeypatch.setattr(transpose.LastTransposed, "of", of)
-    model(torch.randn(20, 256)).sum().backward()
-    assert len(sources) == 3
-    assert len({tensor.data_ptr() for tensor in sources}) == 2
-    slot = transpose._last.slot
-    assert slot.source is None
-    assert slot.result is None
 
 
 @pytest.mark.parametrize("targets", [None, ["out_proj"], ["attention"], r".*out_proj"])
@@ -278,7 +269,6 @@ def test_attention_is_never_a_silent_no_op(targets: Any, training: bool) -> None
         expected = base(x)
     model = tuned(base, density=1.0, target_modules=targets)
     model.train(training)
-    model.base_model._state(None).untouched = False
     randomise(model, scale=0.5)
     names = list(model.base_model.mask())
     assert "attention.out_proj.weight" in names
@@ -330,7 +320,6 @@ def test_gradient_checkpointing_gives_the_same_gradient(family: str, reentrant: 
 
     def gradient(checkpointing: bool) -> Tensor:
         model = tuned(build(), density=0.3, init_weights=False)
-        model.base_model._state(None).untouched = False
         model.train()
         if checkpointing:
             model.base_model.model.activation_checkpointing_enable({"use_reentrant": reentrant})
@@ -348,7 +337,6 @@ def test_autocast_trains_in_bfloat16_with_float32_values(family: str) -> None:
     gradients = []
     for autocast in (False, True):
         model = tuned(build(), density=0.3, init_weights=False)
-        model.base_model._state(None).untouched = False
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             loss = model(**batch).loss
         loss.backward()
@@ -363,7 +351,6 @@ def test_autocast_trains_in_bfloat16_with_float32_values(family: str) -> None:
 def test_a_compiled_model_computes_what_an_eager_one_does_also_after_an_update(kind: str) -> None:
     base, x = built(kind), KINDS[kind][1]
     model = tuned(base, density=0.3, init_weights=False)
-    model.base_model._state(None).untouched = False
     torch.compiler.reset()
     compiled = torch.compile(model, backend="eager")
     for seed in (0, 1):
@@ -374,13 +361,11 @@ def test_a_compiled_model_computes_what_an_eager_one_does_also_after_an_update(k
             called(x).square().sum().backward()
             gradients.append(flat_of(model).grad)
         torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
-        generator = torch.Generator().manual_seed(seed)
-        shapes = {delta.name: delta.shape for delta in model.base_model._state(None).deltas}
-        model.base_model.set_mask({name: torch.rand(shape, generator=generator) for name, shape in shapes.items()})
+        model.base_model.set_mask(random_scores(model, seed))
         randomise(model, seed)
 
 
-def test_what_the_wrapped_module_has_the_layer_has() -> None:
+def test_a_layer_has_the_attributes_of_the_module_it_wraps() -> None:
     model = tuned(nn.Sequential(nn.Embedding(5, 3, padding_idx=1), nn.Linear(3, 4), nn.LayerNorm(4)), density=0.5)
     embedding, linear, norm = model.base_model.model
     assert all(isinstance(layer, FishDipLayer) for layer in (embedding, linear, norm))
@@ -397,7 +382,7 @@ def test_an_embedding_that_rewrites_itself_is_refused() -> None:
         tuned(nn.Sequential(nn.Embedding(4, 4, max_norm=1.0)), density=0.5)
 
 
-def test_parameters_that_no_module_reads_are_named() -> None:
+def test_parameters_outside_of_modules_are_named_in_a_warning() -> None:
     class Root(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -426,7 +411,6 @@ def test_the_output_of_a_layer_may_be_changed_in_place(kind: str, bias: bool) ->
     for in_place in (True, False):
         torch.manual_seed(0)
         model = tuned(nn.Sequential(layers[kind]()), density=0.5)
-        model.base_model._state(None).untouched = False
         turned = model(x).permute(0, 2, 1)
         turned = turned.mul_(2.0) if in_place else turned * 2.0
         turned.square().sum().backward()
@@ -434,13 +418,13 @@ def test_the_output_of_a_layer_may_be_changed_in_place(kind: str, bias: bool) ->
     assert torch.equal(*gradients)
 
 
-def test_an_interrupt_while_a_weight_is_given_back_is_made_good_by_the_next_call(
+def test_a_weight_that_an_interrupt_left_modified_is_restored_by_the_next_call(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = tuned(nn.Sequential(nn.Linear(8, 8, bias=False)), density=0.5, init_weights=False)
     weight = model.base_model.model[0].base_layer.weight
     before, x = weight.detach().clone(), torch.randn(3, 8)
-    real, calls = parameter.write, []
+    real, calls = base_parameter.write, []
 
     def interrupted(*args: Any) -> None:
         calls.append(0)
@@ -448,7 +432,7 @@ def test_an_interrupt_while_a_weight_is_given_back_is_made_good_by_the_next_call
             raise KeyboardInterrupt
         real(*args)
 
-    monkeypatch.setattr(parameter, "write", interrupted)
+    monkeypatch.setattr(base_parameter, "write", interrupted)
     with pytest.raises(KeyboardInterrupt):
         model(x)
     assert not torch.equal(weight, before)
@@ -463,12 +447,11 @@ def test_merging_between_forward_and_backward_changes_no_gradient(kind: str) -> 
     module, shape = {"linear": (nn.Linear(4, 4), (3, 4)), "convolution": (nn.Conv1d(4, 4, 1), (3, 4, 5))}[kind]
     model = tuned(nn.Sequential(module), density=0.5, init_weights=False)
     x = torch.randn(shape, requires_grad=True)
-    with ignoring_unscored_mask():
-        model(x).square().sum().backward()
-        expected, x.grad = x.grad, None
-        loss = model(x).square().sum()
-        model.merge_adapter()
-        loss.backward()
+    model(x).square().sum().backward()
+    expected, x.grad = x.grad, None
+    loss = model(x).square().sum()
+    model.merge_adapter()
+    loss.backward()
     assert x.grad is not None
     torch.testing.assert_close(x.grad, expected)
     merged = model(x).detach()
@@ -487,8 +470,7 @@ def test_a_parameter_that_is_viewed_as_complex_gives_the_gradients_of_the_merged
 
     model = tuned(nn.Sequential(Filter()), density=0.5, init_weights=False)
     x = torch.randn(6, 5, requires_grad=True)
-    with ignoring_unscored_mask():
-        model(x).square().sum().backward()
+    model(x).square().sum().backward()
     unmerged, x.grad = x.grad, None
     model.merge_adapter()
     model(x).square().sum().backward()

@@ -104,7 +104,6 @@ def test_gradients_are_those_of_dense_weights(norm: str, inputs: Tensor) -> None
     dense = copy.deepcopy(base)
     model = adapted(base)
     flat_of(model).data = flat_of(model).data.double()
-    model.base_model._state(None).drop_views()
     delta = model.base_model.delta()
     for name, parameter in dense.named_parameters():
         positions, values = delta[name]
@@ -115,12 +114,13 @@ def test_gradients_are_those_of_dense_weights(norm: str, inputs: Tensor) -> None
     torch.testing.assert_close(out, dense(leaf).detach(), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(grad_x, leaf.grad, rtol=1e-5, atol=1e-6)  # T5 takes the variance in float32
     parameters = dict(dense.named_parameters())
-    expected = torch.cat([parameters[d.name].grad.view(-1)[d.active] for d in model.base_model._state(None).deltas])
+    mask = model.base_model.mask()
+    expected = torch.cat([parameters[name].grad.view(-1)[positions] for name, positions in mask.items()])
     torch.testing.assert_close(grad_flat, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_the_output_is_not_kept(norm: str, inputs: Tensor) -> None:
+def test_the_output_of_a_norm_is_not_kept_for_backward(norm: str, inputs: Tensor) -> None:
     model = adapted(readers(norm))
     with ignoring_unscored_mask():
         out = model(inputs.clone().requires_grad_())
@@ -131,7 +131,7 @@ def test_the_output_is_not_kept(norm: str, inputs: Tensor) -> None:
 
 
 @pytest.mark.parametrize("excluded", ["q", "norm"])
-def test_it_is_kept_where_something_else_needs_it(excluded: str, inputs: Tensor) -> None:
+def test_the_output_of_a_norm_is_kept_where_another_module_needs_it(excluded: str, inputs: Tensor) -> None:
     """A norm that is not tuned, or a linear layer that is not, changes nothing in what the others get."""
     model = adapted(readers("t5"), exclude_modules=[excluded])
     found = gradients(model, inputs)
@@ -140,21 +140,21 @@ def test_it_is_kept_where_something_else_needs_it(excluded: str, inputs: Tensor)
         assert torch.equal(one, other)
 
 
-def test_an_output_that_was_changed_in_place_is_not_made_again(inputs: Tensor) -> None:
+def test_an_output_that_was_changed_in_place_is_not_recomputed(inputs: Tensor) -> None:
     found = gradients(adapted(readers("t5", between=lambda y: y.mul_(3.0).add_(1.0))), inputs)
     expected = gradients(adapted(readers("t5", between=lambda y: y * 3.0 + 1.0)), inputs)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other)
 
 
-def test_backward_twice(inputs: Tensor) -> None:
+def test_gradients_of_two_backward_passes_add_up(inputs: Tensor) -> None:
     model = adapted(readers("t5"))
     once, twice = gradients(model, inputs), gradients(model, inputs, times=2)
     torch.testing.assert_close(twice[2], 2 * once[2])
     torch.testing.assert_close(twice[1], 2 * once[1])
 
 
-def test_what_was_made_is_dropped_after_its_last_use(inputs: Tensor) -> None:
+def test_a_recomputed_output_is_dropped_after_its_last_use(inputs: Tensor) -> None:
     model = adapted(readers("t5"))
     leaf = inputs.clone().requires_grad_()
     outputs = []
@@ -177,7 +177,7 @@ def test_a_hook_on_the_wrapped_norm_is_called_once(inputs: Tensor) -> None:
         assert torch.equal(one, other)
 
 
-def test_without_gradients_nothing_is_remembered(inputs: Tensor) -> None:
+def test_without_gradients_nothing_is_kept_for_recomputing(inputs: Tensor) -> None:
     model = adapted(readers("t5"))
     outputs = []
     kept(model)[0].register_forward_hook(lambda _, args, output: outputs.append(source_of(output)))

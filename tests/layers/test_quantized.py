@@ -33,9 +33,12 @@ from ..support.models import (
     ignoring_unscored_mask,
     llama,
     lm_examples,
+    num_updates,
     padded,
     randomise,
     seq2seq_examples,
+    shapes_of,
+    support_size,
     tied_t5,
     train,
     tuned,
@@ -101,7 +104,7 @@ def dequantised(model: Any, folder: Path) -> Any:
     return plain
 
 
-def packed_bits(model: nn.Module) -> dict[str, Tensor]:
+def stored_bits(model: nn.Module) -> dict[str, Tensor]:
     """The bits of all base tensors, by name; of subclasses of Tensor those of their parts."""
     found = {}
     for name, parameter in model.named_parameters():
@@ -137,20 +140,20 @@ def adapted(folder: Path, kind: str, **settings: Any) -> Any:
             model.base_model.update_mask(examples, optimizer=optimizer)
 
     train(model, examples, 6, optimizer, update)
-    assert model.base_model._state(None).support_size > flat_of(model).numel()
+    assert support_size(model) > flat_of(model).numel()
     return model
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_adapter_of_zeros_changes_no_bit(saved: dict[str, Path], kind: str) -> None:
     base = quantised(saved["llama"], kind)
-    expected, before = logits(base), packed_bits(base)
+    expected, before = logits(base), stored_bits(base)
     model = tuned(base)
     assert any(isinstance(module, FishDipQuantizedLinear) for module in model.modules())
     assert torch.equal(logits(model), expected)
     model.base_model.unload()
     assert torch.equal(logits(base), expected)
-    assert_same(before, packed_bits(base))
+    assert_same(before, stored_bits(base))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -182,7 +185,7 @@ def test_masks_and_gradients_are_those_of_the_dequantised_model(saved: dict[str,
             for one in (model, plain)
         ]
         assert len(masks[0] & masks[1]) >= 0.995 * len(masks[0])
-        scores = {name: torch.zeros(delta.shape) for name, delta in by_name(model).items()}
+        scores = {name: torch.zeros(shape) for name, shape in shapes_of(plain).items()}
         for name, positions in plain.base_model.mask().items():
             scores[name].view(-1)[positions] = 1.0
         model.base_model.set_mask(scores)
@@ -197,10 +200,6 @@ def test_masks_and_gradients_are_those_of_the_dequantised_model(saved: dict[str,
             for one in (model, plain):
                 randomise(one, seed=5, scale=0.05)
             torch.testing.assert_close(logits(model, examples), logits(plain, examples), rtol=1e-4, atol=1e-4)
-
-
-def by_name(model: Any) -> dict[str, Any]:
-    return {delta.name: delta for delta in model.base_model._state(None).deltas}
 
 
 def test_eight_bit_masks_are_close_to_those_of_the_dequantised_model(saved: dict[str, Path]) -> None:
@@ -234,7 +233,7 @@ def test_examples_that_share_a_pass_score_as_they_do_alone(saved: dict[str, Path
 @pytest.mark.parametrize("kind", KINDS)
 def test_training_lowers_the_loss_and_leaves_the_base(saved: dict[str, Path], kind: str) -> None:
     base = prepare_model_for_kbit_training(quantised(saved["llama"], kind), use_gradient_checkpointing=False)
-    before, loss_before = packed_bits(base), float(base(**padded(EXAMPLES)).loss)
+    before, loss_before = stored_bits(base), float(base(**padded(EXAMPLES)).loss)
     model = tuned(base, density=0.05, num_samples=4)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.02)
 
@@ -248,13 +247,15 @@ def test_training_lowers_the_loss_and_leaves_the_base(saved: dict[str, Path], ki
     with model.disable_adapter(), torch.no_grad():
         assert float(model(**padded(EXAMPLES)).loss) == loss_before
     after = {
-        name.replace("base_model.model.", "").replace("base_layer.", ""): t for name, t in packed_bits(model).items()
+        name.replace("base_model.model.", "").replace("base_layer.", ""): t for name, t in stored_bits(model).items()
     }
     assert_same(before, after)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_trainer(saved: dict[str, Path], kind: str, tmp_path: Path) -> None:
+def test_a_trainer_updates_and_saves_an_adapter_of_a_quantised_base(
+    saved: dict[str, Path], kind: str, tmp_path: Path
+) -> None:
     model = tuned(quantised(saved["llama"], kind), density=0.05, num_samples=4, update_interval=2)
     arguments = TrainingArguments(
         output_dir=str(tmp_path), max_steps=4, per_device_train_batch_size=2, report_to=[], use_cpu=True, save_steps=2
@@ -267,7 +268,7 @@ def test_trainer(saved: dict[str, Path], kind: str, tmp_path: Path) -> None:
         callbacks=[FishDipCallback()],
     )
     trainer.train()
-    assert model.base_model._state(None).num_updates == 2
+    assert num_updates(model) == 2
     assert (tmp_path / "checkpoint-4" / "adapter_model.safetensors").is_file()
 
 
@@ -309,7 +310,7 @@ def test_an_adapter_moves_between_a_plain_and_a_quantised_base(saved: dict[str, 
 @pytest.mark.parametrize("kind", KINDS)
 def test_merged_and_restored_bitwise(saved: dict[str, Path], kind: str) -> None:
     model = adapted(saved["llama"], kind)
-    before, expected = packed_bits(model), logits(model)
+    before, expected = stored_bits(model), logits(model)
     with model.disable_adapter():
         base = logits(model)
     for _ in range(2):
@@ -317,15 +318,15 @@ def test_merged_and_restored_bitwise(saved: dict[str, Path], kind: str) -> None:
         merged = logits(model)
         # quantising rounds, so merging is only nearly right
         assert (merged - expected).norm() < 0.5 * (base - expected).norm()
-        changed = packed_bits(model)
+        changed = stored_bits(model)
         assert any(not torch.equal(changed[name], tensor) for name, tensor in before.items() if "_proj.base" in name)
         model.unmerge_adapter()
         assert torch.equal(logits(model), expected)
-        assert_same(before, packed_bits(model))
+        assert_same(before, stored_bits(model))
     model.merge_adapter()
     with model.disable_adapter():
         assert torch.equal(logits(model), base)
-    assert_same(before, packed_bits(model))
+    assert_same(before, stored_bits(model))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -370,12 +371,12 @@ def test_two_adapters_add_up_and_merge_together(saved: dict[str, Path], kind: st
 
 def test_safe_merge_finds_what_is_not_finite(saved: dict[str, Path]) -> None:
     model = adapted(saved["llama"], "nf4")
-    before = packed_bits(model)
+    before = stored_bits(model)
     with torch.no_grad():
         flat_of(model)[-1] = torch.inf
     with pytest.raises(ValueError, match="NaNs detected"):
         model.merge_adapter(safe_merge=True)
-    assert_same(before, packed_bits(model))
+    assert_same(before, stored_bits(model))
 
 
 def test_torchao_without_its_config_trains_but_refuses_to_merge(saved: dict[str, Path]) -> None:
@@ -389,15 +390,15 @@ def test_torchao_without_its_config_trains_but_refuses_to_merge(saved: dict[str,
         torch.optim.AdamW(model.parameters(), 0.01),
         lambda _: model.base_model.update_mask(EXAMPLES),
     )
-    before, expected = packed_bits(model), logits(model)
+    before, expected = stored_bits(model), logits(model)
     with pytest.raises(ValueError, match="TorchAoConfig"):
         model.merge_adapter()
-    assert_same(before, packed_bits(model))
+    assert_same(before, stored_bits(model))
     assert torch.equal(logits(model), expected)
     layer = model.base_model.model.model.layers[0].mlp.up_proj
     with pytest.raises(ValueError, match="TorchAoConfig"):
         layer.merge()
-    assert_same(before, packed_bits(model))
+    assert_same(before, stored_bits(model))
     assert torch.equal(logits(model), expected)
 
 
@@ -413,14 +414,14 @@ def test_autocast_computes_the_delta_in_its_dtype(saved: dict[str, Path]) -> Non
     assert (flat_of(model).grad - exact).norm() < 0.1 * exact.norm()
 
 
-def test_a_packed_weight_of_another_kind_is_refused(saved: dict[str, Path]) -> None:
+def test_quantised_storage_of_another_kind_is_refused(saved: dict[str, Path]) -> None:
     base = nn.Sequential(bitsandbytes.nn.Embedding4bit(VOCABULARY, 64), nn.Linear(64, 4))
     with pytest.raises(ValueError, match=r"'0\.weight' is a Params4bit.*exclude_modules"):
         tuned(base, density=0.3)
     assert type(base[0]) is bitsandbytes.nn.Embedding4bit
 
 
-def test_scoring_leaves_packed_weights_as_they_are(saved: dict[str, Path]) -> None:
+def test_scoring_leaves_quantised_weights_as_they_are(saved: dict[str, Path]) -> None:
     """Same objects, no gradients."""
     model = tuned(quantised(saved["llama"], "nf4"), density=0.05, num_samples=2)
     weights = {name: (id(p), p.requires_grad) for name, p in model.named_parameters() if ".fishdip_" not in name}

@@ -94,7 +94,7 @@ class SameModuleTwice(nn.Module):
         self.stack = nn.ModuleList([self.norm, self.norm])
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.stack[1](self.output(self.stack[0](self.first(x)).relu()))
+        return self.stack[1](self.again(self.stack[0](self.first(x)).relu()))
 
 
 def test_the_same_module_under_two_names_is_wrapped_once() -> None:

@@ -23,7 +23,9 @@ from ..support.models import (
     classifier_examples,
     flat_of,
     padded,
+    scales_of,
     seq2seq_examples,
+    shapes_of,
     tied_t5,
     train,
     tuned,
@@ -83,9 +85,9 @@ def scores_of(model: Any, seed: int) -> dict[str, Tensor]:
     """Scores that make random masks, of different densities in different tensors and rows."""
     generator = torch.Generator().manual_seed(seed)
     scores = {}
-    for delta in model.base_model._state(None).deltas:
-        rows = torch.rand(delta.shape[:1], generator=generator).view(-1, *[1] * (len(delta.shape) - 1))
-        scores[delta.name] = torch.rand(delta.shape, generator=generator) * rows * torch.rand(1, generator=generator)
+    for name, shape in shapes_of(model).items():
+        rows = torch.rand(shape[:1], generator=generator).view(-1, *[1] * (len(shape) - 1))
+        scores[name] = torch.rand(shape, generator=generator) * rows * torch.rand(1, generator=generator)
     return scores
 
 
@@ -93,21 +95,21 @@ def gradients_of(model: Any, step: int) -> dict[str, Tensor]:
     """Gradients as models have them: tensors, rows, columns and steps differ in size."""
     generator = torch.Generator().manual_seed(1000 + step)
     gradients = {}
-    for index, delta in enumerate(model.base_model._state(None).deltas):
+    for index, (name, shape) in enumerate(shapes_of(model).items()):
         size = torch.randn(1, generator=generator).exp() * 10.0 ** -(index % 5)
-        gradient = torch.randn(delta.shape, generator=generator) * size
-        if len(delta.shape) > 1:
-            gradient *= torch.randn(delta.shape[-1], generator=generator).exp()
-            gradient *= torch.randn(delta.shape[-2], 1, generator=generator).exp()
-        gradients[delta.name] = gradient
+        gradient = torch.randn(shape, generator=generator) * size
+        if len(shape) > 1:
+            gradient *= torch.randn(shape[-1], generator=generator).exp()
+            gradient *= torch.randn(shape[-2], 1, generator=generator).exp()
+        gradients[name] = gradient
     return gradients
 
 
-def give(model: Any, gradients: dict[str, Tensor], adapter: str | None = None) -> None:
+def give(model: Any, gradients: dict[str, Tensor], adapter: str = "default") -> None:
     """The gradient of the trainable vector that follows from those of the deltas."""
-    state = model.base_model._state(adapter)
-    parts = [gradients[d.name].flatten()[d.active] * d.scale for d in state.deltas]
-    state.flat.grad = torch.cat(parts).to(state.flat.dtype)
+    vector, scales, mask = flat_of(model, adapter), scales_of(model, adapter), model.base_model.mask(adapter)
+    parts = [gradients[name].flatten()[positions] * scales[name] for name, positions in mask.items()]
+    vector.grad = torch.cat(parts).to(vector.dtype)
 
 
 def run_both(
@@ -241,7 +243,7 @@ def test_delta_scale_makes_no_difference_to_the_bits() -> None:
                 model.base_model.set_mask(scores_of(model, step), optimizer=optimizer)
             give(model, gradients_of(model, step))
             optimizer.step()
-        results.append((model.base_model.delta(), {delta.scale for delta in model.base_model._state(None).deltas}))
+        results.append((model.base_model.delta(), set(scales_of(model).values())))
     (none, one), (rms, scales) = results
     assert one == {1.0}
     assert len(scales) > 2
@@ -266,7 +268,7 @@ def test_weight_decay_shrinks_the_delta_and_not_the_weight() -> None:
 # ----- what it keeps --------------------------------------------------------------------------------------------------
 
 
-def test_its_state_is_of_rows_and_columns_and_what_it_remembers_of_the_mask() -> None:
+def test_its_state_is_of_the_size_of_rows_columns_and_mask() -> None:
     base = nn.Sequential(nn.Linear(96, 128), nn.Conv2d(4, 8, 3), nn.Embedding(200, 64))
     model = tuned(base, density=0.01)
     k, total = flat_of(model).numel(), sum(p.numel() for p in base.parameters())
@@ -284,7 +286,7 @@ def test_its_state_is_of_rows_and_columns_and_what_it_remembers_of_the_mask() ->
     }
     (place,) = optimizer.places.values()
     held = [value for value in vars(place).values() if isinstance(value, Tensor)]
-    tensors = len(model.base_model._state(None).deltas)
+    tensors = len(model.base_model.mask())
     assert sum(value.nbytes for value in held) <= 12 * k + 8 * (6 * tensors + 36)  # 36 matrices
     assert 12 * k < 4 * total / 10
 
@@ -338,7 +340,6 @@ def test_a_resumed_run_goes_on_with_the_same_bits(options: dict[str, Any], tmp_p
 def test_a_state_keeps_its_precision_over_a_vector_in_bfloat16() -> None:
     model = tuned(bert_classifier().bfloat16(), density=0.05)
     flat_of(model).data = flat_of(model).data.bfloat16()
-    model.base_model._state(None).drop_views()
     optimizer = SparseAdafactor(model)
     give(model, gradients_of(model, 0))
     optimizer.step()
@@ -420,7 +421,7 @@ def test_modules_that_are_trained_whole_get_ordinary_adafactor() -> None:
             )
 
 
-def test_each_of_several_adapters_is_one_of_its_own() -> None:
+def test_several_adapters_are_stepped_independently() -> None:
     model = tuned(tied_t5(), density=0.02)
     model.add_adapter("other", copy.deepcopy(model.peft_config["default"]))
     dense = {name: DenseAdafactor(tied_t5(), torch.float64) for name in ("default", "other")}
@@ -581,7 +582,8 @@ def test_a_step_is_refused_while_the_adapter_is_merged_or_after_its_vector_was_r
     assert not optimizer.state
     model.unmerge_adapter()
     old = flat_of(model)
-    model.base_model._state(None).carrier.flat = nn.Parameter(before.clone())
+    [name] = [name for name, parameter in model.named_parameters() if parameter is old]
+    model.get_submodule(name.removesuffix(".flat")).flat = nn.Parameter(before.clone())
     with pytest.raises(ValueError, match=r"the vector of adapter 'default' has been replaced .* SparseAdafactor anew"):
         optimizer.step()
     assert torch.equal(old.detach(), before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,10 +22,13 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from peft_fishdip import FishDipConfig
+from peft_fishdip import FishDipConfig, tuner_of
 
 VOCABULARY = 48
 WIDTH = 16
+
+UNSCORED = "ignore:Adapter .* is being trained on its data-free:UserWarning"
+"""For pytest.mark.filterwarnings: training a mask that no example has scored is fine."""
 
 
 def tied_t5(**overrides: Any) -> T5ForConditionalGeneration:
@@ -223,8 +227,62 @@ def assert_base_is(model: nn.Module, before: Mapping[str, Tensor]) -> None:
 
 
 def flat_of(model: Any, adapter: str | None = None) -> nn.Parameter:
-    """The trainable vector."""
-    return model.base_model._state(adapter).flat
+    """The trainable vector of an adapter, by default of the one that is being trained."""
+    vectors = {name: tensor for name, tensor in model.named_parameters() if "fishdip_values" in name.split(".")}
+    if adapter is not None:
+        vectors = {name: tensor for name, tensor in vectors.items() if name.split(".")[-2] == adapter}
+    elif len(vectors) > 1:
+        vectors = {name: tensor for name, tensor in vectors.items() if tensor.requires_grad}
+    [vector] = vectors.values()
+    return vector
+
+
+def base_parameters(model: Any) -> dict[str, nn.Parameter]:
+    """All base parameters of a model with adapters, under their names without them."""
+    return {
+        name.replace(".base_layer", ""): tensor
+        for name, tensor in tuner_of(model).model.named_parameters(remove_duplicate=False)
+        if ".fishdip_" not in name
+    }
+
+
+def shapes_of(model: Any, adapter: str | None = None) -> dict[str, torch.Size]:
+    """The shape of each base parameter that an adapter targets, in its order."""
+    tensors = base_parameters(model)
+    return {name: tensors[name].shape for name in tuner_of(model).mask(adapter)}
+
+
+def random_scores(model: Any, seed: int = 0, adapter: str | None = None) -> dict[str, Tensor]:
+    """Scores for `set_mask`."""
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.rand(shape, generator=generator) for name, shape in shapes_of(model, adapter).items()}
+
+
+def support_size(model: Any, adapter: str | None = None) -> int:
+    """Number of entries that have a delta."""
+    return sum(len(positions) for positions, _ in tuner_of(model).delta(adapter).values())
+
+
+def num_updates(model: Any, adapter: str = "default") -> int:
+    """Mask updates that an adapter has been through, as its checkpoint tells it."""
+    key = f".fishdip_summary.{adapter}."
+    [summary] = [tensor for name, tensor in model.state_dict().items() if key in name]
+    return int(summary[-1])
+
+
+def scales_of(model: Any, adapter: str = "default") -> dict[str, float]:
+    """What the trained values of each parameter are multiplied by to give deltas: with `delta_scale="rms"` the RMS of
+    the base parameter, or 1e-3 if that is larger, rounded to a power of two."""
+    tuner, tensors = tuner_of(model), base_parameters(model)
+    if tuner.peft_config[adapter].delta_scale == "none":
+        return dict.fromkeys(tuner.mask(adapter), 1.0)
+    rms = {name: float(tensors[name].detach().double().square().mean().sqrt()) for name in tuner.mask(adapter)}
+    return {name: 2.0 ** round(math.log2(max(value, 1e-3))) for name, value in rms.items()}
+
+
+def num_hooks(model: nn.Module) -> int:
+    """Number of forward hooks in a model, of which torch has no public list."""
+    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules())
 
 
 def randomise(model: Any, seed: int = 0, scale: float = 0.1, adapter: str | None = None) -> None:

@@ -18,7 +18,7 @@ import torch.multiprocessing as mp
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from .models import VOCABULARY, bert_classifier, classifier_examples, flat_of, padded, tied_t5, tuned
+from .models import VOCABULARY, bert_classifier, classifier_examples, flat_of, padded, shapes_of, tied_t5, tuned
 
 EPS = 1e-3
 """Of AdamW: at 1e-8 its first steps are signs of gradients, which rounding can turn round."""
@@ -81,12 +81,12 @@ def accumulation(rank: int, world: int, directory: str) -> dict[str, Any]:
             else:
                 outer(**padded(examples[:4])).loss.backward()
             if step == 1:
-                before = flat_of(model).grad.count_nonzero()  # type: ignore[support-attr]
+                before = flat_of(model).grad.count_nonzero()  # type: ignore[union-attr]
                 update = model.base_model.update_mask(examples[4:], optimizer=optimizer)
-                kept = flat_of(model).grad.count_nonzero()  # type: ignore[support-attr]
+                kept = flat_of(model).grad.count_nonzero()  # type: ignore[union-attr]
                 found[f"kept, {view}"] = (int(before), int(kept), update.overlap)
             outer(**padded(mine(examples[4:8], rank, world))).loss.backward()
-            found[f"gradient, {view}, {step}"] = flat_of(model).grad.clone()  # type: ignore[support-attr]
+            found[f"gradient, {view}, {step}"] = flat_of(model).grad.clone()  # type: ignore[union-attr]
             optimizer.step()
             optimizer.zero_grad()
         found[f"flat, {view}"] = flat_of(model).detach().clone()
@@ -144,7 +144,7 @@ def errors(rank: int, world: int, directory: str) -> dict[str, Any]:
     optimizer = torch.optim.AdamW([flat_of(model)])
     other = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(3))])
     empty = [{**example, "labels": -100} for example in examples]
-    scores = {d.name: torch.ones(d.shape) for d in model.base_model._state(None).deltas}
+    scores = {name: torch.ones(shape) for name, shape in shapes_of(model).items()}
     spoilt = {name: tensor * (float("nan") if rank == 1 else 1) for name, tensor in scores.items()}
     update, set_mask = model.base_model.update_mask, model.base_model.set_mask
     cases: dict[str, Callable[[], Any]] = {

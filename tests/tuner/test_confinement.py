@@ -110,13 +110,13 @@ def test_the_vector_keeps_its_identity_length_and_storage_over_updates() -> None
     assert flat.dtype == torch.float32
 
 
-def test_a_data_free_mask_that_was_never_trained_leaves_no_trace() -> None:
+def test_a_data_free_mask_that_was_never_trained_leaves_no_inactive_entries() -> None:
     model = tuned(tied_t5())
     update = model.base_model.update_mask(seq2seq_examples(4))
     assert update.support_size == update.num_active
 
 
-def test_a_data_free_mask_that_was_trained_is_frozen_like_any_other() -> None:
+def test_a_data_free_mask_that_was_trained_keeps_its_deltas_like_any_other() -> None:
     model = tuned(tied_t5())
     before = {name: set(positions.tolist()) for name, positions in model.base_model.mask().items()}
     with torch.no_grad():

@@ -17,6 +17,7 @@ from ..support.models import (
     classifier_examples,
     flat_of,
     padded,
+    random_scores,
     seq2seq_examples,
     tied_t5,
     train,
@@ -104,11 +105,7 @@ def results_of(rank: int, world: int, port: int) -> dict[str, Any]:
             mask = {name: positions.tolist() for name, positions in model.base_model.mask().items()}
             found[f"{selection}, {kind}"] = (update.example_ids, update.losses, mask)
     model = tuned(bert_classifier())
-    scores = {
-        d.name: torch.randn(d.shape, generator=torch.Generator().manual_seed(rank))
-        for d in model.base_model._state(None).deltas
-    }
-    model.base_model.set_mask(scores)
+    model.base_model.set_mask(random_scores(model, seed=rank))
     found["scores that differ"] = ((), (), {name: p.tolist() for name, p in model.base_model.mask().items()})
     if world > 1:
         dist.destroy_process_group()

@@ -125,7 +125,7 @@ def test_zero_3_is_refused_before_anything_has_changed() -> None:
     assert all(torch.equal(positions, mask[name]) for name, positions in model.base_model.mask().items())
 
 
-def test_one_process_has_nobody_to_agree_with() -> None:
+def test_one_process_needs_no_collective_calls() -> None:
     def fail() -> None:
         raise KeyError("x")
 

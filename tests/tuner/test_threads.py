@@ -13,7 +13,10 @@ from torch import Tensor, nn
 
 from peft_fishdip.layers import functional
 
-from ..support.models import FAMILIES, Attention, Convolutions, base_bits, padded, randomise, tuned
+from ..support.models import FAMILIES, UNSCORED, Attention, Convolutions, base_bits, flat_of, padded, randomise, tuned
+from ..support.threads import run_together
+
+pytestmark = pytest.mark.filterwarnings(UNSCORED)
 
 ROUNDS = 12
 
@@ -49,32 +52,11 @@ def inputs(build: Callable[[], nn.Module], seed: int) -> dict[str, Any]:
 
 
 def forward_and_backward(model: Any, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    flat = model.base_model._state(None).flat
+    flat = flat_of(model)
     out = model(**batch)
     logits = out if isinstance(out, Tensor) else out.logits
     (gradient,) = torch.autograd.grad(logits.square().sum(), [flat])
     return logits.detach(), gradient
-
-
-def run_together(jobs: list[Callable[[], None]]) -> None:
-    failures: list[BaseException] = []
-    barrier = threading.Barrier(len(jobs))
-
-    def guarded(job: Callable[[], None]) -> None:
-        try:
-            barrier.wait()
-            job()
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=guarded, args=(job,)) for job in jobs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=120)
-    assert not any(thread.is_alive() for thread in threads), "the threads wait for each other"
-    if failures:
-        raise failures[0]
 
 
 @pytest.fixture
@@ -91,7 +73,6 @@ def frequent_switches() -> Iterator[None]:
 def test_two_threads_get_what_one_would(build: Callable[[], nn.Module]) -> None:
     torch.manual_seed(0)
     model = tuned(build(), density=0.5)
-    model.base_model._state(None).untouched = False
     randomise(model, scale=0.3)
     before = base_bits(model)
     batches = [inputs(build, seed) for seed in (1, 2)]
@@ -114,8 +95,8 @@ def test_two_threads_get_what_one_would(build: Callable[[], nn.Module]) -> None:
     assert all(torch.equal(found, before[name]) for name, found in base_bits(model).items())
 
 
-def test_a_weight_that_another_thread_has_borrowed_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While one thread is inside of the product, the others must not see, or take, the borrowed weight."""
+def test_a_weight_that_another_thread_has_swapped_in_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one thread multiplies by a weight with deltas swapped in, the others must not read or modify it."""
     model = tuned(nn.Sequential(nn.Linear(8, 8), nn.Embedding(8, 8)), density=1.0, target_modules=["0"])
     randomise(model)
     inside, most = 0, 0

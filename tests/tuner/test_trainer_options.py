@@ -26,7 +26,7 @@ from ..support.models import (
     tied_t5,
     tuned,
 )
-from .test_callback import Examples, Recorder, same, trainer
+from ..support.training import Examples, Recorder, same, trainer
 
 SMOOTHING = 0.2
 
@@ -34,7 +34,7 @@ SMOOTHING = 0.2
 def with_decoder_inputs(examples: Any) -> dict[str, Tensor]:
     """As DataCollatorForSeq2Seq(tokenizer, model) makes them; label smoothing takes the labels away from the model."""
     batch = padded(examples)
-    return {**batch, "decoder_input_ids": tied_t5()._shift_right(batch["labels"])}
+    return {**batch, "decoder_input_ids": tied_t5().prepare_decoder_input_ids_from_labels(batch["labels"])}
 
 
 def seq2seq_trainer(path: Path, model: Any, callback: Any, metrics: Any = None, **arguments: Any) -> Any:

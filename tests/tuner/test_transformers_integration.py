@@ -28,16 +28,19 @@ from ..support.models import (
     base_bits,
     bert_classifier,
     classifier_examples,
+    flat_of,
     gpt2,
     ignoring_unscored_mask,
+    num_updates,
     padded,
+    random_scores,
     seq2seq_examples,
     snapshot,
     tied_t5,
     train,
     tuned,
 )
-from .test_callback import Recorder, trainer
+from ..support.training import Recorder, trainer
 
 FAMILIES: dict[str, Any] = {
     "t5": (tied_t5, T5ForConditionalGeneration, AutoModelForSeq2SeqLM, seq2seq_examples, None),
@@ -105,8 +108,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model.save_pretrained(folder / family)
         expected[family] = logits(model, make)
         assert not torch.equal(expected[family], logits(build(), make))
-        counts = {name: list(count) for name, count in tuner_of(model)._state(None).counts.items()}
-        assert json.loads((folder / family / "adapter_config.json").read_text())["counts"] == counts
+        sizes = {name: len(positions) for name, (positions, _) in tuner_of(model).delta().items()}
+        assert json.loads((folder / family / "adapter_config.json").read_text())["support_sizes"] == sizes
     torch.save(expected, folder / "expected.pt")
     code = FRESH.format(root=str(Path(__file__).parents[2]), folder=str(folder))
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, capture_output=True)
@@ -121,21 +124,26 @@ def test_a_fresh_process_computes_the_same_bits(family: str, way: str, folder: P
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_is_saved_has_counts_base_and_card_and_nothing_dense(family: str, folder: Path) -> None:
+def test_what_is_saved_has_sizes_base_and_card_and_nothing_dense(family: str, folder: Path) -> None:
     config = json.loads((folder / family / "adapter_config.json").read_text())
     tensors = load_file(folder / family / "adapter_model.safetensors")
     assert config["base_model_name_or_path"] == str(folder / f"{family}-base")
-    assert config["num_updates"] == 2
-    assert config["base_fingerprint"].keys() == config["counts"].keys()
-    for name, count in config["counts"].items():
+    assert not {"num_updates", "counts"} & config.keys()
+    sizes = config["support_sizes"]
+    assert config["base_fingerprint"].keys() == sizes.keys()
+    for name, size in sizes.items():
         path, _, leaf = name.rpartition(".")
         for kind in ("indices", "values"):
-            assert tensors.pop(f"base_model.model.{path}.fishdip_{kind}.{leaf}").shape == (sum(count),)
+            assert tensors.pop(f"base_model.model.{path}.fishdip_{kind}.{leaf}").shape == (size,)
     heads = {"base_model.model.classifier.bias", "base_model.model.classifier.weight"}
-    (summary,) = [key for key in tensors if key.endswith(".fishdip_summary.sha256")]
-    assert tensors.pop(summary).shape == (4 + len(config["counts"]),)
+    (key,) = [key for key in tensors if key.endswith(".fishdip_summary.sha256")]
+    summary = tensors.pop(key).tolist()  # four words of a SHA-256, active entries per tensor, mask updates
+    assert len(summary) == 4 + len(sizes) + 1
+    assert summary[-1] == 2
     assert set(tensors) == (heads if family == "bert" else set())
-    assert any(inactive for _, inactive in config["counts"].values())
+    ordered = [sizes[name] for name, _ in FAMILIES[family][0]().named_parameters() if name in sizes]
+    assert all(active <= size for active, size in zip(summary[4:-1], ordered, strict=True))
+    assert sum(summary[4:-1]) < sum(ordered)
     assert "## Fish-Dip adapter" in (folder / family / "README.md").read_text()
 
 
@@ -193,7 +201,9 @@ def test_several_adapters_switch_and_add_up(folder: Path) -> None:
     model.delete_adapter("first")
     model.set_adapter("second")
     assert torch.equal(logits(model, seq2seq_examples), second)
-    assert list(tuner_of(model)._states()) == ["second"]
+    assert list(model.peft_config) == ["second"]
+    with pytest.raises(ValueError, match="there is no adapter 'first'; there are 'second'"):
+        tuner_of(model).mask("first")
 
 
 def test_a_loaded_adapter_trains_on_from_its_mask(folder: Path) -> None:
@@ -206,7 +216,7 @@ def test_a_loaded_adapter_trains_on_from_its_mask(folder: Path) -> None:
         each(**padded(seq2seq_examples(4))).loss.backward()  # no warning of an unscored mask
         update = tuner_of(each).update_mask(seq2seq_examples(5))
         assert update.step == 2
-    assert torch.equal(tuner._state(None).flat.grad, tuner_of(twin)._state(None).flat.grad)
+    assert torch.equal(flat_of(model).grad, flat_of(twin).grad)
 
 
 def test_an_adapter_loads_over_another_base_with_a_warning_and_not_strictly(folder: Path) -> None:
@@ -233,19 +243,19 @@ def test_a_trainer_trains_it_as_it_trains_a_peft_model(heads: list[str] | None, 
     trainer(tmp_path / "peft", wrapped, FishDipCallback())[0].train()
     assert [update.step for update in callback.updates] == [0, 2, 4]
     assert torch.equal(logits(plain, classifier_examples), logits(wrapped, classifier_examples))
-    assert tuner_of(plain)._state(None).num_updates == 3
+    assert num_updates(plain) == 3
     for name, (positions, values) in wrapped.base_model.delta().items():
         found = tuner_of(plain).delta()[name]
         assert torch.equal(found[0], positions)
         assert torch.equal(found[1], values)
     saved = PeftModel.from_pretrained(bert_classifier(), str(tmp_path / "plain" / "checkpoint-4"))
-    assert saved.base_model._state(None).num_updates == 2
+    assert num_updates(saved) == 2
     second, _ = trainer(tmp_path / "plain", plain, FishDipCallback())
     with pytest.raises(ValueError, match="checkpoint index"):  # transformers resumes PeftModels only
         second.train(resume_from_checkpoint=str(tmp_path / "plain" / "checkpoint-4"))
 
 
-def test_what_the_trainer_could_not_do_at_the_end_is_refused_at_the_beginning(tmp_path: Path) -> None:
+def test_load_best_model_at_end_is_refused_before_training(tmp_path: Path) -> None:
     model = bert_classifier()
     model.add_adapter(FishDipConfig())
     steps = {"save_strategy": "steps", "eval_strategy": "steps", "save_steps": 2, "eval_steps": 2}
@@ -270,10 +280,10 @@ def test_the_tuner_of_a_model_is_found_however_the_adapter_came_in() -> None:
         tuner.merge_adapter()
         assert torch.equal(plain(x), expected)
         tuner.unmerge_adapter()
-        tuner.set_mask({delta.name: torch.rand(delta.shape) for delta in tuner._state(None).deltas})
+        tuner.set_mask(random_scores(plain))
     with ignoring_unscored_mask():
         plain(x).sum().backward()
-    assert tuner._state(None).flat.grad.abs().sum() > 0
+    assert flat_of(plain).grad.abs().sum() > 0
     for model in (gpt2(), inject_adapter_in_model(LoraConfig(target_modules=["c_fc"], fan_in_fan_out=True), gpt2())):
         with pytest.raises(ValueError, match="there is no Fish-Dip adapter in GPT2LMHeadModel; add one with"):
             tuner_of(model)
