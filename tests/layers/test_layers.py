@@ -393,7 +393,7 @@ def test_parameters_outside_of_modules_are_named_in_a_warning() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.linear(x) * self.gate
 
-    with pytest.warns(UserWarning, match=r"the parameters extra\.0, gate sit on the model itself or in a list"):
+    with pytest.warns(UserWarning, match=r"the parameters extra\.0, gate belong to the model itself or to a list"):
         model = tuned(Root(), density=0.5)
     assert list(model.base_model.mask()) == ["linear.weight", "linear.bias"]
 

@@ -20,7 +20,7 @@ from transformers import LogitsProcessorList
 
 from peft_fishdip import FishDipConfig
 from peft_fishdip.adapter import base_parameter
-from peft_fishdip.tuner.generation import effective_in_place, generating_in_place
+from peft_fishdip.tuner.generation import generating_merged, temporarily_merged
 
 from ..support.models import (
     UNSCORED,
@@ -223,10 +223,10 @@ class OfAClass(nn.Linear):
 
 def test_a_generate_that_is_not_a_method_still_works() -> None:
     model = tuned(nn.Sequential(OfAClass(2, 2)), density=1.0)
-    with generating_in_place(model.base_model.model):
+    with generating_merged(model.base_model.model):
         assert "generate" not in model.base_model.model.__dict__
     own = OfAClass(2, 2)
-    with generating_in_place(own):
+    with generating_merged(own):
         assert own.generate(torch.ones(2)).tolist() == [2.0, 2.0]
     assert "generate" not in own.__dict__
 
@@ -359,8 +359,8 @@ def test_a_compiled_forward_within_a_generation_computes_with_the_values_of_the_
 
     torch.compiler.reset()
     expected = [model(PROMPT), *torch.autograd.grad(model(PROMPT).square().sum(), [flat_of(model)])]
-    for held in (False, True, False):
-        with effective_in_place(model) if held else nullcontext():
+    for merged in (False, True, False):
+        with temporarily_merged(model) if merged else nullcontext():
             for found, wanted in zip(results(), expected, strict=True):
                 torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
 

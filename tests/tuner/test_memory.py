@@ -150,7 +150,7 @@ def test_optimizer_state_and_gradients_are_of_the_mask_s_size() -> None:
 def bytes_of_all_tensors() -> int:
     """Bytes of the storages of all tensors that Python knows."""
     gc.collect()
-    tensors = [found for found in gc.get_objects() if issubclass(type(found), Tensor)]
+    tensors = [found for found in gc.get_objects() if type(found) in (Tensor, nn.Parameter)]
     storages = [tensor.untyped_storage() for tensor in tensors if tensor.layout == torch.strided]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
