@@ -234,7 +234,7 @@ def padding_collator(pad_token_id: int | None) -> Collator:
             except (TypeError, ValueError, RuntimeError, KeyError) as error:
                 raise ValueError(
                     f"the feature {key!r} of an example is no tensor ({error}); remove the column, or pass a "
-                    "data_collator that knows it."
+                    "data_collator that handles it."
                 ) from error
             if rows[0].dim() == 0:
                 batch[key] = torch.stack(rows)

@@ -38,7 +38,7 @@ class RecentExamples(ExampleSource):
     """
 
     empty_message = (
-        "no training step told its losses since the last update: call model.train(), and the model with "
+        "no training step has recorded losses since the last update: call model.train(), and the model with "
         "labels=... by name; or update the mask by the examples themselves."
     )
 

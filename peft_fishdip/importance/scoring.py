@@ -66,7 +66,7 @@ class Scoring:
         sum_in_place(sums.values())
         if not any(bool(tensor.any()) for tensor in sums.values()):
             raise ValueError(
-                "no targeted parameter has a gradient at the chosen examples, so these do not tell what to train: "
+                "no targeted parameter has a gradient at the chosen examples, so they cannot score the parameters: "
                 "loss_fn must return losses that gradients flow from (not under torch.no_grad), and the targeted "
                 "modules must take part in them."
             )
