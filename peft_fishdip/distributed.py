@@ -61,11 +61,7 @@ def sum_in_place(tensors: Iterable[Tensor]) -> None:
 
 
 def broadcast_from_rank0(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Replace a dict of int64 vectors by that of rank 0.
-
-    Args:
-        tensors: same names on all ranks; lengths may differ, but not their sum.
-    """
+    """The int64 vectors of rank 0; the ranks may differ in the vectors' lengths, but not in names or total length."""
     if world()[1] == 1:
         return dict(tensors)
     joined = torch.cat(list(tensors.values()))

@@ -80,10 +80,7 @@ def digest(lines: Mapping[str, str]) -> str:
 
 
 def checked_fingerprint(lines: object) -> dict[str, str]:
-    """A copy of the fingerprints in an adapter's config, after checking their form.
-
-    Args:
-        lines: per parameter name the line of its fingerprint.
+    """A copy of the fingerprints in an adapter's config, one line of text per parameter name.
 
     Raises:
         ValueError: `lines` is anything else, as in a damaged adapter_config.json.

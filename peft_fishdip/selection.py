@@ -16,7 +16,7 @@ HALF = 1 << 16
 SAMPLE = 1 << 18
 """Scores in the sample that the threshold is estimated from."""
 SMALL_SHARE = 20
-"""If k is at most 1 / SMALL_SHARE of all scores, candidates are collected, at 12 bytes each."""
+"""If k is at most 1 / SMALL_SHARE of all scores, candidates are collected, at 4 bytes each."""
 
 
 class TopK(NamedTuple):
@@ -32,10 +32,7 @@ def top_k(scores: Mapping[str, Tensor], k: int) -> TopK:
     """Choose the `k` largest of all scores together.
 
     Among equal scores, those of the first tensor and of the lowest positions are chosen. The bits of a float32 give an
-    int32 key of the same order. If k is small, the k-th largest key is estimated from a sample, and one pass over the
-    scores, in chunks, collects all candidates above the estimate. If the estimate is too high or far too low, or k is a
-    large share of all scores, histograms of the high and then of the low 16 bits of the keys find the k-th largest; the
-    memory of these passes does not grow with k.
+    int32 key of the same order. One or two passes over the keys, in chunks, find the k-th largest; another one chooses.
 
     Args:
         scores: per name a floating point tensor of any shape, compared in float32.
@@ -47,12 +44,57 @@ def top_k(scores: Mapping[str, Tensor], k: int) -> TopK:
     total = sum(score.numel() for score in scores.values())
     if not 1 <= k <= total:
         raise ValueError(f"k={k} entries cannot be chosen from {total} scores; choose 1 to {total}.")
+    found = kth_of_candidates(scores, k, total) if SMALL_SHARE * k <= total else None
+    kth, ties = kth_by_histograms(scores, k) if found is None else found
+    positions = {}
+    for name, score in scores.items():
+        places = [torch.empty(0, dtype=torch.int64, device=score.device)]
+        for start, key in sortable_chunks(score):
+            chosen = key > kth
+            if ties:
+                tied = (key == kth).nonzero().squeeze(1)[:ties]
+                ties -= tied.numel()
+                chosen[tied] = True
+            places.append(chosen.nonzero().squeeze(1) + start)
+        positions[name] = torch.cat(places)
+    return TopK(positions, from_sortable(kth))
 
-    if SMALL_SHARE * k <= total:
-        candidates = at_least(scores, estimated_threshold(scores, k, total), most=2 * k + CHUNK)
-        if candidates is not None and sum(keys.numel() for _, keys in candidates.values()) >= k:
-            return chosen_from(candidates, k)
 
+def kth_of_candidates(scores: Mapping[str, Tensor], k: int, total: int) -> tuple[int, int] | None:
+    """The k-th largest key of those above an estimated threshold, and how many of the k are equal to it.
+
+    Returns:
+        None if the estimate is too high, or so low that far more than k scores reach it.
+    """
+    threshold = estimated_threshold(scores, k, total)
+    candidates, count = [], 0
+    for name, score in scores.items():
+        for _, key in sortable_chunks(score, name):
+            candidates.append(key[key >= threshold].cpu())
+            count += candidates[-1].numel()
+            if count > 2 * k + CHUNK:
+                return None
+    if count < k:
+        return None
+    keys = torch.cat(candidates)
+    kth = int(keys.kthvalue(count - k + 1).values)
+    return kth, k - int((keys > kth).sum())
+
+
+def estimated_threshold(scores: Mapping[str, Tensor], k: int, total: int) -> int:
+    """Estimated threshold, as a key: slightly more than k scores exceed it if the strided sample is representative."""
+    stride = max(1, total // SAMPLE)
+    sample = torch.cat([score.detach().reshape(-1)[::stride].float().cpu() for score in scores.values()])
+    rank = min(sample.numel(), 8 + math.ceil(1.2 * k * sample.numel() / total))
+    threshold = sample.kthvalue(sample.numel() - rank + 1).values
+    return int(next(sortable_chunks(threshold))[1])
+
+
+def kth_by_histograms(scores: Mapping[str, Tensor], k: int) -> tuple[int, int]:
+    """The k-th largest key from histograms of its high and then its low 16 bits, and how many of the k are equal to it.
+
+    Slower than [`kth_of_candidates`], but its memory does not grow with k.
+    """
     high_counts = torch.zeros(HALF, dtype=torch.int64)
     for name, score in scores.items():
         for _, key in sortable_chunks(score, name):
@@ -65,78 +107,7 @@ def top_k(scores: Mapping[str, Tensor], k: int) -> TopK:
         for _, key in sortable_chunks(score):
             low_counts += torch.bincount(key[key >> 16 == high] & (HALF - 1), minlength=HALF).cpu()
     low, above_low = boundary(low_counts, k - above)
-
-    kth = high << 16 | low
-    ties = k - above - above_low
-    positions = {}
-    for name, score in scores.items():
-        found = [torch.empty(0, dtype=torch.int64, device=score.device)]
-        for start, key in sortable_chunks(score):
-            chosen, ties = above_or_tied(key, kth, ties)
-            found.append(chosen.nonzero().squeeze(1) + start)
-        positions[name] = torch.cat(found)
-    return TopK(positions, from_sortable(kth))
-
-
-def estimated_threshold(scores: Mapping[str, Tensor], k: int, total: int) -> int:
-    """Estimated threshold, as a key: slightly more than k scores exceed it if the strided sample is representative."""
-    stride = max(1, total // SAMPLE)
-    sample = torch.cat([score.detach().reshape(-1)[::stride].float().cpu() for score in scores.values()])
-    rank = min(sample.numel(), 8 + math.ceil(1.2 * k * sample.numel() / total))
-    threshold = sample.kthvalue(sample.numel() - rank + 1).values
-    return int(next(sortable_chunks(threshold))[1])
-
-
-Candidates = dict[str, tuple[Tensor, Tensor]]
-"""Per tensor the flat positions (int64, ascending) and the keys (int32) of some scores."""
-
-
-def at_least(scores: Mapping[str, Tensor], threshold: int, most: int) -> Candidates | None:
-    """All scores whose key is at least `threshold`; None if there are more than `most`.
-
-    Raises:
-        ValueError: a score is not finite.
-    """
-    candidates: Candidates = {}
-    count = 0
-    for name, score in scores.items():
-        places = [torch.empty(0, dtype=torch.int64, device=score.device)]
-        keys = [torch.empty(0, dtype=torch.int32, device=score.device)]
-        for start, key in sortable_chunks(score, name):
-            place = (key >= threshold).nonzero().squeeze(1)
-            count += place.numel()
-            if count > most:
-                return None
-            places.append(place + start)
-            keys.append(key[place])
-        candidates[name] = torch.cat(places), torch.cat(keys)
-    return candidates
-
-
-def chosen_from(candidates: Candidates, k: int) -> TopK:
-    """The k largest of the candidates; they must contain at least k."""
-    every = torch.cat([keys.cpu() for _, keys in candidates.values()])
-    kth = int(every.kthvalue(every.numel() - k + 1).values)
-    ties = k - int((every > kth).sum())
-    positions = {}
-    for name, (places, keys) in candidates.items():
-        chosen, ties = above_or_tied(keys, kth, ties)
-        positions[name] = places[chosen]
-    return TopK(positions, from_sortable(kth))
-
-
-def above_or_tied(key: Tensor, kth: int, ties: int) -> tuple[Tensor, int]:
-    """Choose the keys above the k-th largest and the first `ties` of those equal to it.
-
-    Returns:
-        Per key whether it is chosen, and how many of `ties` remain for later tensors.
-    """
-    chosen = key > kth
-    if ties:
-        tied = (key == kth).nonzero().squeeze(1)[:ties]
-        ties -= tied.numel()
-        chosen[tied] = True
-    return chosen, ties
+    return high << 16 | low, k - above - above_low
 
 
 def boundary(counts: Tensor, k: int) -> tuple[int, int]:
@@ -148,17 +119,9 @@ def boundary(counts: Tensor, k: int) -> tuple[int, int]:
 
 
 def sortable_chunks(score: Tensor, name: str | None = None) -> Iterator[tuple[int, Tensor]]:
-    """Convert a score to int32 keys of the same order, chunk by chunk.
+    """Yield the int32 keys of a score in chunks, each with the flat position of its first entry.
 
-    Args:
-        score: a floating point tensor.
-        name: its name in the error message; None skips the check.
-
-    Yields:
-        The flat position of the first entry of a chunk, and the keys of the chunk.
-
-    Raises:
-        ValueError: a score is not finite.
+    With a `name`, a score that is not finite raises a ValueError.
     """
     flat = score.detach().reshape(-1)
     for start in range(0, flat.numel(), CHUNK):

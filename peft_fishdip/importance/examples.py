@@ -178,12 +178,7 @@ class BatchStream(ExampleSource):
 
 
 def check_ready(batch: Any) -> None:
-    """Raise if an item of a stream is not a batch.
-
-    Raises:
-        TypeError: it is no dict.
-        ValueError: its input_ids have one dimension, so it is a single example.
-    """
+    """Raise if an item of a stream is not a dict, or a single example instead of a batch."""
     if not isinstance(batch, Mapping):
         raise TypeError(f"a batch is a {type(batch).__name__}, not a dict of tensors such as input_ids.")
     ids = batch.get("input_ids")

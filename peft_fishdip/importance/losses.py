@@ -37,13 +37,10 @@ def default_loss_fn(model: nn.Module, example_loss: str) -> LossFn:
     Raises:
         ValueError: the model is of another kind; the message asks for a `loss_fn`.
     """
-    config = getattr(model, "config", None)
     kind = getattr(model, "loss_type", None) or ""
-    if getattr(config, "is_encoder_decoder", False) and kind not in (
-        "ForSequenceClassification",
-        "ForTokenClassification",
-        "ForQuestionAnswering",
-    ):
+    encoder_decoder = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
+    other_heads = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
+    if encoder_decoder and kind not in other_heads:
         return token_loss_fn(example_loss, shifted=False)
     if kind in ("ForCausalLM", "ForConditionalGeneration") or type(model).__name__.endswith("LMHeadModel"):
         return token_loss_fn(example_loss, shifted=True)
@@ -58,12 +55,7 @@ def default_loss_fn(model: nn.Module, example_loss: str) -> LossFn:
 
 
 def token_loss_fn(example_loss: str, shifted: bool) -> LossFn:
-    """A loss function: cross-entropy of the target tokens of each example, summed, or averaged for "mean".
-
-    Args:
-        example_loss: "sum" or "mean".
-        shifted: whether the logits of a position predict the next label, as in causal LMs.
-    """
+    """Cross-entropy of each example's target tokens; `shifted` if logits predict the next label, as in causal LMs."""
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         labels = require_labels(batch)
@@ -97,11 +89,7 @@ def classification_loss(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def require_labels(batch: Batch) -> Tensor:
-    """The labels of a batch.
-
-    Raises:
-        ValueError: there are none, or they are not a tensor.
-    """
+    """The labels of a batch; raises a ValueError if they are missing or not a tensor."""
     labels = batch.get("labels")
     if not isinstance(labels, Tensor):
         found = f"'labels' of a batch is a {type(labels).__name__}, not a tensor"
@@ -123,11 +111,7 @@ class EmptyExampleError(ValueError):
 
 
 def refuse_empty(targets: Tensor) -> None:
-    """Raise if an example has no target: its mean loss would be 0 / 0, and its gradient zero.
-
-    Args:
-        targets: number of targets per example, (batch,).
-    """
+    """Raise if one of the numbers of targets per example is 0: its mean loss would be 0 / 0, its gradient zero."""
     if not bool((targets > 0).all()):
         raise EmptyExampleError(int((targets <= 0).nonzero()[0]))
 
@@ -157,11 +141,7 @@ def example_losses(model: nn.Module, numbered: Numbered, loss_fn: LossFn) -> Ten
 
 
 def batch_size(batch: Batch) -> int:
-    """Number of rows of a batch: the length of its first tensor.
-
-    Raises:
-        ValueError: it has no tensor.
-    """
+    """Number of rows of a batch: the length of its first tensor."""
     for value in batch.values():
         if isinstance(value, Tensor) and value.dim():
             return value.shape[0]

@@ -31,28 +31,23 @@ class NotSupported(Exception):
 
 
 class Product(NamedTuple):
-    """A use of a matrix; its gradient is left.T @ right for each example."""
+    """A use of a matrix, whose gradient is left.T @ right for each example."""
 
-    left: Tensor
-    """(examples, tokens, rows)"""
-    right: Tensor
-    """(examples, tokens, columns)"""
+    left: Tensor  # (examples, tokens, rows)
+    right: Tensor  # (examples, tokens, columns)
 
 
 class Lookup(NamedTuple):
-    """A use of a matrix as an embedding table."""
+    """A use of a matrix as an embedding table, with the gradient of each row that was looked up."""
 
-    ids: Tensor
-    """int64 (examples, tokens)"""
-    gradient: Tensor
-    """(examples, tokens, columns)"""
+    ids: Tensor  # int64 (examples, tokens)
+    gradient: Tensor  # (examples, tokens, columns)
 
 
 class Whole(NamedTuple):
-    """A use of a parameter of any shape; its gradient is known for each example."""
+    """A use of a parameter of any shape, with its gradient for each example."""
 
-    gradient: Tensor
-    """(examples, *shape)"""
+    gradient: Tensor  # (examples, *shape)
 
 
 Use = Product | Lookup | Whole
@@ -95,8 +90,7 @@ class PerSampleGradients:
             if (owned := self.owned(module)) and not any(module is table for table in tables)
         ]
         self.size = 0
-        self.pending: dict[int, int] = {}
-        """Per parameter: how many of its uses in the forward pass have no gradient yet."""
+        self.pending: dict[int, int] = {}  # per parameter the number of uses without a gradient so far
         self.uses: dict[int, list[Use]] = {}
 
     def owned(self, module: nn.Module) -> dict[str, nn.Parameter]:
@@ -130,15 +124,9 @@ class PerSampleGradients:
                 self.pending.clear()
 
     def record(self, output: Tensor, parameters: list[nn.Parameter], use: Callable[[Tensor], list[Use]]) -> Tensor:
-        """Record a use of parameters when the gradient of its output arrives.
+        """Record the uses of `parameters` when the gradient of their output (examples, ...) arrives.
 
-        Args:
-            output: the tensor that was computed from the parameters; (examples, ...).
-            parameters: the parameters.
-            use: from the gradient of the output to the use of each parameter.
-
-        Returns:
-            The output for the model to continue with.
+        `use` makes them from that gradient, one per parameter. The model must continue with the returned output.
         """
         if output.shape[0] != self.size and self.size > 1:
             raise NotSupported(f"an output of shape {tuple(output.shape)} does not begin with {self.size} examples")
@@ -315,11 +303,7 @@ def capture_gain(recorder: PerSampleGradients, module: nn.Module, owned: dict[st
 
 
 def capture_of(module: Any) -> Capture:
-    """The capture function for a module of this kind.
-
-    Raises:
-        NotSupported: there is none.
-    """
+    """The capture function for a module of this kind; raises NotSupported if there is none."""
     kind = type(module)
     if kind in (nn.Linear, Conv1D) or (isinstance(module, nn.Linear) and has_quantized_storage(module.weight)):
         return capture_linear

@@ -104,12 +104,7 @@ class SparseAdafactor(Optimizer):
             )
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As for any optimizer.
-
-        Raises:
-            ValueError: an option is unknown or out of its range.
-            RuntimeError: this is a copy without a model.
-        """
+        """As for any optimizer, with the options checked."""
         check_options({name: value for name, value in param_group.items() if name not in ("params", "param_names")})
         sparse = sparse_stats(self._require_model())
         super().add_param_group(param_group)
@@ -192,11 +187,7 @@ class SparseAdafactor(Optimizer):
 
 
 def check_options(options: dict[str, Any]) -> None:
-    """Raise if an option is unknown or out of its range.
-
-    Raises:
-        ValueError: the message names the option, its value and what it must be.
-    """
+    """Raise a ValueError that names an option which is unknown or out of its range."""
     for name, value in options.items():
         if name == "initial_lr":
             continue  # LR schedulers add it to groups
@@ -213,13 +204,7 @@ def check_options(options: dict[str, Any]) -> None:
 def check_state(
     state: dict[str, Any], options: dict[str, Any], sizes: tuple[int, int], parameter: nn.Parameter
 ) -> None:
-    """Raise if the saved state of a parameter does not fit it: see [`SparseAdafactor.load_state_dict`].
-
-    Args:
-        state: the parameter's saved state; empty before its first step.
-        options: its saved parameter group.
-        sizes: the numbers of rows and of columns that it has now.
-    """
+    """Raise if a parameter's saved state and group do not fit its present numbers of rows and columns."""
     needed = {ROW: (sizes[0],), COLUMN: (sizes[1],)} if state else {}
     allowed = {"exp_avg": tuple(parameter.shape), **needed}
     found = {name: tuple(value.shape) for name, value in state.items() if isinstance(value, Tensor)}

@@ -63,8 +63,7 @@ class SparseStats:
         row, column: int32 (K,), the row and the column of each entry among these.
         base: (K,), the base values at the entries, in float32 or float64.
         fixed: float64 (tensors,), the sum of squared weights if all active deltas were zero.
-        counts: int64 (tensors,), active entries.
-        heights: int64 (matrices,), rows.
+        counts, heights: int64, the active entries of each tensor and the rows of each matrix.
         numel, scale, rows, columns: float64 (tensors,).
     """
 
@@ -76,11 +75,7 @@ class SparseStats:
         self.active: list[Tensor] = []
 
     def prepare(self, vector: nn.Parameter) -> None:
-        """Compute the attributes anew if the mask has changed since the last step.
-
-        Raises:
-            ValueError: the adapter is merged, or `vector` is no longer its trainable vector.
-        """
+        """Compute the attributes anew if the mask has changed; refuse a merged adapter or a replaced vector."""
         if self.state.flat is not vector:
             raise ValueError(
                 f"the vector of adapter {self.state.adapter_name!r} has been replaced since this optimizer was made; "
