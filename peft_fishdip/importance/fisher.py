@@ -13,7 +13,7 @@ from ..half_precision import float32_products
 from ..quantization import has_quantized_storage
 from .examples import rows
 from .losses import LossFn, Numbered, example_losses
-from .per_example import Add, NotSupported, PerSampleGradients
+from .per_example import Add, PerSampleGradients
 
 
 @contextmanager
@@ -125,15 +125,14 @@ class ImportanceSums:
         self.quantized = {name: p for name, p in parameters.items() if has_quantized_storage(p)}
         self.plain = {name: p for name, p in parameters.items() if name not in self.quantized}
 
-    def add_alone(self, example: Numbered, add: Add | None = None) -> dict[int, float]:
+    def add_alone(self, example: Numbered) -> dict[int, float]:
         """Add the importance of one example with a backward pass of its own; returns its loss by its number."""
-        add = add or self.add
         with ExitStack() as stack:
             for name, parameter in self.plain.items():
-                hook = parameter.register_post_accumulate_grad_hook(adding_hook(self.total[name], add))
+                hook = parameter.register_post_accumulate_grad_hook(adding_hook(self.total[name], self.add))
                 stack.callback(hook.remove)
             if self.quantized:
-                stack.enter_context(PerSampleGradients(self.model, self.quantized, self.total, add).of_batch(1))
+                stack.enter_context(PerSampleGradients(self.model, self.quantized, self.total, self.add).of_batch(1))
             return self.backward(example)
 
     def add_together(self, group: Numbered) -> dict[int, float]:
@@ -168,10 +167,10 @@ class ImportanceSums:
         if targets not in known:
             try:
                 known[targets] = self.matches_single_passes(rows(group, [0, -1]))
-            except RuntimeError as error:
-                if not ran_out_of_memory(error):
-                    raise
-                return False  # not stored: the next update may have more memory
+            except RuntimeError as error:  # the model cannot compute with one parameter per example
+                if ran_out_of_memory(error):
+                    return False  # not stored: the next update may have more memory
+                known[targets] = False
         return known[targets]
 
     def matches_single_passes(self, pair: Numbered) -> bool:
@@ -179,28 +178,18 @@ class ImportanceSums:
         try:
             self.add_together(pair)
             norms = {name: norm(tensor) for name, tensor in self.total.items()}
+            for tensor in self.total.values():
+                tensor.neg_()
             for index in (0, 1):
-                self.add_alone(rows(pair, [index]), self.subtract)
+                self.add_alone(rows(pair, [index]))
             negligible = 1e-6 * max(norms.values())  # rounding errors of a zero gradient have no relative size
             return all(
                 norm(tensor) <= tolerance(self.parameters[name]) * norms[name] + negligible
                 for name, tensor in self.total.items()
             )
-        except NotSupported:
-            return False
-        except RuntimeError as error:  # the model cannot compute with one parameter per example
-            if ran_out_of_memory(error):
-                raise
-            return False
         finally:
             for tensor in self.total.values():
                 tensor.zero_()
-
-    def subtract(self, total: Tensor, gradient: Tensor) -> None:
-        """The opposite of `add`."""
-        total.neg_()
-        self.add(total, gradient)
-        total.neg_()
 
 
 def ran_out_of_memory(error: RuntimeError) -> bool:

@@ -26,7 +26,7 @@ Add = Callable[[Tensor, Tensor], None]
 """Adds the importance that one example's gradient (second) gives to a part of an accumulator (first)."""
 
 
-class NotSupported(Exception):
+class NotSupported(RuntimeError):
     """Per-sample gradients of this model cannot be computed in one pass."""
 
 

@@ -101,22 +101,21 @@ class Scoring:
 
         Random numbers are one sequence per rank, which does not depend on the batches that the examples come in.
         """
+        selection = self.config.sample_selection
         rank, ranks = world()
         generator = torch.Generator().manual_seed(self.seed * ranks + rank)
 
         @torch.no_grad()
-        def losses(numbered: Numbered) -> list[float]:
-            found = example_losses(self.model, to_device(numbered, self.device), self.loss_fn).float().tolist()
-            bar.update(len(found))
-            return found
+        def priorities(numbered: Numbered) -> list[float]:
+            if selection == "random":
+                return [float(torch.rand((), generator=generator, dtype=torch.float64)) for _ in numbered.ids]
+            if selection == "all":
+                return [0.0] * len(numbered.ids)
+            losses = example_losses(self.model, to_device(numbered, self.device), self.loss_fn)
+            bar.update(len(losses))
+            return losses.float().tolist()
 
-        def random(numbered: Numbered) -> list[float]:
-            return [float(torch.rand((), generator=generator, dtype=torch.float64)) for _ in numbered.ids]
-
-        def equal(numbered: Numbered) -> list[float]:
-            return [0.0] * len(numbered.ids)
-
-        return {"highest_loss": losses, "random": random, "all": equal}[self.config.sample_selection]
+        return priorities
 
     def groups(self, chosen: list[Candidate]) -> Iterator[Numbered]:
         """The chosen examples in batches on the model's device, with a progress bar."""
