@@ -226,64 +226,54 @@ class PerSampleGradients:
             del attention.__dict__["compute_bias"]
 
 
-Capture = Callable[[PerSampleGradients, nn.Module, dict[str, nn.Parameter]], list[Any]]
+Owned = dict[str, nn.Parameter]
+"""The wanted parameters of a module, by their names there."""
+
+Capture = Callable[[PerSampleGradients, nn.Module, Owned], list[Any]]
 """Attaches hooks that record the uses of a module's wanted parameters; returns the handles of the hooks."""
 
 
-def capture_linear(recorder: PerSampleGradients, module: nn.Module, owned: dict[str, nn.Parameter]) -> list[Any]:
+def capture_output(uses_of: Callable[[PerSampleGradients, Any, Owned, Tensor, Tensor], list[Use]]) -> Capture:
+    """A capture for modules whose uses follow from the input and the gradient of the output, as `uses_of` says."""
+
+    def capture(recorder: PerSampleGradients, module: nn.Module, owned: Owned) -> list[Any]:
+        def after(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            x = inputs[0].detach()
+            if isinstance(module, nn.Embedding) and x.dim() == 2 and x.shape[0] == 1 < recorder.size:
+                # positions, which all examples share
+                x, output = x.expand(recorder.size, -1), output.expand(recorder.size, -1, -1)
+            return recorder.record(output, list(owned.values()), lambda g: uses_of(recorder, module, owned, x, g))
+
+        return [module.register_forward_hook(after)]
+
+    return capture
+
+
+def linear_uses(recorder: PerSampleGradients, module: Any, owned: Owned, x: Tensor, gradient: Tensor) -> list[Use]:
     """nn.Linear, quantized linear layers, and Conv1D, whose weight is transposed."""
-    transposed = isinstance(module, Conv1D)
-
-    def after(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        x = recorder.tokens(inputs[0].detach())
-
-        def use(gradient: Tensor) -> list[Use]:
-            g = recorder.tokens(gradient)
-            product = Product(x, g) if transposed else Product(g, x)
-            return [product if name == "weight" else Whole(g.float().sum(1)) for name in owned]
-
-        return recorder.record(output, list(owned.values()), use)
-
-    return [module.register_forward_hook(after)]
+    x, gradient = recorder.tokens(x), recorder.tokens(gradient)
+    product = Product(x, gradient) if isinstance(module, Conv1D) else Product(gradient, x)
+    return [product if name == "weight" else Whole(gradient.float().sum(1)) for name in owned]
 
 
-def capture_embedding(recorder: PerSampleGradients, module: Any, owned: dict[str, nn.Parameter]) -> list[Any]:
+def embedding_uses(recorder: PerSampleGradients, module: Any, owned: Owned, ids: Tensor, gradient: Tensor) -> list[Use]:
     """nn.Embedding, without max_norm, scale_grad_by_freq or sparse gradients."""
-
-    def after(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        ids = inputs[0]
-        if ids.dim() == 2 and ids.shape[0] == 1 < recorder.size:  # positions, which all examples share
-            ids, output = ids.expand(recorder.size, -1), output.expand(recorder.size, -1, -1)
-        padding = module.padding_idx
-
-        def use(gradient: Tensor) -> list[Use]:
-            gradient = recorder.tokens(gradient)
-            if padding is not None:
-                gradient = gradient.masked_fill((ids == padding).reshape(recorder.size, -1, 1), 0)
-            return [Lookup(ids.reshape(recorder.size, -1), gradient)]
-
-        return recorder.record(output, list(owned.values()), use)
-
-    return [module.register_forward_hook(after)]
+    ids, gradient = ids.reshape(recorder.size, -1), recorder.tokens(gradient)
+    if module.padding_idx is not None:
+        gradient = gradient.masked_fill((ids == module.padding_idx).unsqueeze(-1), 0)
+    return [Lookup(ids, gradient)]
 
 
-def capture_norm(recorder: PerSampleGradients, module: nn.Module, owned: dict[str, nn.Parameter]) -> list[Any]:
+def norm_uses(recorder: PerSampleGradients, module: Any, owned: Owned, x: Tensor, gradient: Tensor) -> list[Use]:
     """nn.LayerNorm and nn.RMSNorm: the gradient of the gain is that of the output times the normalized input."""
-
-    def after(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        normalize = F.rms_norm if isinstance(module, nn.RMSNorm) else F.layer_norm
-        normalized = normalize(inputs[0].detach(), module.normalized_shape, eps=module.eps)  # type: ignore[arg-type]
-
-        def use(gradient: Tensor) -> list[Use]:
-            of_gain = recorder.tokens(gradient.float() * normalized.float()).sum(1)
-            return [Whole(of_gain if name == "weight" else recorder.tokens(gradient.float()).sum(1)) for name in owned]
-
-        return recorder.record(output, list(owned.values()), use)
-
-    return [module.register_forward_hook(after)]
+    normalize = F.rms_norm if isinstance(module, nn.RMSNorm) else F.layer_norm
+    normalized = normalize(x, module.normalized_shape, eps=module.eps)
+    gradient = gradient.float()
+    of_gain = recorder.tokens(gradient * normalized.float()).sum(1)
+    return [Whole(of_gain if name == "weight" else recorder.tokens(gradient).sum(1)) for name in owned]
 
 
-def capture_gain(recorder: PerSampleGradients, module: nn.Module, owned: dict[str, nn.Parameter]) -> list[Any]:
+def capture_gain(recorder: PerSampleGradients, module: nn.Module, owned: Owned) -> list[Any]:
     """T5LayerNorm and similar norms, which multiply by a vector: the pass uses one copy of it per example."""
     weight = owned["weight"]
 
@@ -306,11 +296,11 @@ def capture_of(module: Any) -> Capture:
     """The capture function for a module of this kind; raises NotSupported if there is none."""
     kind = type(module)
     if kind in (nn.Linear, Conv1D) or (isinstance(module, nn.Linear) and has_quantized_storage(module.weight)):
-        return capture_linear
+        return capture_output(linear_uses)
     if kind is nn.Embedding and module.max_norm is None and not module.scale_grad_by_freq and not module.sparse:
-        return capture_embedding
+        return capture_output(embedding_uses)
     if kind in (nn.LayerNorm, nn.RMSNorm) and len(module.normalized_shape) == 1:
-        return capture_norm
+        return capture_output(norm_uses)
     own = [name for name, _ in module.named_parameters(recurse=False)]
     if own == ["weight"] and module.weight.dim() == 1 and "Norm" in kind.__name__:
         return capture_gain

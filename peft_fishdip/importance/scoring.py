@@ -84,7 +84,7 @@ class Scoring:
             return candidate.priority, -candidate.number
 
         def best_of_this_rank() -> list[Candidate]:
-            with progress("losses", self.source.seen or None) as bar:  # a stream does not know its length
+            with progress("losses", self.source.seen or None) as bar:  # the length of a stream is unknown
                 found = self.source.candidates(self.priorities(bar))
                 return list(found) if everything else heapq.nlargest(max_to_pick(num_samples), found, key=order)
 
@@ -97,9 +97,9 @@ class Scoring:
         return [candidate for candidate in kept if order(candidate) in best], count
 
     def priorities(self, bar: Any) -> Priorities:
-        """What ranks the examples, after the config: their losses, random numbers, or nothing.
+        """The function that gives examples their priorities: losses, random numbers or 0, as `sample_selection` says.
 
-        Random numbers are one sequence per rank, which does not depend on the batches that the examples come in.
+        The random numbers of a rank are one sequence, whatever the sizes of the batches.
         """
         selection = self.config.sample_selection
         rank, ranks = world()
