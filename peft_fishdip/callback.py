@@ -15,25 +15,25 @@ from .importance.recent import RecentExamples
 from .model import FishDipModel, tuner_of
 
 FIRST_LOOK = 250
-"""Examples that are scanned for the first mask where later ones go by the losses of training."""
+"""Examples that are scanned for the first mask if later masks reuse the losses of training."""
 
 
 class FishDipCallback(TrainerCallback, ExportableState):
-    """Updates the mask before the first step and then every `update_interval` optimizer steps.
+    """Updates the mask in a Trainer before the first step and then every `update_interval` optimizer steps.
 
-    Figures of each update stand in `trainer.state.log_history` under `mask_...`, and appear with the next log.
+    The figures of each update are added to `trainer.state.log_history` as `mask_...`, and to the next log.
 
     Args:
-        dataset: the examples to choose from; the Trainer's training set if not given.
-        data_collator: from a list of features to a batch; the Trainer's if not given.
-        loss_fn: see `FishDipModel.update_mask`; not needed for the usual transformers models.
-        reuse_training_losses: choose by the losses that training has computed since the last update, instead of
-            scanning all examples; for large sets. The first update scans FIRST_LOOK examples, drawn by the seed.
-        adapter_name: whose mask to update; the active adapter if not given. Needed where several are active, as when
+        dataset: the examples to choose from; by default the Trainer's training set.
+        data_collator: from a list of feature dicts to a batch; by default the Trainer's.
+        loss_fn: from model and batch to the losses of its examples, shape (batch,); see `FishDipModel.update_mask`.
+        reuse_training_losses: for large training sets: choose examples by the losses that training has computed since
+            the last update, instead of a scan. The first update scans 250 examples, drawn with the config's seed.
+        adapter_name: the adapter whose mask to update; by default the active one. Needed if several are active, as when
             one is trained on top of another.
 
     Attributes:
-        updates: the records of all updates of this process, oldest first.
+        updates: the records of all updates by this object, oldest first.
     """
 
     def __init__(
@@ -59,12 +59,12 @@ class FishDipCallback(TrainerCallback, ExportableState):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Find the tuner.
+        """Find the adapter, and record training losses from now on if they are reused.
 
         Raises:
-            ValueError: there is no Fish-Dip adapter, or several are active and none is named; it is one that the
-                Trainer cannot load at the end, as it is told to; or the Trainer has made this callback anew, without
-                what the first one was given.
+            ValueError: there is no Fish-Dip adapter; several are active and none is named; load_best_model_at_end with
+                `model.add_adapter`, which the Trainer does not support; or the Trainer has restored this callback from
+                a checkpoint, which does not contain the dataset, collator or loss function.
         """
         lost = [name for name in self.given if getattr(self, name) is None]
         if lost:
@@ -85,6 +85,7 @@ class FishDipCallback(TrainerCallback, ExportableState):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        """Update the mask if it is due."""
         tuner = self._tuner or tuner_of(kwargs["model"])
         config = tuner._state(self.adapter_name).config
         if not due(state.global_step, config.update_interval):
@@ -104,7 +105,7 @@ class FishDipCallback(TrainerCallback, ExportableState):
         state.log_history.append({**self._figures, "epoch": state.epoch, "step": state.global_step})
 
     def _examples(self, loader: Any, seed: int) -> Any:
-        """What the mask is to be updated by."""
+        """The examples for the next update: recorded ones, the dataset, or for a first look a random part of it."""
         if self._recent is not None and len(self._recent):
             return self._recent
         dataset = self.dataset if self.dataset is not None else loader.dataset
@@ -117,7 +118,7 @@ class FishDipCallback(TrainerCallback, ExportableState):
             return dataset
         if self._recent is not None and self.updates:
             raise ValueError(
-                "reuse_training_losses=True, but no training step told its losses: the model was called without "
+                "reuse_training_losses=True, but no training step has recorded losses: the model was called without "
                 "labels, as with label_smoothing_factor or a compute_loss of your own; leave it False."
             )
         generator = torch.Generator().manual_seed(seed)
@@ -131,6 +132,7 @@ class FishDipCallback(TrainerCallback, ExportableState):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
+        """Add the figures of the last update to a log of the training loss."""
         if logs is not None and "loss" in logs:
             logs.update(self._figures)
             self._figures = {}
@@ -138,16 +140,18 @@ class FishDipCallback(TrainerCallback, ExportableState):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        """Release the model."""
         self._tuner = None
         if self._recent is not None:
             self._recent.close()
             self._recent = None
 
     def state(self) -> dict[str, Any]:
-        """What the Trainer writes into its own checkpoint. The adapter's files hold its mask and number of updates."""
+        """What the Trainer saves of this callback; the mask and number of updates are saved with the adapter."""
         own = {"reuse_training_losses": self.reuse_training_losses, "adapter_name": self.adapter_name}
         return {"args": own, "attributes": {"given": self.given}}
 
 
 def due(step: int, update_interval: int | None) -> bool:
+    """Whether the mask is updated before this optimizer step, counted from 0."""
     return step == 0 if update_interval is None else step % update_interval == 0

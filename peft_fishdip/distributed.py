@@ -1,4 +1,4 @@
-"""The few things that all processes of a training must agree on."""
+"""Collective operations that keep the adapters of all ranks the same, and checks for sharded tensors."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ T = TypeVar("T")
 
 
 def world() -> tuple[int, int]:
-    """Rank and number of processes; (0, 1) without torch.distributed."""
+    """Rank and world size; (0, 1) without torch.distributed."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
 
 
 def gather_lists(local: list[Any]) -> list[Any]:
-    """The lists of all processes, joined in rank order: the same on each."""
+    """Concatenate the lists of all ranks in rank order; every rank gets the same list."""
     if world()[1] == 1:
         return local
     lists: list[list[Any]] = [[] for _ in range(world()[1])]
@@ -29,13 +29,16 @@ def gather_lists(local: list[Any]) -> list[Any]:
 
 
 def raise_on_all_ranks(work: Callable[[], T]) -> T:
-    """What `work` returns, once all processes have done it: a part of a joint task that one of them alone may fail at.
+    """Run `work` on every rank; if any rank fails, raise on all of them with its message.
 
-    Without this the others would wait in their next collective call for the one that has stopped. A process that dies
-    says nothing; gloo then notices the closed connection, NCCL the time that init_process_group was given.
+    Otherwise the other ranks would wait for the failed one in their next collective call. The death of a process cannot
+    be reported here: gloo raises when the connection closes, NCCL after the timeout of init_process_group.
+
+    Returns:
+        What `work` returned on this rank.
 
     Raises:
-        RuntimeError: it failed on another process. Where it failed itself, its own error is raised.
+        RuntimeError: `work` failed on another rank; a rank on which it failed raises the original error.
     """
     if world()[1] == 1:
         return work()
@@ -51,14 +54,14 @@ def raise_on_all_ranks(work: Callable[[], T]) -> T:
 
 
 def sum_in_place(tensors: Iterable[Tensor]) -> None:
-    """Add up each tensor over all processes."""
+    """Replace each tensor by its sum over all ranks."""
     if world()[1] > 1:
         for tensor in tensors:
             dist.all_reduce(tensor)
 
 
 def broadcast_from_rank0(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The int64 vectors of rank 0, which may have other lengths than the local ones, but as many entries in all."""
+    """The int64 vectors of rank 0; the ranks may differ in the vectors' lengths, but not in names or total length."""
     if world()[1] == 1:
         return dict(tensors)
     joined = torch.cat(list(tensors.values()))
@@ -69,16 +72,16 @@ def broadcast_from_rank0(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def refuse_sharded(name: str, tensor: Tensor, shape: tuple[int, ...], fsdp2: bool = False) -> None:
-    """Positions count in a whole tensor, which FSDP and ZeRO-3 leave to no process.
+    """Raise if a tensor is sharded over ranks, as by FSDP or ZeRO-3: flat positions need the whole tensor.
 
     Args:
-        name: of the tensor.
-        tensor: as this process holds it.
-        shape: of the whole tensor.
-        fsdp2: it is known to be sharded by fully_shard.
+        name: the tensor's name in the message.
+        tensor: the tensor on this rank.
+        shape: shape of the whole tensor.
+        fsdp2: whether it is known to be sharded by fully_shard.
 
     Raises:
-        ValueError: it holds a part of it alone.
+        ValueError: the tensor is sharded.
     """
     by = None
     if hasattr(tensor, "ds_id"):

@@ -1,5 +1,4 @@
-"""Which base weights an adapter was made for: a line of text for each targeted parameter, saved with the adapter and
-compared when it is loaded."""
+"""Fingerprints of the base weights that an adapter was trained on: saved with it, compared when it is loaded."""
 
 from __future__ import annotations
 
@@ -12,51 +11,50 @@ import torch
 from torch import Tensor
 
 CHUNK = 2**24
-"""Entries that are hashed, and fetched from an accelerator, at a time."""
+"""Entries that are copied to the CPU and hashed at a time."""
 
 SAMPLE = 2**14
-"""Of at least this many entries, or all, the values are compared across dtypes."""
+"""At least this many entries, or all, are compared across dtypes."""
 
 WIDE = ("float32", "float64")
 LINE = re.compile(r"(\w+) ([\dx]+) ([0-9a-f]{16}) ([0-9a-f]{8}) ([0-9a-f]{8})")
 
 
 class TensorFingerprint(NamedTuple):
-    """What is known of one parameter.
-
-    As text: `float32 48x16 8c1f...`, with the digests in the order of the fields.
-    """
+    """The fingerprint of one parameter; saved as the text of its fields, such as `float32 48x16 8c1f...`."""
 
     dtype: str
     shape: str
     exact: str
-    """Of all bytes, row by row: the start of their SHA-256."""
+    """First 16 hex digits of the SHA-256 of all bytes, in row-major order."""
     bfloat16: str
-    """Of evenly spaced values in bfloat16; the same for a copy of the weights in a wider dtype."""
+    """First 8 hex digits for evenly spaced values in bfloat16; a copy of the weights in a wider dtype has the same."""
     float16: str
-    """... in float16."""
+    """First 8 hex digits for evenly spaced values in float16."""
 
     @classmethod
     def read(cls, line: str) -> TensorFingerprint:
+        """The fingerprint of a saved line, which has passed [`checked_fingerprint`]."""
         found = LINE.fullmatch(line)
-        assert found is not None  # checked_fingerprint has seen it
+        assert found is not None
         return cls(*found.groups())
 
     def line(self) -> str:
+        """The text that is saved."""
         return " ".join(self)
 
 
 class Difference(NamedTuple):
-    """How a base parameter differs from the one that an adapter was saved with."""
+    """A base parameter that is not the one that an adapter was saved with."""
 
     name: str
     how: str
     harmless: bool
-    """The same weights in another dtype, or values that cannot be compared."""
+    """Whether these are the same weights in another dtype, or cannot be compared."""
 
 
 def fingerprint_of(values: Tensor) -> TensorFingerprint:
-    """The fingerprint of a tensor. Takes about as long as SHA-256 over its bytes."""
+    """Compute the fingerprint of a tensor, in about the time of SHA-256 over its bytes."""
     flat = values.reshape(-1)
     sample = flat[:: max(1, flat.numel() // SAMPLE)]
     return TensorFingerprint(
@@ -69,7 +67,7 @@ def fingerprint_of(values: Tensor) -> TensorFingerprint:
 
 
 def sha256(flat: Tensor) -> str:
-    """Hex digest of the bytes of a vector."""
+    """SHA-256 of the bytes of a vector, as hex digits."""
     digest = hashlib.sha256()
     for chunk in flat.split(CHUNK):
         digest.update(chunk.cpu().contiguous().view(torch.uint8).numpy())
@@ -77,15 +75,15 @@ def sha256(flat: Tensor) -> str:
 
 
 def digest(lines: Mapping[str, str]) -> str:
-    """One SHA-256 for a whole fingerprint."""
+    """One SHA-256, as hex digits, of the fingerprints of all parameters."""
     return hashlib.sha256("\n".join(f"{name} {lines[name]}" for name in sorted(lines)).encode()).hexdigest()
 
 
 def checked_fingerprint(lines: object) -> dict[str, str]:
-    """`lines` as a fingerprint.
+    """A copy of the fingerprints in an adapter's config, one line of text per parameter name.
 
     Raises:
-        ValueError: they are anything else, as in a damaged adapter_config.json.
+        ValueError: `lines` is anything else, as in a damaged adapter_config.json.
     """
     if not isinstance(lines, dict) or not all(isinstance(name, str) for name in lines):
         raise ValueError(f"base_fingerprint={lines!r} must map base parameters to text; leave it to the tuner.")
@@ -98,12 +96,13 @@ def checked_fingerprint(lines: object) -> dict[str, str]:
 
 
 def differences(saved: Mapping[str, str], present: Mapping[str, str]) -> list[Difference]:
-    """What is not as it was, in the order of `saved`. Parameters that only one of them has are not comparable."""
+    """The parameters whose fingerprints differ, in the order of `saved`; those that only one side has are skipped."""
     pairs = [(name, TensorFingerprint.read(text), present[name]) for name, text in saved.items() if name in present]
     return [difference(name, was, TensorFingerprint.read(text)) for name, was, text in pairs if was.line() != text]
 
 
 def difference(name: str, was: TensorFingerprint, now: TensorFingerprint) -> Difference:
+    """How two fingerprints of one parameter, which are not equal, differ."""
     if was.shape != now.shape:
         return Difference(name, f"is {now.shape} instead of {was.shape}", False)
     if was.dtype == now.dtype:
@@ -117,7 +116,7 @@ def difference(name: str, was: TensorFingerprint, now: TensorFingerprint) -> Dif
 
 
 def described(found: Iterable[Difference], total: int) -> str:
-    """Differences as part of a sentence, the first few by name."""
+    """A phrase for a message that counts the differences and names the first three."""
     found = list(found)
     named = "; ".join(f"{difference.name!r} {difference.how}" for difference in found[:3])
     more = f"; and {len(found) - 3} more" if len(found) > 3 else ""

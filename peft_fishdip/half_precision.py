@@ -1,4 +1,4 @@
-"""Matrix products of half precision on processors that have no units for them."""
+"""Matrix products in half precision on CPUs without instructions for them."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from torch import Tensor
 from .private import TorchDispatchMode
 
 HALVES_ARE_SLOW = torch.backends.cpu.get_cpu_capability() == "AVX2"
-"""Whether this processor lacks such units: products in half precision then take many times as long."""
+"""Whether this CPU lacks such instructions; products in half precision then take many times as long."""
 
 PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default)
 
 
 def multiplies_slowly(tensor: Tensor) -> bool:
-    """Whether products of this tensor are slow for want of units for its dtype."""
+    """Whether this CPU has no instructions for products in the tensor's dtype."""
     return HALVES_ARE_SLOW and tensor.is_cpu and tensor.dtype in (torch.bfloat16, torch.float16)
 
 
 def for_product(tensor: Tensor) -> Tensor:
-    """The tensor in a dtype that its device multiplies quickly: itself, or in float32."""
+    """The tensor, converted to float32 if products in its own dtype are slow."""
     return tensor.float() if multiplies_slowly(tensor) else tensor
 
 
 class Float32Products(TorchDispatchMode):
-    """Within, slow products are computed in float32 and rounded once, whoever asks for them."""
+    """Inside this mode, products that would be slow are computed in float32 and rounded once."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in PRODUCTS and multiplies_slowly(args[0]):
@@ -37,5 +37,5 @@ class Float32Products(TorchDispatchMode):
 
 
 def float32_products(parameters: Iterable[Tensor]) -> AbstractContextManager[Any]:
-    """[`Float32Products`], if a model of these parameters would gain by it."""
+    """[`Float32Products`] if any of a model's parameters multiplies slowly, otherwise a context that does nothing."""
     return Float32Products() if any(map(multiplies_slowly, parameters)) else nullcontext()

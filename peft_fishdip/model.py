@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .adapter.state import AdapterState, MaskUpdate
 from .config import is_count
 from .distributed import raise_on_all_ranks
-from .importance.examples import MAX_OF_A_SHARE, Collator, padding_collator
+from .importance.examples import Collator, max_to_pick, padding_collator, source_of
 from .importance.fisher import scoring_mode
 from .importance.losses import LossFn, default_loss_fn
 from .importance.recent import RecentExamples
@@ -84,13 +84,14 @@ class FishDipModel(AdapterTuner):
         state, optimizer = raise_on_all_ranks(lambda: self._checked(adapter_name, optimizer, step))
         parameters = self._base_parameters(state)
         pad_token_id = getattr(getattr(self.model, "config", None), "pad_token_id", None)
+        collator = data_collator or padding_collator(pad_token_id)
+        scan = state.config.sample_selection == "highest_loss"
+        source = raise_on_all_ranks(lambda: source_of(examples, collator, batch_size, scan))
         scoring = Scoring(
             self.model,
             parameters,
             state.config,
-            examples,
-            data_collator or padding_collator(pad_token_id),
-            batch_size,
+            source,
             loss_fn or default_loss_fn(self.model, state.config.example_loss),
             shapes={delta.name: delta.shape for delta in state.deltas},
             seed=state.config.seed + state.num_updates,
@@ -100,8 +101,7 @@ class FishDipModel(AdapterTuner):
             scores = scoring.scores()
         squared = 1 if state.config.importance == "fisher" else 2
         update = change_mask(state, scores, optimizer, started, step, expected_power=squared)
-        if isinstance(examples, RecentExamples):
-            examples.forget()
+        source.forget()
         return update
 
     def recent_examples(self, loss_fn: LossFn | None = None, adapter_name: str | None = None) -> RecentExamples:
@@ -115,8 +115,8 @@ class FishDipModel(AdapterTuner):
             raise ValueError(
                 f"sample_selection={config.sample_selection!r} does not look at losses; give update_mask the examples."
             )
-        most = MAX_OF_A_SHARE if isinstance(config.num_samples, float) else config.num_samples
-        return RecentExamples(self.model, loss_fn or default_loss_fn(self.model, config.example_loss), most)
+        loss_fn = loss_fn or default_loss_fn(self.model, config.example_loss)
+        return RecentExamples(self.model, loss_fn, max_to_pick(config.num_samples))
 
     def set_mask(
         self,

@@ -1,4 +1,4 @@
-"""Weights that bitsandbytes or torchao hold quantised; PEFT's backends know how to read and to replace them."""
+"""Quantized storage of weights by bitsandbytes or torchao, which PEFT's backends dequantize and replace."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 def has_quantized_storage(parameter: Tensor) -> bool:
-    """Whether this is anything but a plain tensor of float64, float32, float16 or bfloat16."""
+    """Whether a parameter is not a plain tensor of float64, float32, float16 or bfloat16."""
     plain = type(parameter.data) is Tensor and type(parameter) in (Tensor, nn.Parameter)
     return parameter.dtype not in FLOATS or not plain
 
 
 def backend_of(model: nn.Module, module: nn.Module, name: str) -> QuantizationBackend | None:
-    """How the parameter `name` of a module of `model` is read and replaced, if it is a quantised linear weight.
+    """PEFT's backend for the parameter `name` of `module`, if it is a quantized linear weight.
 
     Returns:
-        None for a plain parameter, and for one whose values cannot be had.
+        None for a plain parameter, and for quantized storage that no backend can dequantize.
     """
     if name != "weight" or not isinstance(module, nn.Linear) or not has_quantized_storage(module.weight):
         return None
@@ -35,24 +35,23 @@ def backend_of(model: nn.Module, module: nn.Module, name: str) -> QuantizationBa
 
 
 def keep_readable(module: Any) -> None:
-    """Have a 4-bit layer of bitsandbytes keep its weight in the form that can be read and that gradients pass.
+    """Keep a 4-bit layer of bitsandbytes in the layout that supports gradients and that PEFT can dequantize.
 
-    On CPUs with AVX512-BF16 such a layer packs its weight anew when it is first called in eval mode; that form has no
-    gradient, and PEFT cannot read it.
+    On CPUs with AVX512-BF16 the first call in eval mode would convert the weight to another layout, which does neither.
     """
     if getattr(module, "support_avx512bf16_for_cpu", False):
         module.support_avx512bf16_for_cpu = False
-        module.state_dict()  # takes the weight out of that form, if it is in it
+        module.state_dict()  # converts the weight back
 
 
 def unknown_torchao_config() -> Any:
-    """Stands in for the config that a torchao weight is quantised by, which only merging needs."""
+    """Raise where merging needs the config that a torchao weight was quantized with, and the model has none."""
     raise ValueError(
-        "merging into a weight that torchao has quantised needs the config it was quantised by, which only models "
+        "merging into a weight that torchao has quantized needs the config it was quantized by, which only models "
         "loaded by from_pretrained(..., quantization_config=TorchAoConfig(...)) know."
     )
 
 
 def quantized_shape(module: Any) -> torch.Size:
-    """Shape of the values of a quantised linear layer's weight."""
+    """Shape of the dequantized weight of a linear layer."""
     return torch.Size((module.out_features, module.in_features))

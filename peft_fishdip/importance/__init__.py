@@ -1,1 +1,1 @@
-"""From training examples to a score for each parameter (Eq. 1 and 2 of the paper)."""
+"""Scores of parameters from training examples (Eq. 1 and 2 of the paper)."""

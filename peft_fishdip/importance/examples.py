@@ -1,32 +1,86 @@
-"""Training examples, however the user holds them, as batches whose rows keep their number."""
+"""Where the training examples come from, and batches of them in which each example keeps its number."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from .losses import IGNORED, Batch, batch_size
+from ..distributed import world
+from .losses import IGNORED, Batch, Numbered, batch_size
 
 Collator = Callable[[list[Any]], Mapping[str, Any]]
+"""From a list of feature dicts to a batch."""
+
+MIN_OF_A_SHARE, MAX_OF_A_SHARE = 3, 25
+"""Bounds on the number of examples that a share stands for, as in the reference (fish_dip.py)."""
+
+TOKENS_TOGETHER = 1024
+"""Most tokens, padding included, in a batch of several examples that takes one backward pass."""
 
 
-LEAST_OF_A_SHARE, MAX_OF_A_SHARE = 3, 25
-"""Examples that a share of them comes to at least and at most, as in the authors' code (fish_dip.py)."""
+class Candidate(NamedTuple):
+    """An example that may score the parameters; those with the highest priority do."""
+
+    priority: float
+    number: int
+    batch: Batch | None
+    """This example alone; None if the source can fetch it by its number."""
 
 
-class Numbered(NamedTuple):
-    """A batch and the numbers of its examples."""
+Priorities = Callable[[Numbered], Sequence[float]]
+"""From a batch to the priority of each of its examples."""
 
-    ids: list[int]
-    batch: Batch
+
+@runtime_checkable
+class ExampleSource(Protocol):
+    """The examples that a mask is chosen by, as one rank sees them.
+
+    Attributes:
+        seen: how many examples this rank can choose from; final once `candidates` is exhausted.
+        empty_message: the error message if no rank has any.
+    """
+
+    seen: int
+    empty_message: str = "there is no example to score; pass at least one."
+
+    def candidates(self, priorities: Priorities) -> Iterator[Candidate]:
+        """This rank's examples with their priorities; no two examples of any ranks have the same number."""
+        ...
+
+    def groups(self, chosen: Sequence[Candidate]) -> Iterator[Numbered]:
+        """Batches of the chosen examples for the backward passes; here each example is a batch of its own."""
+        for candidate in chosen:
+            assert candidate.batch is not None
+            yield Numbered([candidate.number], candidate.batch)
+
+    def forget(self) -> None:
+        """Called after a mask update: discard what the next update must not use again. By default nothing is."""
+        return
+
+
+def source_of(examples: Any, collator: Collator, batch_size: int, scan: bool) -> ExampleSource:
+    """The source for what a user gives as examples.
+
+    Args:
+        examples: a Dataset or sequence of feature dicts, an iterable of ready batches, or already a source.
+        collator: from a list of feature dicts to a batch; not used for ready batches.
+        batch_size: examples per collated batch, at most.
+        scan: whether the priorities depend on the examples' contents.
+
+    Raises:
+        TypeError: `examples` is a single batch.
+    """
+    if isinstance(examples, ExampleSource):
+        return examples
+    return IndexedExamples(examples, collator, batch_size, scan) if is_indexed(examples) else BatchStream(examples)
 
 
 def is_indexed(examples: Any) -> bool:
-    """Whether `examples` can be picked by number: a Dataset or a sequence, not a stream of ready batches.
+    """Whether `examples` is a Dataset or a sequence, whose items can be fetched by number.
 
     Raises:
         TypeError: it is a single batch.
@@ -36,85 +90,134 @@ def is_indexed(examples: Any) -> bool:
             f"examples is a {type(examples).__name__}, a single batch; pass an iterator of batches, "
             "such as iter([batch])."
         )
-    streams = isinstance(examples, IterableDataset)  # which has a __getitem__, of Dataset, that only raises
-    return hasattr(examples, "__getitem__") and hasattr(examples, "__len__") and not streams
+    if isinstance(examples, IterableDataset):  # inherits a __getitem__ that only raises
+        return False
+    return hasattr(examples, "__getitem__") and hasattr(examples, "__len__")
 
 
-def pick(examples: Sequence[Any], ids: Sequence[int], collator: Collator) -> Numbered:
-    """The batch of the examples with these numbers."""
-    features = [examples[i] for i in ids]
-    for i, feature in zip(ids, features, strict=True):
-        if not isinstance(feature, Mapping):
-            raise TypeError(f"example {i} is a {type(feature).__name__}, not a dict of features such as input_ids.")
-        if any(isinstance(value, Tensor) and value.dim() > 1 for key, value in feature.items() if key == "input_ids"):
-            raise ValueError(f"example {i} looks like a batch: pass ready batches as an iterator, iter(batches).")
-    return Numbered(list(ids), collator(features))
+class IndexedExamples(ExampleSource):
+    """A Dataset or sequence of feature dicts, the same on every rank. Each rank scores every world_size-th example.
 
-
-def batches(examples: Any, ids: Sequence[int] | None, size: int, collator: Collator) -> Iterator[Numbered]:
-    """Batches of at most `size` examples, longest first, so that little is padded and memory runs out at once.
-
-    Args:
-        examples: what [`is_indexed`] says, or an iterable of ready batches, which come as they are.
-        ids: numbers of the examples to give; None for an iterable.
-        size: examples per batch.
-        collator: from a list of examples to a batch.
+    The arguments are those of [`source_of`]. Without `scan`, only the chosen examples are fetched and collated.
     """
-    if ids is None:
-        start = 0
-        for batch in examples:
-            if not isinstance(batch, Mapping):
-                raise TypeError(f"a batch is a {type(batch).__name__}, not a dict of tensors such as input_ids.")
-            if is_single(batch):
-                raise ValueError(
-                    "input_ids of a batch has one dimension: an iterable must give ready batches; pass single examples "
-                    "as a Dataset or a list, or collate them."
+
+    def __init__(self, examples: Sequence[Any], collator: Collator, batch_size: int, scan: bool) -> None:
+        rank, ranks = world()
+        self.examples = examples
+        self.collator = collator
+        self.batch_size = batch_size
+        self.scan = scan
+        self.numbers = range(rank, len(examples), ranks)
+        self.seen = len(self.numbers)
+
+    def candidates(self, priorities: Priorities) -> Iterator[Candidate]:
+        """This rank's examples; with `scan` the longest come first."""
+        for numbered in self.batches() if self.scan else [Numbered(list(self.numbers), {})]:
+            for number, priority in zip(numbered.ids, priorities(numbered), strict=True):
+                yield Candidate(priority, number, None)
+
+    def batches(self) -> Iterator[Numbered]:
+        """All examples of this rank in batches, longest first: little padding, and memory is short at once or never."""
+        lengths = self.lengths(self.numbers)
+        ordered = sorted(lengths, key=lambda number: (-lengths[number], number))
+        for start in range(0, len(ordered), self.batch_size):
+            yield self.fetch(ordered[start : start + self.batch_size])
+
+    def groups(self, chosen: Sequence[Candidate]) -> Iterator[Numbered]:
+        """Batches of the chosen examples, shortest first; long examples are batches of their own.
+
+        One pass over several examples saves time only while its matrix products are small.
+        """
+        lengths = self.lengths([candidate.number for candidate in chosen])
+        group: list[int] = []
+        for number in sorted(lengths, key=lambda number: (lengths[number], number)):
+            if group and (len(group) == self.batch_size or (len(group) + 1) * lengths[number] > TOKENS_TOGETHER):
+                yield self.fetch(group)
+                group = []
+            group.append(number)
+        if group:
+            yield self.fetch(group)
+
+    def lengths(self, numbers: Iterable[int]) -> dict[int, int]:
+        """Tokens of each example, of its input and its labels together."""
+        return {number: length(self.examples[number]) for number in numbers}
+
+    def fetch(self, numbers: Sequence[int]) -> Numbered:
+        """The examples with these numbers as a batch."""
+        features = [self.examples[number] for number in numbers]
+        for number, feature in zip(numbers, features, strict=True):
+            if not isinstance(feature, Mapping):
+                raise TypeError(
+                    f"example {number} is a {type(feature).__name__}, not a dict of features such as input_ids."
                 )
-            count = batch_size(batch)
-            yield Numbered(list(range(start, start + count)), batch)
-            start += count
-        return
-    lengths = {i: length(examples[i]) for i in ids}
-    ordered = sorted(ids, key=lambda i: (-lengths[i], i))
-    for start in range(0, len(ordered), size):
-        yield pick(examples, ordered[start : start + size], collator)
+            ids = feature.get("input_ids")
+            if isinstance(ids, Tensor) and ids.dim() > 1:
+                raise ValueError(
+                    f"example {number} looks like a batch: pass ready batches as an iterator, iter(batches)."
+                )
+        return Numbered(list(numbers), self.collator(features))
 
 
-def is_single(batch: Batch) -> bool:
-    """Whether this is an example, not a batch of examples."""
+class BatchStream(ExampleSource):
+    """An iterable of ready batches; each rank iterates over its own part of the data."""
+
+    def __init__(self, batches: Iterable[Any]) -> None:
+        self.batches = batches
+        self.seen = 0
+
+    def candidates(self, priorities: Priorities) -> Iterator[Candidate]:
+        """The rows of this rank's batches, in order."""
+        rank, ranks = world()
+        for batch in self.batches:
+            check_ready(batch)
+            ids = [number * ranks + rank for number in range(self.seen, self.seen + batch_size(batch))]
+            self.seen += len(ids)
+            numbered = Numbered(ids, batch)
+            for index, priority in enumerate(priorities(numbered)):
+                yield Candidate(priority, ids[index], rows(numbered, [index]).batch)
+
+
+def check_ready(batch: Any) -> None:
+    """Raise if an item of a stream is not a dict, or a single example instead of a batch."""
+    if not isinstance(batch, Mapping):
+        raise TypeError(f"a batch is a {type(batch).__name__}, not a dict of tensors such as input_ids.")
     ids = batch.get("input_ids")
-    if isinstance(ids, list):
-        return all(isinstance(token, int) for token in ids)
-    return getattr(ids, "ndim", 2) < 2
+    single = all(isinstance(token, int) for token in ids) if isinstance(ids, list) else getattr(ids, "ndim", 2) < 2
+    if single:
+        raise ValueError(
+            "input_ids of a batch has one dimension: an iterable must give ready batches; pass single examples "
+            "as a Dataset or a list, or collate them."
+        )
 
 
 def length(feature: Any) -> int:
-    """How long an example is: the entries of its input and its labels."""
+    """Number of tokens in an example's input and labels together."""
     if not isinstance(feature, Mapping):
         return 0
     values: list[Any] = [feature.get(key) for key in ("input_ids", "labels")]
     return sum(len(value) for value in values if hasattr(value, "__len__") and getattr(value, "ndim", 1) > 0)
 
 
-def row(batch: Batch, index: int) -> dict[str, Any]:
-    """The batch of just one of a batch's examples."""
-    count = batch_size(batch)
-    return {
-        key: value[index : index + 1].clone()
-        if isinstance(value, Tensor) and value.dim() and len(value) == count
-        else value
-        for key, value in batch.items()
+def rows(numbered: Numbered, indices: Sequence[int]) -> Numbered:
+    """Some examples of a batch as a batch of their own, copied."""
+    count = len(numbered.ids)
+    batch = {
+        key: value[list(indices)] if isinstance(value, Tensor) and value.dim() and len(value) == count else value
+        for key, value in numbered.batch.items()
     }
+    return Numbered([numbered.ids[index] for index in indices], batch)
 
 
-def to_device(batch: Batch, device: torch.device) -> dict[str, Any]:
-    return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+def to_device(numbered: Numbered, device: torch.device) -> Numbered:
+    """The same batch with all of its tensors on `device`."""
+    moved = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in numbered.batch.items()}
+    return Numbered(numbered.ids, moved)
 
 
 def padding_collator(pad_token_id: int | None) -> Collator:
-    """Pads features on the right: `input_ids` with the model's pad token, `labels` with -100, all else with 0.
+    """A collator that pads on the right: `input_ids` with the pad token, `labels` with -100, all else with 0.
 
-    Right for models that read from the left, as T5 and BERT do, and for causal LMs while training.
+    Suitable for encoder-decoder models and encoders, and for causal LMs in training.
     """
 
     def collate(features: list[Any]) -> dict[str, Tensor]:
@@ -126,7 +229,7 @@ def padding_collator(pad_token_id: int | None) -> Collator:
             except (TypeError, ValueError, RuntimeError, KeyError) as error:
                 raise ValueError(
                     f"the feature {key!r} of an example is no tensor ({error}); remove the column, or pass a "
-                    "data_collator that knows it."
+                    "data_collator that handles it."
                 ) from error
             if rows[0].dim() == 0:
                 batch[key] = torch.stack(rows)
@@ -140,18 +243,19 @@ def padding_collator(pad_token_id: int | None) -> Collator:
     return collate
 
 
-def number_to_pick(num_samples: int | float, count: int) -> int:
-    """How many of `count` scored examples give their gradients: see FishDipConfig.num_samples.
+def max_to_pick(num_samples: int | float) -> int:
+    """The most examples that `FishDipConfig.num_samples` can stand for, whatever their total number."""
+    return MAX_OF_A_SHARE if isinstance(num_samples, float) else num_samples
 
-    Of fewer examples than the least of a share, all.
+
+def number_to_pick(num_samples: int | float, count: int) -> int:
+    """How many of `count` examples score the parameters: see `FishDipConfig.num_samples`.
 
     Raises:
-        ValueError: there are none, or fewer than the count that is asked for.
+        ValueError: `num_samples` asks for more examples than there are.
     """
-    if count == 0:
-        raise ValueError("there is no example to score; pass at least one.")
     if isinstance(num_samples, float):
-        return min(max(int(num_samples * count), LEAST_OF_A_SHARE), MAX_OF_A_SHARE, count)
+        return min(max(int(num_samples * count), MIN_OF_A_SHARE), MAX_OF_A_SHARE, count)
     if num_samples > count:
         raise ValueError(
             f"there are {count} examples, too few to pick from: num_samples={num_samples} asks for {num_samples}; "

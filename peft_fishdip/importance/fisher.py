@@ -1,10 +1,9 @@
-"""How much the parameters matter: the empirical Fisher information of some examples (Eq. 1 of the paper)."""
+"""Importance of parameters: the empirical Fisher information of some examples (Eq. 1 of the paper)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -12,24 +11,23 @@ from torch import Tensor, nn
 
 from ..half_precision import float32_products
 from ..quantization import has_quantized_storage
-from .examples import Numbered, row
-from .losses import EmptyExampleError, LossFn, refuse_infinite
-from .per_example import Add, NotSupported, PerExample
+from .examples import rows
+from .losses import LossFn, Numbered, example_losses
+from .per_example import Add, PerSampleGradients
 
 
 @contextmanager
 def scoring_mode(model: nn.Module, parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Within, the model is in eval mode and just `parameters` require gradients; all is put back afterwards.
+    """Inside, the model is in eval mode and only `parameters` require gradients; on exit, all flags are restored.
 
-    The authors' code leaves dropout on from the second mask on, which makes the choice of examples and parameters
-    noisy; here both are functions of the model and the data. Packed parameters take no gradients of their own.
+    The reference leaves dropout on from the second mask on, which adds noise to the choice of examples and parameters;
+    here both depend on the model and the data alone. Parameters in quantized storage cannot require gradients.
     """
     training = {module: module.training for module in model.modules()}
-    required = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    gradients = {parameter: parameter.grad for parameter in model.parameters()}
+    before = {parameter: (parameter.requires_grad, parameter.grad) for parameter in model.parameters()}
     try:
         model.eval()
-        for parameter in required:
+        for parameter in before:
             parameter.requires_grad_(False)
             parameter.grad = None
         for parameter in parameters:
@@ -37,9 +35,9 @@ def scoring_mode(model: nn.Module, parameters: Iterable[nn.Parameter]) -> Iterat
         with float32_products(model.parameters()):
             yield
     finally:
-        for parameter, flag in required.items():
-            parameter.requires_grad_(flag)
-            parameter.grad = gradients[parameter]
+        for parameter, (required, gradient) in before.items():
+            parameter.requires_grad_(required)
+            parameter.grad = gradient
         for module, flag in training.items():
             module.training = flag
 
@@ -52,25 +50,25 @@ def accumulate_importance(
     importance: str,
     shapes: Mapping[str, torch.Size] | None = None,
 ) -> tuple[dict[str, Tensor], dict[int, float]]:
-    """Sum over examples of the squared (or absolute) gradient of each one's log-likelihood.
+    """Sum the squared (or absolute) gradient of the log-likelihood over examples, for each parameter.
 
-    A group of one example takes a backward pass of its own: exact for every kind of module, and for tied parameters,
-    whose uses autograd sums before the gradient arrives here. The examples of a larger group share a pass if their
-    gradients can be told apart, see [`PerExample`]. Each gradient is added and dropped as soon as it is complete, so
-    that memory beyond the model is one float32 per parameter and one layer's gradients; those of a tied parameter
-    live from its last use to its first within the backward pass.
+    A group of one example has its own backward pass, which is exact for every kind of module; autograd sums the uses of
+    a tied parameter. The examples of a larger group share a pass if the model supports per-sample gradients, see
+    [`PerSampleGradients`]. Each gradient is added and freed as soon as it is complete, so the memory needed beyond the
+    model is one float32 per parameter and the gradients of one layer, and of tied parameters that are still in use.
 
     Args:
         model: in [`scoring_mode`], with effective weights in place.
-        parameters: what to score.
-        groups: batches of examples, with their numbers; if any is to share a pass, larger ones first.
-        loss_fn: the losses of a batch's examples.
+        parameters: the parameters to score, by name.
+        groups: batches of examples with their numbers. Groups of several examples share passes only if such a group
+            comes first.
+        loss_fn: from model and batch to the losses of its examples, shape (batch,).
         importance: "fisher" for squares, "absolute" for magnitudes.
-        shapes: of the parameters; needed for packed ones, which may have another.
+        shapes: per parameter the shape of its values; needed for quantized storage, whose own shape may differ.
 
     Returns:
-        Per name a float32 tensor of the parameter's shape, on its device (divide by the number of examples), and the
-        loss of each example.
+        Per name a float32 tensor of the parameter's shape on its device, not yet divided by the number of examples;
+        and the loss of each example by its number.
 
     Raises:
         ValueError: an example has no target, or its loss is not finite.
@@ -85,23 +83,26 @@ def accumulate_importance(
             losses.update(sums.add_together(group))
             continue
         for index in range(len(group.ids)):
-            losses.update(sums.add_alone(single(group, index)))
+            losses.update(sums.add_alone(rows(group, [index])))
     return sums.total, losses
 
 
 def add_square(total: Tensor, gradient: Tensor) -> None:
+    """Add the Fisher information of one example."""
     total.addcmul_(gradient, gradient)
 
 
 def add_magnitude(total: Tensor, gradient: Tensor) -> None:
+    """Add the absolute gradient of one example."""
     total.add_(gradient.abs())
 
 
 _per_sample_support: WeakKeyDictionary[nn.Module, dict[frozenset[str], bool]] = WeakKeyDictionary()
+"""Per model and set of parameters: whether several examples can share a backward pass."""
 
 
 class ImportanceSums:
-    """The importance of parameters, summed over examples.
+    """Accumulates the importance of parameters over examples. Arguments as for [`accumulate_importance`].
 
     Attributes:
         total: per parameter a float32 tensor of its shape, on its device.
@@ -121,124 +122,99 @@ class ImportanceSums:
         self.loss_fn = loss_fn
         self.add = add
         self.total = {name: torch.zeros(shapes[name], device=p.device) for name, p in parameters.items()}
-        self.packed = {name: p for name, p in parameters.items() if has_quantized_storage(p)}
-        self.plain = {name: p for name, p in parameters.items() if name not in self.packed}
+        self.quantized = {name: p for name, p in parameters.items() if has_quantized_storage(p)}
+        self.plain = {name: p for name, p in parameters.items() if name not in self.quantized}
 
-    def add_alone(self, example: Numbered, add: Add | None = None) -> dict[int, float]:
-        """Add the importance of one example, from a backward pass of its own; returns its loss."""
-        add = add or self.add
+    def add_alone(self, example: Numbered) -> dict[int, float]:
+        """Add the importance of one example with a backward pass of its own; returns its loss by its number."""
         with ExitStack() as stack:
             for name, parameter in self.plain.items():
-                hook = parameter.register_post_accumulate_grad_hook(taking(self.total[name], add))
+                hook = parameter.register_post_accumulate_grad_hook(adding_hook(self.total[name], self.add))
                 stack.callback(hook.remove)
-            if self.packed:
-                stack.enter_context(PerExample(self.model, self.packed, self.total, add).of_batch(1))
+            if self.quantized:
+                stack.enter_context(PerSampleGradients(self.model, self.quantized, self.total, self.add).of_batch(1))
             return self.backward(example)
 
     def add_together(self, group: Numbered) -> dict[int, float]:
-        """Add the importance of each example of a group, from one backward pass; returns their losses."""
-        watcher = PerExample(self.model, self.parameters, self.total, self.add)
+        """Add the importance of each example of a group with one backward pass; returns their losses by number."""
+        gradients = PerSampleGradients(self.model, self.parameters, self.total, self.add)
         for parameter in self.plain.values():
             parameter.requires_grad_(False)
         try:
-            with watcher.of_batch(len(group.ids)):
+            with gradients.of_batch(len(group.ids)):
                 return self.backward(group)
         finally:
             for parameter in self.plain.values():
                 parameter.requires_grad_(True)
 
     def backward(self, group: Numbered) -> dict[int, float]:
-        """A forward and a backward pass over a group; returns the losses of its examples."""
+        """Run a forward and a backward pass over a group; returns the losses of its examples by number."""
         with torch.enable_grad():
-            try:
-                losses = self.loss_fn(self.model, group.batch)
-            except EmptyExampleError as error:
-                raise ValueError(f"example {group.ids[error.row]}: {error}") from error
-            refuse_infinite(group.ids, losses.detach())
-            if losses.requires_grad:  # examples may touch no targeted parameter at all
+            losses = example_losses(self.model, group, self.loss_fn)
+            if losses.requires_grad:  # not if the examples use no targeted parameter
                 losses.sum().backward()
-        return dict(zip(group.ids, losses.detach().float().reshape(-1).tolist(), strict=True))
+        return dict(zip(group.ids, losses.detach().float().tolist(), strict=True))
 
     def supports_per_sample(self, group: Numbered) -> bool:
-        """Whether the examples of a batch can share a backward pass; tried once for each model and its targets.
+        """Whether examples can share a backward pass; tested once for each model and set of parameters.
 
-        The first and the last example are scored in one pass and, to compare, in two, before anything else is: no
-        second set of sums is needed. Whatever a model does with its parameters past the modules that own them shows
-        here.
+        The test compares the first and the last example of the group in one pass and in two. It must come before
+        anything is added, because it uses `total`. It also finds parameters that the model uses outside of the modules
+        that own them.
         """
         known = _per_sample_support.setdefault(self.model, {})
         targets = frozenset(self.parameters)
         if targets not in known:
             try:
-                known[targets] = self.try_together([single(group, index) for index in (0, -1)])
-            except RuntimeError as error:  # memory ran out: this time only, the next update may have more
-                if not ran_out_of_memory(error):
-                    raise
-                return False
+                known[targets] = self.matches_single_passes(rows(group, [0, -1]))
+            except RuntimeError as error:  # the model cannot compute with one parameter per example
+                if ran_out_of_memory(error):
+                    return False  # not stored: the next update may have more memory
+                known[targets] = False
         return known[targets]
 
-    def try_together(self, pair: Sequence[Numbered]) -> bool:
-        """Whether two examples together have the importance that they have alone; leaves zeros."""
-        batch = {key: joined([example.batch[key] for example in pair]) for key in pair[0].batch}
+    def matches_single_passes(self, pair: Numbered) -> bool:
+        """Whether two examples have the same importance in one pass as in two; sets `total` to zero."""
         try:
-            self.add_together(Numbered([pair[0].ids[0], pair[1].ids[0]], batch))
-            sizes = {name: size(tensor) for name, tensor in self.total.items()}
-            for example in pair:
-                self.add_alone(example, self.subtract)
-            negligible = 1e-6 * max(sizes.values())  # a gradient that is zero but for rounding may differ by any share
+            self.add_together(pair)
+            norms = {name: norm(tensor) for name, tensor in self.total.items()}
+            for tensor in self.total.values():
+                tensor.neg_()
+            for index in (0, 1):
+                self.add_alone(rows(pair, [index]))
+            negligible = 1e-6 * max(norms.values())  # rounding errors of a zero gradient have no relative size
             return all(
-                size(tensor) <= tolerance(self.parameters[name]) * sizes[name] + negligible
+                norm(tensor) <= tolerance(self.parameters[name]) * norms[name] + negligible
                 for name, tensor in self.total.items()
             )
-        except NotSupported:
-            return False
-        except RuntimeError as error:  # of the model, which cannot compute with one parameter per example
-            if ran_out_of_memory(error):
-                raise
-            return False
         finally:
             for tensor in self.total.values():
                 tensor.zero_()
 
-    def subtract(self, total: Tensor, gradient: Tensor) -> None:
-        total.neg_()
-        self.add(total, gradient)
-        total.neg_()
-
 
 def ran_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch raised an error for want of memory; on a CPU it is a plain RuntimeError."""
+    """Whether torch could not allocate memory; on a CPU the error is a plain RuntimeError."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def taking(total: Tensor, add: Add) -> Callable[[Tensor], None]:
-    """A hook that adds a parameter's gradient and drops it."""
+def adding_hook(total: Tensor, add: Add) -> Callable[[Tensor], None]:
+    """A hook that adds the importance of a parameter's gradient and frees the gradient."""
 
-    def take(parameter: Tensor) -> None:
+    def hook(parameter: Tensor) -> None:
         gradient = parameter.grad
         assert gradient is not None
         gradient = gradient.to_dense() if gradient.is_sparse else gradient
         add(total, gradient.detach().float())
         parameter.grad = None
 
-    return take
+    return hook
 
 
-def size(tensor: Tensor) -> float:
-    """Euclidean norm; sums of squares of squares would overflow float32."""
+def norm(tensor: Tensor) -> float:
+    """Euclidean norm in float64; float32 would overflow at squares of squared gradients."""
     return float(torch.linalg.vector_norm(tensor, dtype=torch.float64))
 
 
 def tolerance(parameter: Tensor) -> float:
-    """Relative difference that the order of sums may make; half precision rounds gradients to 2 or 3 digits."""
+    """Relative difference that the order of summation may make; half precision rounds gradients to 2 or 3 digits."""
     return 1e-3 if parameter.dtype in (torch.float32, torch.float64) else 0.1
-
-
-def single(group: Numbered, index: int) -> Numbered:
-    """The group of just one of a group's examples."""
-    index %= len(group.ids)
-    return group if len(group.ids) == 1 else Numbered([group.ids[index]], row(group.batch, index))
-
-
-def joined(values: Sequence[Any]) -> Any:
-    return torch.cat(list(values)) if isinstance(values[0], Tensor) and values[0].dim() else values[0]

@@ -2,39 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 Batch = Mapping[str, Any]
+"""The keyword arguments of a forward call, as a data collator returns them."""
+
 LossFn = Callable[[nn.Module, Batch], Tensor]
-"""From a model and a batch to the losses of its examples, shape (batch,), that gradients can flow from."""
+"""From a model and a batch to the differentiable losses of its examples, shape (batch,)."""
 
 IGNORED = -100
+"""Label of a position that is no target."""
+
+
+class Numbered(NamedTuple):
+    """A batch and the numbers of its examples, one per row."""
+
+    ids: list[int]
+    batch: Batch
 
 
 def default_loss_fn(model: nn.Module, example_loss: str) -> LossFn:
-    """The loss function for a transformers model, after its kind.
+    """The loss function for a transformers model, chosen by the kind of the model.
 
-    Encoder-decoder models, causal LMs (shifted), masked LMs, token and sequence classifiers are known.
+    Supports encoder-decoder models, causal LMs (labels shifted by one), masked LMs, token and sequence classifiers.
 
     Args:
         model: the model, without PEFT's wrapper.
         example_loss: "sum" or "mean" over the target tokens of an example.
 
     Raises:
-        ValueError: the kind is not known; the message asks for a `loss_fn`.
+        ValueError: the model is of another kind; the message asks for a `loss_fn`.
     """
-    config = getattr(model, "config", None)
     kind = getattr(model, "loss_type", None) or ""
-    if getattr(config, "is_encoder_decoder", False) and kind not in (
-        "ForSequenceClassification",
-        "ForTokenClassification",
-        "ForQuestionAnswering",
-    ):
+    encoder_decoder = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
+    other_heads = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
+    if encoder_decoder and kind not in other_heads:
         return token_loss_fn(example_loss, shifted=False)
     if kind in ("ForCausalLM", "ForConditionalGeneration") or type(model).__name__.endswith("LMHeadModel"):
         return token_loss_fn(example_loss, shifted=True)
@@ -49,14 +55,14 @@ def default_loss_fn(model: nn.Module, example_loss: str) -> LossFn:
 
 
 def token_loss_fn(example_loss: str, shifted: bool) -> LossFn:
-    """Cross-entropy of the tokens whose label is not -100, per example."""
+    """Cross-entropy of each example's target tokens; `shifted` if logits predict the next label, as in causal LMs."""
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         labels = require_labels(batch)
         logits = model(**batch).logits
         if shifted:
             logits, labels = logits[:, :-1], labels[:, 1:]
-        # prompts of some architectures make the logits longer than the labels, at the front
+        # some architectures prepend a prompt to the logits
         logits = logits[:, logits.shape[1] - labels.shape[1] :]
         targets = (labels != IGNORED).sum(1)
         refuse_empty(targets)
@@ -68,7 +74,10 @@ def token_loss_fn(example_loss: str, shifted: bool) -> LossFn:
 
 
 def classification_loss(model: nn.Module, batch: Batch) -> Tensor:
-    """Cross-entropy, binary cross-entropy (multi-label) or squared error, after the labels' dtype and shape."""
+    """The loss of each example for sequence classification, shape (batch,).
+
+    Squared error for a single logit, binary cross-entropy for floating point labels (multi-label), else cross-entropy.
+    """
     labels = require_labels(batch)
     logits = model(**batch).logits.float()
     if logits.shape[-1] == 1:
@@ -80,6 +89,7 @@ def classification_loss(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def require_labels(batch: Batch) -> Tensor:
+    """The labels of a batch; raises a ValueError if they are missing or not a tensor."""
     labels = batch.get("labels")
     if not isinstance(labels, Tensor):
         found = f"'labels' of a batch is a {type(labels).__name__}, not a tensor"
@@ -87,13 +97,6 @@ def require_labels(batch: Batch) -> Tensor:
             found = f"a batch has no 'labels', only {', '.join(sorted(batch)) or 'nothing'}"
         raise ValueError(f"{found}; the data_collator must make one, or pass a loss_fn that needs none.")
     return labels
-
-
-def refuse_empty(targets: Tensor) -> None:
-    """Raise if an example has no target: its loss would be 0 / 0, and its gradient nothing."""
-    if not bool((targets > 0).all()):
-        row = int((targets <= 0).nonzero()[0])
-        raise EmptyExampleError(row)
 
 
 class EmptyExampleError(ValueError):
@@ -107,36 +110,40 @@ class EmptyExampleError(ValueError):
         self.row = row
 
 
-@torch.no_grad()
-def evaluated(model: nn.Module, batch: Batch, loss_fn: LossFn) -> Tensor:
-    """The losses of a batch as float32 on the CPU, checked for shape.
+def refuse_empty(targets: Tensor) -> None:
+    """Raise if one of the numbers of targets per example is 0: its mean loss would be 0 / 0, its gradient zero."""
+    if not bool((targets > 0).all()):
+        raise EmptyExampleError(int((targets <= 0).nonzero()[0]))
+
+
+def example_losses(model: nn.Module, numbered: Numbered, loss_fn: LossFn) -> Tensor:
+    """The losses of a batch's examples, checked: shape (batch,), with a graph unless under `torch.no_grad`.
 
     Raises:
-        ValueError: `loss_fn` did not return one loss per example.
+        ValueError: `loss_fn` did not return one loss per example; an example has no target; or a loss is not finite.
     """
-    losses = loss_fn(model, batch)
-    size = batch_size(batch)
+    try:
+        losses = loss_fn(model, numbered.batch)
+    except EmptyExampleError as error:
+        raise ValueError(f"example {numbered.ids[error.row]}: {error}") from error
+    size = len(numbered.ids)
     if not isinstance(losses, Tensor) or losses.shape != (size,):
         found = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
         raise ValueError(f"loss_fn must return a tensor of shape ({size},), one loss per example, not {found}.")
-    return losses.detach().float().cpu()
+    values = losses.detach().float()
+    if not bool(values.isfinite().all()):
+        bad = int((~values.isfinite()).nonzero()[0])
+        raise ValueError(
+            f"the loss of example {numbered.ids[bad]} is {float(values[bad])}; losses must be finite: check that "
+            "example and the model's dtype (float16 overflows), or leave it out."
+        )
+    return losses
 
 
 def batch_size(batch: Batch) -> int:
-    """Number of rows of the batch's first tensor."""
+    """Number of rows of a batch: the length of its first tensor."""
     for value in batch.values():
         if isinstance(value, Tensor) and value.dim():
             return value.shape[0]
     kinds = [f"{key} ({type(value).__name__})" for key, value in sorted(batch.items())]
     raise ValueError(f"a batch holds no tensor, only {', '.join(kinds) or 'nothing'}.")
-
-
-def refuse_infinite(numbers: Sequence[int], losses: Tensor) -> None:
-    """Raise if the loss of one of these examples is NaN or infinite."""
-    losses = losses.reshape(-1)
-    if not bool(losses.isfinite().all()):
-        bad = int((~losses.isfinite()).nonzero()[0])
-        raise ValueError(
-            f"the loss of example {numbers[bad]} is {float(losses[bad])}; losses must be finite: check that example "
-            "and the model's dtype (float16 overflows), or leave it out."
-        )

@@ -1,9 +1,9 @@
-"""The gradients of all examples of a batch, each on its own, from one backward pass.
+"""Per-sample gradients: the gradient of each example of a batch, from one backward pass.
 
-Of a linear layer, inputs x and output gradients g of an example give its weight gradient as g.T @ x, so one forward
-and one backward pass over the batch are enough; what is left is one small product per example. Parameters that are
-used several times (tied embeddings) are summed over their uses first. What is broadcast over a batch, such as T5's
-relative attention bias, is made one per example for the time of the pass.
+With inputs x and output gradients g of one example, the weight gradient of a linear layer is g.T @ x. So one forward
+and one backward pass over the batch, with hooks that keep x and g, leave one small product per example to compute. The
+uses of a tied parameter are summed before they are squared. What a model broadcasts over the batch, such as the
+relative attention bias of T5, is expanded to one copy per example for the pass.
 """
 
 from __future__ import annotations
@@ -20,55 +20,50 @@ from transformers.pytorch_utils import Conv1D
 from ..quantization import has_quantized_storage
 
 ROWS = 512
-"""Rows of a weight whose gradients are made at a time on a CPU: one of a large weight is never there as a whole."""
+"""Rows of a weight whose gradients are computed at a time on a CPU, so that no dense gradient is allocated."""
 
 Add = Callable[[Tensor, Tensor], None]
-"""Adds the importance of one example's gradient (second) to a part of a parameter's accumulator (first)."""
+"""Adds the importance that one example's gradient (second) gives to a part of an accumulator (first)."""
 
 
-class NotSupported(Exception):
-    """The gradients of single examples cannot be told apart in this model."""
+class NotSupported(RuntimeError):
+    """Per-sample gradients of this model cannot be computed in one pass."""
 
 
 class Product(NamedTuple):
-    """A use of a matrix whose gradient is left.T @ right, of each example."""
+    """A use of a matrix, whose gradient is left.T @ right for each example."""
 
-    left: Tensor
-    """(examples, tokens, rows)"""
-    right: Tensor
-    """(examples, tokens, columns)"""
+    left: Tensor  # (examples, tokens, rows)
+    right: Tensor  # (examples, tokens, columns)
 
 
 class Lookup(NamedTuple):
-    """A use of a matrix as a table."""
+    """A use of a matrix as an embedding table, with the gradient of each row that was looked up."""
 
-    ids: Tensor
-    """int64 (examples, tokens)"""
-    gradient: Tensor
-    """(examples, tokens, columns)"""
+    ids: Tensor  # int64 (examples, tokens)
+    gradient: Tensor  # (examples, tokens, columns)
 
 
 class Whole(NamedTuple):
-    """A use of any parameter whose gradient is known for each example."""
+    """A use of a parameter of any shape, with its gradient for each example."""
 
-    gradient: Tensor
-    """(examples, *shape)"""
+    gradient: Tensor  # (examples, *shape)
 
 
 Use = Product | Lookup | Whole
 
 
-class PerExample:
-    """Hooks that gather, for each parameter, what its examples' gradients are made of.
+class PerSampleGradients:
+    """Computes the gradient of each example of a batch and adds its importance to accumulators.
 
     Args:
         model: in eval mode; none of its parameters requires gradients.
-        parameters: those whose gradients are wanted.
-        accumulators: float32, of the parameters' shapes; each example's importance is added to them.
-        add: how.
+        parameters: the parameters whose gradients are wanted.
+        accumulators: per parameter a float32 tensor of the shape of its values.
+        add: adds the importance of one example's gradient to a part of an accumulator.
 
     Raises:
-        NotSupported: a module that owns one of the parameters is of no known kind.
+        NotSupported: a module that owns one of the parameters is of no supported kind.
     """
 
     def __init__(
@@ -80,26 +75,26 @@ class PerExample:
     ) -> None:
         self.accumulators = {id(parameter): accumulators[name] for name, parameter in parameters.items()}
         self.add = add
-        self.modules = [(module, self.owned(module)) for module in model.modules() if self.owned(module)]
-        # T5's attention layers and the tables of their relative biases, which may be wrapped
-        self.relative: list[tuple[Any, Any]] = [
+        # T5's attention layers and the tables of their relative biases, which adapters may have wrapped
+        self.biases: list[tuple[Any, Any]] = [
             (attention, table)
             for attention in model.modules()
             if hasattr(attention, "compute_bias")
             for table in getattr(attention, "relative_attention_bias", nn.Identity()).modules()
             if self.owned(table)
         ]
-        tables = {id(table) for _, table in self.relative}
-        self.modules = [(module, owned) for module, owned in self.modules if id(module) not in tables]
-        for module, owned in self.modules:
-            if capture_of(module) is None or any(parameter.dim() > 2 for parameter in owned.values()):
-                raise NotSupported(f"{type(module).__name__} is of no known kind")
+        tables = [table for _, table in self.biases]
+        self.modules = [
+            (module, owned, capture_of(module))
+            for module in model.modules()
+            if (owned := self.owned(module)) and not any(module is table for table in tables)
+        ]
         self.size = 0
-        self.begun: dict[int, int] = {}
+        self.pending: dict[int, int] = {}  # per parameter the number of uses without a gradient so far
         self.uses: dict[int, list[Use]] = {}
 
     def owned(self, module: nn.Module) -> dict[str, nn.Parameter]:
-        """The wanted parameters that a module owns itself, by their name there."""
+        """The wanted parameters that belong to a module itself, by their names there."""
         return {
             name: parameter
             for name, parameter in module.named_parameters(recurse=False)
@@ -108,57 +103,56 @@ class PerExample:
 
     @contextmanager
     def of_batch(self, size: int) -> Iterator[None]:
-        """Within, one forward and one backward pass over a batch of `size` examples are to be made.
+        """Inside, make one forward and one backward pass over a batch of `size` examples.
 
         Raises:
             NotSupported: a tensor of the passes does not have the examples as its first axis.
         """
         self.size = size
         with ExitStack() as stack:
-            for module, owned in self.modules:
-                capture = capture_of(module)
-                assert capture is not None
+            for module, owned, capture in self.modules:
                 for handle in capture(self, module, owned):
                     stack.callback(handle.remove)
-            for attention, table in self.relative:
-                stack.enter_context(self.bias_of_each(attention, table))
+            for attention, table in self.biases:
+                stack.enter_context(self.bias_per_example(attention, table))
             try:
                 yield
-                for key in list(self.uses):
+                for key in list(self.uses):  # some uses do not contribute to the loss
                     self.flush(key)
             finally:
                 self.uses.clear()
-                self.begun.clear()
+                self.pending.clear()
 
-    def watch(self, output: Tensor, parameters: list[nn.Parameter], use: Callable[[Tensor], list[Use]]) -> Tensor:
-        """Note what the gradient of an output says of the parameters that made it; returns the output to go on with."""
+    def record(self, output: Tensor, parameters: list[nn.Parameter], use: Callable[[Tensor], list[Use]]) -> Tensor:
+        """Record the uses of `parameters` when the gradient of their output (examples, ...) arrives.
+
+        `use` makes them from that gradient, one per parameter. The model must continue with the returned output.
+        """
         if output.shape[0] != self.size and self.size > 1:
             raise NotSupported(f"an output of shape {tuple(output.shape)} does not begin with {self.size} examples")
         if not output.requires_grad:
             output = output.detach().requires_grad_()
         keys = [id(parameter) for parameter in parameters]
         for key in keys:
-            self.begun[key] = self.begun.get(key, 0) + 1
+            self.pending[key] = self.pending.get(key, 0) + 1
 
         def hook(gradient: Tensor) -> None:
             for key, found in zip(keys, use(gradient.detach()), strict=True):
                 self.uses.setdefault(key, []).append(found)
-                if len(self.uses[key]) == self.begun[key]:
+                self.pending[key] -= 1
+                if not self.pending[key]:
                     self.flush(key)
 
         output.register_hook(hook)
         return output
 
     def tokens(self, tensor: Tensor) -> Tensor:
-        """(examples, tokens, width) of a tensor with any axes between the first and the last.
-
-        Of one example alone all axes but the last are tokens.
-        """
+        """The tensor as (examples, tokens, width): all axes between the first and the last are joined."""
         return tensor.reshape(self.size, -1, tensor.shape[-1])
 
     @torch.no_grad()
     def flush(self, key: int) -> None:
-        """All uses of a parameter are known: add the importance of each example's gradient."""
+        """Add the importance of a parameter's per-sample gradients, from the uses that are recorded."""
         accumulator, uses = self.accumulators[key], self.uses.pop(key)
         if all(isinstance(use, Lookup) for use in uses):
             self.add_rows(accumulator, uses)  # type: ignore[arg-type]
@@ -170,7 +164,7 @@ class PerExample:
             self.add_blocks(accumulator, uses)
 
     def add_rows(self, accumulator: Tensor, uses: list[Lookup]) -> None:
-        """Of a table: only the rows that an example uses."""
+        """Add the importance of an embedding table; only the rows that an example uses are touched."""
         ids = torch.cat([use.ids for use in uses], 1)
         gradients = torch.cat([use.gradient for use in uses], 1).float()
         for example in range(self.size):
@@ -182,13 +176,13 @@ class PerExample:
             accumulator[rows] = part
 
     def add_blocks(self, accumulator: Tensor, uses: list[Use]) -> None:
-        """Of a matrix: the gradients of a block of rows, example by example."""
+        """Add the importance of a matrix, one block of rows and one example at a time."""
         rows, columns = accumulator.shape
         block = ROWS if accumulator.device.type == "cpu" else rows
         products = [Product(use.left.float(), use.right.float()) for use in uses if isinstance(use, Product)]
         lookups = [use for use in uses if isinstance(use, Lookup)]
         if len(products) + len(lookups) < len(uses):
-            raise NotSupported("a parameter is used in different ways")
+            raise NotSupported("a parameter is used both as a matrix and in another way")
         buffer = torch.empty(min(block, rows), columns, device=accumulator.device)
         for start in range(0, rows, block):
             stop = min(start + block, rows)
@@ -204,8 +198,8 @@ class PerExample:
                 self.add(accumulator[start:stop], gradient)
 
     @contextmanager
-    def bias_of_each(self, attention: Any, table: Any) -> Iterator[None]:
-        """Within, the relative attention bias of a T5 attention layer is computed once for each example."""
+    def bias_per_example(self, attention: Any, table: Any) -> Iterator[None]:
+        """Inside, the relative attention bias of a T5 attention layer has one copy per example."""
         original = attention.compute_bias
 
         def compute_bias(*args: Any, **kwargs: Any) -> Tensor:
@@ -216,14 +210,14 @@ class PerExample:
             finally:
                 handle.remove()
             ids = buckets[0].flatten()
-            of_each = bias.detach().expand(self.size, *bias.shape[1:]).clone()
+            copies = bias.detach().expand(self.size, *bias.shape[1:]).clone()
 
             def use(gradient: Tensor) -> list[Use]:
                 flat = gradient.permute(0, 2, 3, 1).reshape(self.size, ids.numel(), -1).float()
                 total = flat.new_zeros(self.size, *table.weight.shape).index_add_(1, ids, flat)
                 return [Whole(total)]
 
-            return self.watch(of_each, [table.weight], use)
+            return self.record(copies, [table.weight], use)
 
         attention.__dict__["compute_bias"] = compute_bias
         try:
@@ -232,71 +226,62 @@ class PerExample:
             del attention.__dict__["compute_bias"]
 
 
-# ----- how modules of each kind are watched: from watcher, module and its wanted parameters to handles of hooks -------
+Owned = dict[str, nn.Parameter]
+"""The wanted parameters of a module, by their names there."""
+
+Capture = Callable[[PerSampleGradients, nn.Module, Owned], list[Any]]
+"""Attaches hooks that record the uses of a module's wanted parameters; returns the handles of the hooks."""
 
 
-def capture_linear(watcher: PerExample, module: nn.Module, owned: dict[str, nn.Parameter]) -> list[Any]:
-    transposed = isinstance(module, Conv1D)
+def capture_output(uses_of: Callable[[PerSampleGradients, Any, Owned, Tensor, Tensor], list[Use]]) -> Capture:
+    """A capture for modules whose uses follow from the input and the gradient of the output, as `uses_of` says."""
 
-    def after(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        x = watcher.tokens(inputs[0].detach())
+    def capture(recorder: PerSampleGradients, module: nn.Module, owned: Owned) -> list[Any]:
+        def after(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            x = inputs[0].detach()
+            if isinstance(module, nn.Embedding) and x.dim() == 2 and x.shape[0] == 1 < recorder.size:
+                # positions, which all examples share
+                x, output = x.expand(recorder.size, -1), output.expand(recorder.size, -1, -1)
+            return recorder.record(output, list(owned.values()), lambda g: uses_of(recorder, module, owned, x, g))
 
-        def use(gradient: Tensor) -> list[Use]:
-            g = watcher.tokens(gradient)
-            product = Product(x, g) if transposed else Product(g, x)
-            return [product if name == "weight" else Whole(g.float().sum(1)) for name in owned]
+        return [module.register_forward_hook(after)]
 
-        return watcher.watch(output, list(owned.values()), use)
-
-    return [module.register_forward_hook(after)]
-
-
-def capture_embedding(watcher: PerExample, module: nn.Module, owned: dict[str, nn.Parameter]) -> list[Any]:
-    if module.max_norm is not None or module.scale_grad_by_freq or module.sparse:
-        raise NotSupported("an embedding with max_norm, scale_grad_by_freq or sparse gradients")
-
-    def after(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        ids = inputs[0]
-        if ids.dim() == 2 and ids.shape[0] == 1 < watcher.size:  # positions: the same for all examples
-            ids, output = ids.expand(watcher.size, -1), output.expand(watcher.size, -1, -1)
-        padding = module.padding_idx
-
-        def use(gradient: Tensor) -> list[Use]:
-            gradient = watcher.tokens(gradient)
-            if padding is not None:
-                gradient = gradient.masked_fill((ids == padding).reshape(watcher.size, -1, 1), 0)
-            return [Lookup(ids.reshape(watcher.size, -1), gradient)]
-
-        return watcher.watch(output, list(owned.values()), use)
-
-    return [module.register_forward_hook(after)]
+    return capture
 
 
-def capture_norm(watcher: PerExample, module: nn.Module, owned: dict[str, nn.Parameter]) -> list[Any]:
-    """torch's own LayerNorm and RMSNorm: the gradient of the gain is that of the output times the normalized input."""
-
-    def after(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        normalize = F.rms_norm if isinstance(module, nn.RMSNorm) else F.layer_norm
-        normalized = normalize(inputs[0].detach(), module.normalized_shape, eps=module.eps)  # type: ignore[arg-type]
-
-        def use(gradient: Tensor) -> list[Use]:
-            of_gain = watcher.tokens(gradient.float() * normalized.float()).sum(1)
-            return [Whole(of_gain if name == "weight" else watcher.tokens(gradient.float()).sum(1)) for name in owned]
-
-        return watcher.watch(output, list(owned.values()), use)
-
-    return [module.register_forward_hook(after)]
+def linear_uses(recorder: PerSampleGradients, module: Any, owned: Owned, x: Tensor, gradient: Tensor) -> list[Use]:
+    """nn.Linear, quantized linear layers, and Conv1D, whose weight is transposed."""
+    x, gradient = recorder.tokens(x), recorder.tokens(gradient)
+    product = Product(x, gradient) if isinstance(module, Conv1D) else Product(gradient, x)
+    return [product if name == "weight" else Whole(gradient.float().sum(1)) for name in owned]
 
 
-def capture_gain(watcher: PerExample, module: nn.Module, owned: dict[str, nn.Parameter]) -> list[Any]:
-    """T5LayerNorm and its kin, which multiply by a vector: each example is given a gain of its own."""
+def embedding_uses(recorder: PerSampleGradients, module: Any, owned: Owned, ids: Tensor, gradient: Tensor) -> list[Use]:
+    """nn.Embedding, without max_norm, scale_grad_by_freq or sparse gradients."""
+    ids, gradient = ids.reshape(recorder.size, -1), recorder.tokens(gradient)
+    if module.padding_idx is not None:
+        gradient = gradient.masked_fill((ids == module.padding_idx).unsqueeze(-1), 0)
+    return [Lookup(ids, gradient)]
+
+
+def norm_uses(recorder: PerSampleGradients, module: Any, owned: Owned, x: Tensor, gradient: Tensor) -> list[Use]:
+    """nn.LayerNorm and nn.RMSNorm: the gradient of the gain is that of the output times the normalized input."""
+    normalize = F.rms_norm if isinstance(module, nn.RMSNorm) else F.layer_norm
+    normalized = normalize(x, module.normalized_shape, eps=module.eps)
+    gradient = gradient.float()
+    of_gain = recorder.tokens(gradient * normalized.float()).sum(1)
+    return [Whole(of_gain if name == "weight" else recorder.tokens(gradient).sum(1)) for name in owned]
+
+
+def capture_gain(recorder: PerSampleGradients, module: nn.Module, owned: Owned) -> list[Any]:
+    """T5LayerNorm and similar norms, which multiply by a vector: the pass uses one copy of it per example."""
     weight = owned["weight"]
 
     def before(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         x = inputs[0]
-        gains = weight.detach().expand(watcher.size, *[1] * (x.dim() - 2), *weight.shape).clone()
-        module.__dict__["weight"] = watcher.watch(
-            gains, [weight], lambda gradient: [Whole(gradient.reshape(watcher.size, *weight.shape))]
+        gains = weight.detach().expand(recorder.size, *[1] * (x.dim() - 2), *weight.shape).clone()
+        module.__dict__["weight"] = recorder.record(
+            gains, [weight], lambda gradient: [Whole(gradient.reshape(recorder.size, *weight.shape))]
         )
 
     def after(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -307,15 +292,16 @@ def capture_gain(watcher: PerExample, module: nn.Module, owned: dict[str, nn.Par
     return [module.register_forward_pre_hook(before), module.register_forward_hook(after, always_call=True)]
 
 
-def capture_of(module: Any) -> Callable[[PerExample, nn.Module, dict[str, nn.Parameter]], list[Any]] | None:
-    """How to watch a module; None if that is not known."""
-    if type(module) in (nn.Linear, Conv1D) or (isinstance(module, nn.Linear) and has_quantized_storage(module.weight)):
-        return capture_linear
-    if type(module) is nn.Embedding:
-        return capture_embedding
-    if type(module) in (nn.LayerNorm, nn.RMSNorm):
-        return capture_norm if len(module.normalized_shape) == 1 else None
+def capture_of(module: Any) -> Capture:
+    """The capture function for a module of this kind; raises NotSupported if there is none."""
+    kind = type(module)
+    if kind in (nn.Linear, Conv1D) or (isinstance(module, nn.Linear) and has_quantized_storage(module.weight)):
+        return capture_output(linear_uses)
+    if kind is nn.Embedding and module.max_norm is None and not module.scale_grad_by_freq and not module.sparse:
+        return capture_output(embedding_uses)
+    if kind in (nn.LayerNorm, nn.RMSNorm) and len(module.normalized_shape) == 1:
+        return capture_output(norm_uses)
     own = [name for name, _ in module.named_parameters(recurse=False)]
-    if own == ["weight"] and module.weight.dim() == 1 and "Norm" in type(module).__name__:
+    if own == ["weight"] and module.weight.dim() == 1 and "Norm" in kind.__name__:
         return capture_gain
-    return None
+    raise NotSupported(f"{kind.__name__} is of no supported kind")

@@ -1,4 +1,4 @@
-"""Adafactor on sparse deltas: what the paper's recipe does with dense masked gradients, at the cost of the mask."""
+"""Adafactor for sparse deltas: the steps of the paper's recipe on dense masked gradients, at the cost of the mask."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..config import is_number
-from .tensor_stats import Masked, Whole, masked_places
+from .tensor_stats import DenseStats, SparseStats, sparse_stats
 
 ROW, COLUMN = "exp_avg_sq_row", "exp_avg_sq_col"
 
@@ -32,41 +32,46 @@ OPTIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
 class SparseAdafactor(Optimizer):
     """Adafactor (Shazeer & Stern, 2018; Algorithms 4 and 5) for a model with Fish-Dip adapters.
 
-    It moves each active entry as Adafactor would, had it been given the base parameters' dense gradients, zero outside
-    of the mask: row and column means of squared gradients, the RMS of the update and that of the weight (base + this
-    adapter's delta) are those of whole tensors. So did the paper's code train, with the defaults here, a linear
+    Each active entry moves as if Adafactor were given the dense gradients of the base parameters, zero outside the
+    mask: the row and column means of squared gradients, the RMS of the update and the RMS of the weight (base plus this
+    adapter's delta) are those of whole tensors. The paper's code trains in this way, with the defaults here, a linear
     schedule and `max_grad_norm=1.0`. Adafactor on the vector of deltas alone would move them 200 to 500 times less.
 
-    A step costs O(active entries + rows + columns), and O(base parameters) once per mask. Kept are one float64 per row
-    and column of each tensor, which do not depend on the mask and outlive it, and 12 bytes per active entry. Parameters
-    that are trained whole (`modules_to_save`) get ordinary Adafactor.
+    A step costs O(active entries + rows + columns), and once per mask O(base parameters). The state is one float64 per
+    row and column of each tensor, which a new mask leaves as it is, and 12 bytes per active entry. Parameters that are
+    trained as a whole (`modules_to_save`) get ordinary Adafactor.
 
     ```python
     optimizer = SparseAdafactor(model)      # in your own loop: model.base_model.update_mask(..., optimizer=optimizer)
     Trainer(model, args, ..., optimizers=(optimizer, None), callbacks=[FishDipCallback()])
     ```
 
-    Its steps are the same with any `delta_scale`; the mask is not, nor clipping by norm, which sees scaled gradients.
-    It moves each tensor by a share of its size, so `delta_scale="rms"` chooses the mask by what its steps can change.
+    The steps do not depend on `delta_scale`. The choice of the mask does, and so does gradient clipping, which uses the
+    norm of the scaled gradients. Each step is relative to the size of its tensor, so `delta_scale="rms"` ranks entries
+    by how much these steps can change the loss.
+
+    Save `state_dict()`: a pickle or deep copy of the optimizer does not contain the model, and cannot take steps.
 
     Args:
-        model: has one Fish-Dip adapter at least.
-        lr: the RMS of a step over a whole tensor is at most `lr * clip_threshold` of that of the tensor.
-        eps: what is added to squared gradients, and the least RMS of a tensor.
-        clip_threshold: largest RMS of an update, before it is multiplied by the rate.
+        model: a model with at least one Fish-Dip adapter.
+        lr: the RMS of a step over a whole tensor is at most `lr * clip_threshold` times the RMS of the tensor.
+        eps: the number added to squared gradients, and the smallest RMS that a tensor counts as.
+        clip_threshold: largest RMS of an update before it is multiplied by the learning rate.
         decay_rate: squared gradients are averaged with beta2 = 1 - step ** decay_rate.
-        beta1: average updates, too: one float more per active entry, zero for those that are new to the mask.
-        weight_decay: share of the delta (not of the weight) that is taken off per step, times the rate.
-        scale_parameter: the rate is `lr` times the RMS of each tensor.
-        params: parameters or groups of them, adapters' vectors included; all that require gradients if not given.
+        beta1: decay of an average of the updates, if any: one more float per active entry, zero for entries that are
+            new to the mask.
+        weight_decay: share of the delta (not of the weight) that is subtracted per step, times the learning rate.
+        scale_parameter: whether the learning rate of a tensor is `lr` times its RMS.
+        params: parameters or parameter groups, with the adapters' vectors; by default all that require gradients.
             An adapter that is added later needs `add_param_group`.
 
     Raises:
         ValueError: an option is unknown or out of its range, or no adapter's vector is among the parameters.
-        TypeError: `model` is no module.
+        TypeError: `model` is not a module.
     """
 
-    state_of_any_mask = (ROW, COLUMN)  # not to be re-indexed when the mask changes
+    state_of_any_mask = (ROW, COLUMN)  # not re-indexed when the mask changes
+    model: nn.Module | None = None  # in a pickle or deep copy, which torch makes without it
 
     def __init__(
         self,
@@ -90,95 +95,102 @@ class SparseAdafactor(Optimizer):
         defaults = dict(zip(OPTIONS, values, strict=True))
         check_options({**defaults, **unknown})
         self.model = model
-        self.places: dict[nn.Parameter, Masked | Whole] = {}
+        self.stats: dict[nn.Parameter, SparseStats | DenseStats] = {}
         super().__init__([p for p in model.parameters() if p.requires_grad] if params is None else params, defaults)
-        if not any(isinstance(place, Masked) for place in self.places.values()):
+        if not any(isinstance(stats, SparseStats) for stats in self.stats.values()):
             raise ValueError(
                 f"no vector of a Fish-Dip adapter is among the trained parameters of {type(model).__name__}; make the "
                 "optimizer after get_peft_model(model, FishDipConfig(...)), with the adapter active."
             )
 
-    def __getstate__(self) -> dict[str, Any]:
-        return super().__getstate__() | {"model": self.model, "places": self.places}
-
     def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As for any optimizer, with the options checked."""
         check_options({name: value for name, value in param_group.items() if name not in ("params", "param_names")})
+        sparse = sparse_stats(self._require_model())
         super().add_param_group(param_group)
-        masked = masked_places(self.model)
         for parameter in self.param_groups[-1]["params"]:
-            self.places[parameter] = masked.get(parameter) or Whole(parameter)
+            self.stats[parameter] = sparse.get(parameter) or DenseStats(parameter)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As for any optimizer, but the state keeps its precision, whatever that of the parameters.
+        """As for any optimizer, but the state keeps its dtype, whatever that of the parameters.
 
         Raises:
-            ValueError: the state is of another optimizer or for another model; nothing has changed then.
+            ValueError: the state belongs to another optimizer or another model; nothing has changed then.
+            RuntimeError: this is a copy without a model.
         """
+        self._require_model()
         tensors = []
         for group, saved in zip(self.param_groups, state_dict["param_groups"], strict=False):
             for parameter, index in zip(group["params"], saved["params"], strict=False):
                 state = state_dict["state"].get(index, {})
-                check_state(state, saved, self.places[parameter].sizes, parameter)
+                check_state(state, saved, self.stats[parameter].sizes, parameter)
                 tensors += [(parameter, name, value) for name, value in state.items() if isinstance(value, Tensor)]
         super().load_state_dict(state_dict)
         for parameter, name, value in tensors:
             self.state[parameter][name] = value.to(parameter.device, copy=True)
 
+    def _require_model(self) -> nn.Module:
+        if self.model is None:
+            raise RuntimeError(
+                "this SparseAdafactor is a pickle or deep copy, which does not contain the model; make "
+                "SparseAdafactor(model) and give it the copy's state: load_state_dict(copy.state_dict())."
+            )
+        return self.model
+
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Move all parameters that have a gradient.
+        """Update all parameters that have a gradient.
 
         Raises:
-            ValueError: an adapter is merged, or its vector is not the one that this optimizer was made for.
+            ValueError: an adapter is merged, or its vector is not the one that this optimizer was made for; nothing has
+                changed then.
+            RuntimeError: this is a copy without a model.
         """
+        self._require_model()
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         moving = [(p, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
-        for parameter, _ in moving:  # what can fail comes first
-            self.places[parameter].look_up(parameter)
+        for parameter, _ in moving:  # raises before anything changes
+            self.stats[parameter].prepare(parameter)
         for parameter, group in moving:
             self._move(parameter, parameter.grad, group)
         return loss
 
     def _move(self, parameter: nn.Parameter, gradient: Tensor, group: dict[str, Any]) -> None:
-        """One step of one parameter, in float64; figures per tensor are of shape (tensors,), or () for a whole one."""
-        place = self.places[parameter]
+        """One step of one parameter, in float64; a number per tensor has shape (tensors,), or () in `DenseStats`."""
+        stats = self.stats[parameter]
         state = self.state[parameter]
         if not state:
             state["step"] = 0
-            for name, size in zip((ROW, COLUMN), place.sizes, strict=True):
+            for name, size in zip((ROW, COLUMN), stats.sizes, strict=True):
                 state[name] = torch.zeros(size, dtype=torch.float64, device=parameter.device)
         state["step"] += 1
         beta2 = 1.0 - state["step"] ** group["decay_rate"]
-        gradient = gradient.double() / place.broadcast_to_entries(place.scale)  # of the delta itself
-        for name, mean in zip((ROW, COLUMN), place.means(gradient.square()), strict=True):
+        gradient = gradient.double() / stats.broadcast_to_entries(stats.scale)  # of the delta, not of the scaled value
+        for name, mean in zip((ROW, COLUMN), stats.means(gradient.square()), strict=True):
             state[name].mul_(beta2).add_(mean + group["eps"][0], alpha=1.0 - beta2)
-        update = gradient * place.inverse_roots(state[ROW], state[COLUMN])
-        length = (place.sums(update.square()) / place.numel).sqrt()
+        update = gradient * stats.inverse_roots(state[ROW], state[COLUMN])
+        length = (stats.sums(update.square()) / stats.numel).sqrt()
         rate = torch.full_like(length, group["lr"])
         values = parameter.double()
         if group["scale_parameter"]:
-            rate *= (place.weight_squares(values) / place.numel).sqrt().clamp(min=group["eps"][1])
-        update *= place.broadcast_to_entries(rate / (length / group["clip_threshold"]).clamp(min=1.0) / place.scale)
+            rate *= (stats.weight_squares(values) / stats.numel).sqrt().clamp(min=group["eps"][1])
+        update *= stats.broadcast_to_entries(rate / (length / group["clip_threshold"]).clamp(min=1.0) / stats.scale)
         if group["beta1"] is not None:
             average = state.setdefault("exp_avg", torch.zeros_like(parameter))
             update = average.mul_(group["beta1"]).add_(update, alpha=1.0 - group["beta1"])
         if group["weight_decay"]:
-            values *= 1.0 - group["weight_decay"] * place.broadcast_to_entries(rate)
+            values *= 1.0 - group["weight_decay"] * stats.broadcast_to_entries(rate)
         parameter.copy_(values - update)
 
 
 def check_options(options: dict[str, Any]) -> None:
-    """Make sure that options are known and in their ranges.
-
-    Raises:
-        ValueError: one is not; the message names it.
-    """
+    """Raise a ValueError that names an option which is unknown or out of its range."""
     for name, value in options.items():
         if name == "initial_lr":
-            continue  # LR schedulers put it into groups
+            continue  # LR schedulers add it to groups
         if name not in OPTIONS:
             raise ValueError(
                 f"{name}={value!r}: SparseAdafactor has no such option, only {', '.join(OPTIONS)}; to change the rate "
@@ -192,7 +204,7 @@ def check_options(options: dict[str, Any]) -> None:
 def check_state(
     state: dict[str, Any], options: dict[str, Any], sizes: tuple[int, int], parameter: nn.Parameter
 ) -> None:
-    """See [`SparseAdafactor.load_state_dict`]."""
+    """Raise if a parameter's saved state and group do not fit its present numbers of rows and columns."""
     needed = {ROW: (sizes[0],), COLUMN: (sizes[1],)} if state else {}
     allowed = {"exp_avg": tuple(parameter.shape), **needed}
     found = {name: tuple(value.shape) for name, value in state.items() if isinstance(value, Tensor)}

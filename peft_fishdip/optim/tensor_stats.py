@@ -1,4 +1,4 @@
-"""Figures of whole tensors (means of rows and columns, sums), from the entries of them that are trained."""
+"""Row and column means, sums and RMS of whole tensors, computed from the entries that are trained."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ..adapter.state import AdapterState
 from ..layers.layer import FishDipLayer, layers_of
 
 CHUNK = 2**20
-"""Entries of a base tensor that are squared at a time."""
+"""Entries of a base tensor that are converted to float64 at a time."""
 
 
-class Whole:
-    """A parameter that is trained as a whole; the methods are those of [`Masked`]."""
+class DenseStats:
+    """Statistics of a parameter that is trained as a whole; the methods are those of [`SparseStats`]."""
 
     scale = torch.tensor(1.0)
 
@@ -27,7 +27,7 @@ class Whole:
         self.sizes = (matrices * rows, matrices * columns)
         self.numel = parameter.numel()
 
-    def look_up(self, parameter: nn.Parameter) -> None:
+    def prepare(self, parameter: nn.Parameter) -> None:
         pass
 
     def means(self, squares: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,19 +50,20 @@ class Whole:
         return values.square().sum()
 
 
-class Masked:
-    """The trainable vector of an adapter, K entries, which are the active ones of the tensors that it tunes.
+class SparseStats:
+    """Statistics of the tensors that an adapter tunes, from the K entries of its trainable vector.
 
     Args:
-        bases: per delta of the adapter its parameter, a layer that has it, and its name there.
+        state: the adapter.
+        bases: per delta of the adapter its base parameter, a layer that owns it, and its name in that layer.
 
     Attributes:
-        matrices: what each tensor is as matrices, see [`as_matrices`].
-        sizes: the number of rows, and of columns, of all of them.
-        row, column: int32 (K,), where each entry stands among these.
+        matrices: per tensor the number of matrices, rows and columns, see [`as_matrices`].
+        sizes: the number of rows and the number of columns of all matrices together.
+        row, column: int32 (K,), the row and the column of each entry among these.
         base: (K,), the base values at the entries, in float32 or float64.
-        fixed: float64 (tensors,), sums of squared weights while the active deltas are zero.
-        counts, heights: int64, the active entries of each tensor, and the rows of each matrix.
+        fixed: float64 (tensors,), the sum of squared weights if all active deltas were zero.
+        counts, heights: int64, the active entries of each tensor and the rows of each matrix.
         numel, scale, rows, columns: float64 (tensors,).
     """
 
@@ -73,8 +74,8 @@ class Masked:
         self.sizes = (sum(m * rows for m, rows, _ in self.matrices), sum(m * cols for m, _, cols in self.matrices))
         self.active: list[Tensor] = []
 
-    def look_up(self, vector: nn.Parameter) -> None:
-        """Make ready for the mask there is now, if it is not that of the last step."""
+    def prepare(self, vector: nn.Parameter) -> None:
+        """Compute the attributes anew if the mask has changed; refuse a merged adapter or a replaced vector."""
         if self.state.flat is not vector:
             raise ValueError(
                 f"the vector of adapter {self.state.adapter_name!r} has been replaced since this optimizer was made; "
@@ -114,51 +115,51 @@ class Masked:
         self.active = active
 
     def means(self, squares: Tensor) -> tuple[Tensor, Tensor]:
-        """Of each row and of each column, given what is not zero of it: float64."""
+        """Row means and column means, from values at the entries and zeros elsewhere; float64."""
         row, column = (squares.new_zeros(size) for size in self.sizes)
         row.index_add_(0, self.row, squares / self.broadcast_to_entries(self.columns))
         column.index_add_(0, self.column, squares / self.broadcast_to_entries(self.rows))
         return row, column
 
     def inverse_roots(self, row: Tensor, column: Tensor) -> Tensor:
-        """Per entry 1 / sqrt(V), where V = row * column / (mean of the rows of its matrix)."""
+        """Per entry 1 / sqrt(V), where V = row * column / (mean of all rows of its matrix)."""
         mean = torch.segment_reduce(row, "mean", lengths=self.heights, unsafe=True)
         row = (row / mean.repeat_interleave(self.heights, output_size=len(row))).rsqrt()
         return row.index_select(0, self.row) * column.rsqrt().index_select(0, self.column)
 
     def sums(self, x: Tensor) -> Tensor:
-        """Per tensor, of what there is per entry."""
+        """Sum numbers per entry over each tensor."""
         return torch.segment_reduce(x, "sum", lengths=self.counts, unsafe=True)
 
     def broadcast_to_entries(self, x: Tensor) -> Tensor:
-        """Per entry, of what there is per tensor."""
+        """Repeat numbers per tensor for each of its entries."""
         return x.repeat_interleave(self.counts, output_size=len(self.row))
 
     def weight_squares(self, values: Tensor) -> Tensor:
-        """Per tensor the sum of the squares of all its weights."""
+        """Per tensor the sum of squares of its weights, base plus delta, given the values of the vector."""
         delta = values * self.broadcast_to_entries(self.scale)
         return (self.fixed + self.sums(delta * (2 * self.base + delta))).clamp(min=0.0)
 
 
 def as_matrices(shape: torch.Size) -> tuple[int, int, int]:
-    """A tensor of this shape as a number of matrices, of rows and of columns, over its last two axes.
+    """Numbers of matrices, rows and columns of a tensor of this shape; its last two axes are matrices.
 
-    Scalars and vectors are a single column: for it the product of row and column means is exact, which gives the
-    unfactored second moment that Adafactor has for them.
+    Scalars and vectors count as one column. The product of row and column means is then exact, as in Adafactor, which
+    does not factor the second moment of vectors.
     """
     return (math.prod(shape[:-2]), shape[-2], shape[-1]) if len(shape) > 1 else (1, shape.numel(), 1)
 
 
 def sum_of_squares(tensor: Tensor) -> Tensor:
-    """In float64, a part at a time."""
+    """The sum of squares of a tensor, in float64, computed in chunks."""
     return torch.stack([part.double().square().sum() for part in tensor.flatten().split(CHUNK)]).sum()
 
 
-def masked_places(model: nn.Module) -> dict[nn.Parameter, Masked]:
-    """Each adapter in the model, by its trainable vector."""
+def sparse_stats(model: nn.Module) -> dict[nn.Parameter, SparseStats]:
+    """The statistics of each adapter in the model, by its trainable vector."""
     bases: dict[AdapterState, dict[int, tuple[TunedParameter, FishDipLayer, str]]] = {}
     for layer in layers_of(model):
         for name, tuned in layer.tuned.items():
             for delta in tuned.deltas.values():
                 bases.setdefault(delta.state, {}).setdefault(delta.index, (tuned, layer, name))
-    return {state.flat: Masked(state, [found[i] for i in range(len(found))]) for state, found in bases.items()}
+    return {state.flat: SparseStats(state, [found[i] for i in range(len(found))]) for state, found in bases.items()}

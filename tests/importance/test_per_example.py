@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from peft_fishdip.importance.examples import Numbered
 from peft_fishdip.importance.fisher import ImportanceSums, accumulate_importance, add_square, scoring_mode
 from peft_fishdip.importance.losses import default_loss_fn
-from peft_fishdip.importance.per_example import NotSupported, PerExample
+from peft_fishdip.importance.per_example import NotSupported, PerSampleGradients
 
 from ..support.models import FAMILIES, num_hooks, padded, tied_t5, tuned
 
@@ -132,7 +132,7 @@ def test_examples_that_share_a_pass_give_the_same_mask_as_examples_alone(monkeyp
     _, make = FAMILIES["t5"]
     masks = []
     for limit in (1024, 0):
-        monkeypatch.setattr("peft_fishdip.importance.scoring.TOKENS_TOGETHER", limit)
+        monkeypatch.setattr("peft_fishdip.importance.examples.TOKENS_TOGETHER", limit)
         model = tuned(tied_t5(), density=0.05, num_samples=6)
         update = model.base_model.update_mask(make(9))
         masks.append((model.base_model.mask(), update.example_ids))
@@ -154,7 +154,7 @@ def test_hooks_and_attributes_are_removed_even_after_a_pass_that_fails() -> None
 
     with scoring_mode(model, []):
         for loss_fn in (default_loss_fn(model, "sum"), failing):
-            watcher = PerExample(model, parameters, total, add_square)
+            watcher = PerSampleGradients(model, parameters, total, add_square)
             fails = loss_fn is failing
             with pytest.raises(RuntimeError, match="out of memory") if fails else nullcontext(), watcher.of_batch(3):
                 loss_fn(model, group.batch).sum().backward()
@@ -171,7 +171,7 @@ def test_an_output_that_does_not_begin_with_the_examples_is_refused() -> None:
     with (
         scoring_mode(model, []),
         pytest.raises(NotSupported, match="does not begin with 3 examples"),
-        PerExample(model, parameters, total, add_square).of_batch(3),
+        PerSampleGradients(model, parameters, total, add_square).of_batch(3),
     ):
         model(group_of(bags(3)).batch["input_ids"])
 

@@ -92,7 +92,7 @@ def test_recent_examples_that_cannot_be_chosen_from_are_refused() -> None:
     recent = model.base_model.recent_examples()
     model.eval()
     model(**padded(FAMILIES["t5"][1](4)))
-    with pytest.raises(ValueError, match=r"no training step told its losses .* call model\.train\(\)"):
+    with pytest.raises(ValueError, match=r"no training step has recorded losses .* call model\.train\(\)"):
         model.base_model.update_mask(recent)
 
 
@@ -121,5 +121,5 @@ def test_a_trainer_whose_steps_compute_no_losses_is_refused(tmp_path: Path, monk
     model = tuned(build(), density=0.05, update_interval=2)
     listener = FishDipCallback(reuse_training_losses=True)
     run, _ = trainer(tmp_path, model, listener, Examples(make(12)), label_smoothing_factor=0.1)
-    with pytest.raises(ValueError, match="no training step told its losses"):
+    with pytest.raises(ValueError, match="no training step has recorded losses"):
         run.train()
