@@ -158,23 +158,6 @@ POSITIONS, VALUES, SUMMARY = "fishdip_indices", "fishdip_values", "fishdip_summa
 """The kinds of tensors of an adapter in a state dict."""
 
 
-class Incoming:
-    """The tensors of an adapter that one load has brought so far.
-
-    Attributes:
-        load: the object that identifies the load; None before the first.
-        tensors: by kind and parameter name; the summary has no parameter name.
-        complaint: the error message that stands for the load while tensors are missing.
-        finished: all tensors have come, and were installed or refused.
-    """
-
-    def __init__(self, load: object = None) -> None:
-        self.load = load
-        self.tensors: dict[tuple[str, str], Tensor] = {}
-        self.complaint: str | None = None
-        self.finished = False
-
-
 class AdapterState:
     """One adapter of a model: its deltas, and the flat trainable vector of their active values.
 
@@ -185,6 +168,9 @@ class AdapterState:
 
     Attributes:
         awaited_sizes: support size per parameter of the checkpoint that this adapter was made for, until it is loaded.
+        set_by_name: tensors of a load that sets attributes, by kind and parameter name, while some are missing.
+        last_load: the call of `load_state_dict` that looked for this adapter last, and whether it found it.
+        installed: the very tensors that PEFT had installed, and what they made of the adapter.
         untouched: no update, no training, nothing loaded: the mask is the data-free one.
         sharded: FSDP2 has sharded the vector; it puts whole parameters back during a forward pass.
         traced: the views of the vector while a forward pass is being compiled.
@@ -197,8 +183,9 @@ class AdapterState:
         self.awaited_sizes, self.num_updates = config.checkpointed()
         self.last_update: MaskUpdate | None = None  # of this process
         self.carrier: nn.Module | None = None
-        self.incoming = Incoming()
-        self.installed: dict[tuple[str, str], Tensor] = {}  # the very tensors that were installed last
+        self.set_by_name: dict[tuple[str, str], Tensor] = {}
+        self.last_load: tuple[object, bool] = (None, False)
+        self.installed: tuple[dict[tuple[str, str], Tensor], object] | None = None
         self.untouched = True
         self.warned = False
         self.sharded = False
@@ -243,8 +230,9 @@ class AdapterState:
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {
             "_views": None,
-            "incoming": Incoming(),
-            "installed": {},
+            "set_by_name": {},
+            "last_load": (None, False),
+            "installed": None,
         }  # views of the vector, with their graph
 
     @property
@@ -253,6 +241,20 @@ class AdapterState:
         changes, as for tensors made in inference mode."""
         flat = self.flat
         return None if flat.is_inference() else (flat.data_ptr(), flat._version)
+
+    def note_installed(self, tensors: Mapping[tuple[str, str], Tensor]) -> None:
+        self.installed = (dict(tensors), self.contents())
+
+    def is_installed(self, tensors: Mapping[tuple[str, str], Tensor]) -> bool:
+        """Whether these very tensors were installed by PEFT, and nothing has changed since."""
+        if self.installed is None or self.version is None:
+            return False
+        installed, contents = self.installed
+        same = installed.keys() == tensors.keys() and all(tensors[key] is found for key, found in installed.items())
+        return same and contents == self.contents()
+
+    def contents(self) -> object:
+        return [self.version, *(delta.entries for delta in self.deltas)]
 
     def views(self) -> tuple[Tensor, ...]:
         """The trainable values per delta, as one split of the vector, made once per version of it.

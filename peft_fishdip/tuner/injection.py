@@ -11,7 +11,7 @@ from transformers.pytorch_utils import Conv1D
 from ..adapter.atomic import repeat_once
 from ..adapter.base_parameter import TunedParameter, fingerprints
 from ..adapter.combine import listed
-from ..adapter.containers import Values
+from ..adapter.containers import Values, unwatch_loads, watch_loads
 from ..adapter.initial import Target, delta_scale, first_positions, first_values
 from ..adapter.state import AdapterState, SparseDelta
 from ..config import FishDipConfig
@@ -125,6 +125,7 @@ class Injection:
                 layers[use.module].tuned[use.parameter] = tuned
         for name, layer in layers.items():
             layer.update_layer(state, owned[name])
+        watch_loads(self.model)
         carrier = next(
             module for module in self.model.modules() if isinstance(module, Values) and module.state is state
         )
@@ -183,6 +184,7 @@ def unwrap(model: nn.Module, empty_only: bool = False) -> None:
             encoder.use_nested_tensor = encoder.__dict__.pop(NESTED)
     remove_guards(model)
     remove_generate(model)
+    unwatch_loads(model)
 
 
 def discard(model: nn.Module, adapter_name: str) -> None:
