@@ -61,7 +61,12 @@ class Container(nn.Module):
         state.set_by_name[self.kind, name_of(self.owned()[name])] = value
         if len(state.set_by_name) == number_of_tensors(state):
             tensors, state.set_by_name = state.set_by_name, {}
-            apply_all(installing(state, check(state, tensors)))
+            try:
+                apply_all(installing(state, check(state, tensors)))
+            except BaseException:
+                if state.waiting and state.take_out is not None:
+                    state.take_out()
+                raise
 
 
 class Values(Container):
@@ -130,6 +135,7 @@ def name_of(delta: SparseDelta | None) -> str:
 
 def write_tensors(module: Any, state_dict: dict[str, Any], prefix: str, local_metadata: Any) -> None:
     """Add a container's tensors to a state dict, as a hook after torch has written its parameters."""
+    module.state.refuse_partly_loaded()
     for key, delta in module.owned().items():
         state_dict[prefix + key] = module.stored(delta)
     if module.state.waiting:  # transformers would report the vector, which no checkpoint has, as missing from this one
@@ -178,7 +184,7 @@ def install_before_load(module: Any, state_dict: Mapping[str, Tensor], prefix: s
     apply_all(writes)
 
 
-def tensors_in(module: nn.Module, state_dict: Mapping[str, Tensor], prefix: str = "") -> dict[AdapterState, Tensors]:
+def tensors_in(module: nn.Module, state_dict: Mapping[str, Tensor], prefix: str = "") -> Mapping[AdapterState, Tensors]:
     """What a state dict has of each adapter within a module.
 
     Raises:

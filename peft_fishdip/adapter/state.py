@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -169,6 +169,7 @@ class AdapterState:
     Attributes:
         awaited_sizes: support size per parameter of the checkpoint that this adapter was made for, until it is loaded.
         set_by_name: tensors of a load that sets attributes, by kind and parameter name, while some are missing.
+        take_out: makes the model what it was before this adapter was added.
         last_load: the call of `load_state_dict` that looked for this adapter last, and whether it found it.
         installed: the very tensors that PEFT had installed, and what they made of the adapter.
         untouched: no update, no training, nothing loaded: the mask is the data-free one.
@@ -184,6 +185,7 @@ class AdapterState:
         self.last_update: MaskUpdate | None = None  # of this process
         self.carrier: nn.Module | None = None
         self.set_by_name: dict[tuple[str, str], Tensor] = {}
+        self.take_out: Callable[[], None] | None = None
         self.last_load: tuple[object, bool] = (None, False)
         self.installed: tuple[dict[tuple[str, str], Tensor], object] | None = None
         self.untouched = True
@@ -231,6 +233,7 @@ class AdapterState:
         return self.__dict__ | {
             "_views": None,
             "set_by_name": {},
+            "take_out": None,
             "last_load": (None, False),
             "installed": None,
         }  # views of the vector, with their graph
@@ -274,9 +277,18 @@ class AdapterState:
         )
         cached = self._views
         if cached is None or cached[0] != key:
+            self.refuse_partly_loaded()
             cached = (key, flat.split(self.sizes))
             self._views = cached
         return cached[1]
+
+    def refuse_partly_loaded(self) -> None:
+        """Raise ValueError if a load that sets attributes, as transformers' `load_adapter` does, has left some out."""
+        if self.set_by_name:
+            raise ValueError(
+                f"only {len(self.set_by_name)} of the tensors of adapter {self.adapter_name!r} have been loaded: its file "
+                "is incomplete. Delete the adapter, and load a whole file."
+            )
 
     def drop_views(self) -> None:
         self._views = None

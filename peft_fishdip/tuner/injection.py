@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from weakref import ref
 
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
@@ -113,6 +114,7 @@ class Injection:
 
     def put_in(self, positions: Sequence[tuple[Tensor, Tensor]], scales: Sequence[float]) -> None:
         state = AdapterState(self.adapter_name, self.config)
+        state.take_out = taking_out(self.model, self.adapter_name)
         modules = {name: self.model.get_submodule(name) for name in self.found}
         layers = wrapped(self.model, modules)
         owned: dict[str, dict[str, SparseDelta]] = {name: {} for name in modules}
@@ -196,6 +198,35 @@ def discard(model: nn.Module, adapter_name: str) -> None:
             configs.pop(adapter_name, None)
             if not configs and not left:
                 del module.__dict__["peft_config"]
+                if "_hf_peft_config_loaded" in module.__dict__:  # transformers: whether there is such a dict
+                    module.__dict__["_hf_peft_config_loaded"] = False
+
+
+def taking_out(model: nn.Module, adapter_name: str) -> Callable[[], None]:
+    """What makes a model, its active adapters included, what it is now, without an adapter that will be added."""
+    reference = ref(model)  # the adapter's state, which keeps this, must not keep the model
+    active = [(ref(layer), layer.active_adapter) for layer in layers_of(model)]
+    vectors = [
+        (ref(values.state), values.state.flat.requires_grad)
+        for layer in layers_of(model)
+        for values in layer.fishdip_values.values()
+        if isinstance(values, Values)
+    ]
+
+    def restore() -> None:
+        now = reference()
+        if now is not None:
+            discard(now, adapter_name)
+        for layer_reference, names in active:
+            layer = layer_reference()
+            if layer is not None:
+                layer._active_adapter = names
+        for state_reference, flag in vectors:
+            state = state_reference()
+            if state is not None:
+                state.flat.requires_grad_(flag)
+
+    return restore
 
 
 def take_out(model: nn.Module, adapter_name: str) -> bool:
