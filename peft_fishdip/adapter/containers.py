@@ -126,7 +126,8 @@ class Summary(Container):
     def stored(self, delta: SparseDelta | None) -> Tensor:
         if self.state.flat.is_meta:
             return torch.empty(summary_size(self.state), dtype=torch.int64, device="meta")
-        return summary(self.state)
+        found = summary(self.state)  # transformers loads only what has this shape
+        return found[:-1] if self.state.waiting and self.state.config.awaits_version_0_1 else found
 
 
 def name_of(delta: SparseDelta | None) -> str:
@@ -149,8 +150,9 @@ def collect_tensors(module: Any, state_dict: dict[str, Tensor], prefix: str, *lo
     for key in module.owned():
         if state_dict.pop(prefix + key, None) is None and not installed:
             load[2].append(prefix + key)  # the missing keys
-    if installed and "flat" in module._parameters:
-        state_dict[prefix + "flat"] = module.flat  # the vector itself: its values come with the deltas
+    flat = prefix + "flat"
+    if installed and "flat" in module._parameters and (flat in state_dict or not module.state.last_load[2]):
+        state_dict[flat] = module.flat  # the vector itself: its values come with the deltas
 
 
 def install_before_load(module: Any, state_dict: Mapping[str, Tensor], prefix: str, *load: Any) -> None:
@@ -163,12 +165,13 @@ def install_before_load(module: Any, state_dict: Mapping[str, Tensor], prefix: s
         RuntimeError: an adapter is damaged, of another model, or there only in part. Nothing has changed then.
     """
     error_msgs = load[-1]
+    with_vector = {container.state for path, container in containers_in(module, prefix) if f"{path}flat" in state_dict}
     writes: list[Write] = []
     try:
         for state, tensors in tensors_in(module, state_dict, prefix).items():
             if state.last_load[0] is error_msgs:
                 continue
-            state.last_load = (error_msgs, bool(tensors))
+            state.last_load = (error_msgs, bool(tensors), state in with_vector)
             was_installed, state.installed = state.is_installed(tensors), None
             if not tensors or was_installed:
                 continue  # PEFT has had them checked and installed before
@@ -204,10 +207,16 @@ def tensors_in(module: nn.Module, state_dict: Mapping[str, Tensor], prefix: str 
 
 def keys_of(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, Container, SparseDelta | None]]:
     """The keys in a state dict of all adapters within a module, each with its container and delta."""
+    for path, container in containers_in(module, prefix):
+        for key, delta in container.owned().items():
+            yield path + key, container, delta
+
+
+def containers_in(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, Container]]:
+    """All containers within a module, each with its prefix in a state dict; once for each place where it stands."""
     for path, container in module.named_modules(prefix=prefix.removesuffix("."), remove_duplicate=False):
         if isinstance(container, Container):
-            for key, delta in container.owned().items():
-                yield f"{path}.{key}" if path else key, container, delta
+            yield f"{path}." if path else "", container
 
 
 def same_bytes(a: Tensor, b: Tensor) -> bool:

@@ -68,15 +68,16 @@ def missing(state: AdapterState, tensors: Tensors) -> str | None:
 
     Empty tensors may be missing: to accelerate's `save_state` they all share one storage, of which it saves one tensor.
     """
-    told = tensors.get((SUMMARY, ""))
-    counts = [] if told is None or told.dim() != 1 else told[WORDS : WORDS + len(state.deltas)].tolist()
-    for delta, count in zip_longest(state.deltas, counts[: len(state.deltas)]):
+    if (SUMMARY, "") not in tensors:
+        return f"no {SUMMARY}, which holds its checksum"
+    told = tensors[SUMMARY, ""].flatten()[WORDS : WORDS + len(state.deltas)].tolist()
+    for delta, count in zip_longest(state.deltas, told):
         found = [tensors[kind, delta.name] for kind in (POSITIONS, VALUES) if (kind, delta.name) in tensors]
         if len(found) == 2 or (count == 0 and not any(tensor.numel() for tensor in found)):
             continue
         lacking = [kind for kind in (POSITIONS, VALUES) if (kind, delta.name) not in tensors]
         return f"no {' and no '.join(lacking)} for {delta.name!r}"
-    return None if told is not None else f"no {SUMMARY}, which holds its checksum"
+    return None
 
 
 def number_of_tensors(state: AdapterState) -> int:

@@ -170,7 +170,8 @@ class AdapterState:
         awaited_sizes: support size per parameter of the checkpoint that this adapter was made for, until it is loaded.
         set_by_name: tensors of a load that sets attributes, by kind and parameter name, while some are missing.
         take_out: makes the model what it was before this adapter was added.
-        last_load: the call of `load_state_dict` that looked for this adapter last, and whether it found it.
+        last_load: the call of `load_state_dict` that looked for this adapter last, whether it found it, and whether the
+            vector was with it.
         installed: the very tensors that PEFT had installed, and what they made of the adapter.
         untouched: no update, no training, nothing loaded: the mask is the data-free one.
         sharded: FSDP2 has sharded the vector; it puts whole parameters back during a forward pass.
@@ -186,7 +187,7 @@ class AdapterState:
         self.carrier: nn.Module | None = None
         self.set_by_name: dict[tuple[str, str], Tensor] = {}
         self.take_out: Callable[[], None] | None = None
-        self.last_load: tuple[object, bool] = (None, False)
+        self.last_load: tuple[object, bool, bool] = (None, False, False)
         self.installed: tuple[dict[tuple[str, str], Tensor], object] | None = None
         self.untouched = True
         self.warned = False
@@ -234,7 +235,7 @@ class AdapterState:
             "_views": None,
             "set_by_name": {},
             "take_out": None,
-            "last_load": (None, False),
+            "last_load": (None, False, False),
             "installed": None,
         }  # views of the vector, with their graph
 
