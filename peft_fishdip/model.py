@@ -35,7 +35,7 @@ from .optim.carry_over import check_optimizer
 from .quantization import has_quantized_storage
 from .tuner.generation import generating_in_place
 from .tuner.guards import refuse_adapter_names, refuse_unfit
-from .tuner.injection import Injection, discard, take_out, unwrap
+from .tuner.injection import Injection, discard, take_out, taking_out, unwrap
 from .tuner.mask_update import change_mask, ordered_scores
 from .tuner.targets import find_targets
 
@@ -279,17 +279,22 @@ class FishDipModel(BaseTuner):
             take_out(model, adapter_name)  # its file could not be read; this is the next try
         elif before is not None:
             raise ValueError(f"there is an adapter {adapter_name!r} already; choose another name, or delete it first.")
-        config: Any = _maybe_include_all_linear_layers(self.peft_config[adapter_name], model)
-        targets, excluded = find_targets(model, config)
-        if targets:
-            check_sizes(config, targets)
-        self._injection = Injection(model, adapter_name, config, targets, excluded)
+        restore = taking_out(model, adapter_name)
         try:
+            config: Any = _maybe_include_all_linear_layers(self.peft_config[adapter_name], model)
+            targets, excluded = find_targets(model, config)
+            if targets:
+                check_sizes(config, targets)
+            self._injection = Injection(model, adapter_name, config, targets, excluded, restore)
             self._injection.prepare_base()
             self._injection.check_base()
             super().inject_adapter(model, adapter_name, *args, **kwargs)
+        except BaseException:
+            repeat_once(restore)
+            self.peft_config.pop(adapter_name, None)
+            raise
         finally:
-            del self._injection
+            self.__dict__.pop("_injection", None)
 
     def _create_and_replace(self, *args: Any, **kwargs: Any) -> None:
         """PEFT calls this for each module; the first call puts in the adapter as a whole, since its K is global."""

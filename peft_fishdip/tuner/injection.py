@@ -9,7 +9,6 @@ from weakref import ref
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from ..adapter.atomic import repeat_once
 from ..adapter.base_parameter import TunedParameter, fingerprints
 from ..adapter.combine import listed
 from ..adapter.containers import Values, unwatch_loads, watch_loads
@@ -37,12 +36,14 @@ class Injection:
         config: FishDipConfig,
         targets: list[Target],
         excluded: set[str],
+        restore: Callable[[], None],
     ) -> None:
         self.model = model
         self.adapter_name = adapter_name
         self.config = config
         self.targets = targets
         self.excluded = excluded
+        self.restore = restore
         self.found = {use.module for target in targets for use in target.uses}
         self.tuned = {
             id(layer.base_parameter(name)): parameter
@@ -97,24 +98,17 @@ class Injection:
             )
 
     def put_in_once(self) -> None:
-        """Wrap all modules that use a target, and give the adapter its first mask and its trainable vector.
-
-        On failure or interrupt the model is as it was before.
-        """
+        """Wrap all modules that use a target, and give the adapter its first mask and its trainable vector."""
         if self.done:
             return
         self.done = True
         positions = first_positions(self.config, self.targets)
         scales = [delta_scale(self.config, target) for target in self.targets]
-        try:
-            self.put_in(positions, scales)
-        except BaseException:
-            repeat_once(lambda: take_out(self.model, self.adapter_name))
-            raise
+        self.put_in(positions, scales)
 
     def put_in(self, positions: Sequence[tuple[Tensor, Tensor]], scales: Sequence[float]) -> None:
         state = AdapterState(self.adapter_name, self.config)
-        state.take_out = taking_out(self.model, self.adapter_name)
+        state.take_out = self.restore
         modules = {name: self.model.get_submodule(name) for name in self.found}
         layers = wrapped(self.model, modules)
         owned: dict[str, dict[str, SparseDelta]] = {name: {} for name in modules}
