@@ -354,14 +354,18 @@ class FishDipModel(BaseTuner):
         Raises:
             ValueError: there is no such adapter, or it is merged.
         """
+        known = adapter_name in self.peft_config
         try:
             super().delete_adapter(adapter_name)
         except BaseException:
-            if adapter_name not in self.peft_config and adapter_name in self._states():
-                for layer in self._layers():
-                    layer.delete_adapter(adapter_name)
-                self.active_adapter = next(self._layers()).active_adapters
+            if known and adapter_name not in self.peft_config:
+                repeat_once(lambda: self._finish_deletion(adapter_name))
             raise
+
+    def _finish_deletion(self, adapter_name: str) -> None:
+        for layer in self._layers():
+            layer.delete_adapter(adapter_name)
+        self.active_adapter = next(self._layers()).active_adapters
 
     def _unload_and_optionally_merge(
         self,

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from peft.tuners import tuners_utils
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -216,8 +217,8 @@ OPERATIONS = {
     "merge_adapter, safely": Operation(made, merge_safely),
     "merge_adapter on top of another": Operation(lambda family: made(family, merged=("other",)), merge),
     "unmerge_adapter": Operation(lambda family: made(family, merged=("other", "default")), unmerge),
-    "delete_adapter": Operation(made, delete),
 }
+DELETE = Operation(made, delete)
 
 
 @pytest.fixture(scope="module")
@@ -260,16 +261,25 @@ def outcome(subject: Subject) -> tuple[Bits, Bits]:
     return state_of(subject), continued(subject)
 
 
-def check_sweep(family: str, operation: Operation, folder: Path, error: type[BaseException], numbers: Any) -> set[str]:
-    """Fail at the numbers in turn, until an attempt completes; which of the outcomes were seen."""
+def check_sweep(
+    family: str, operation: Operation, folder: Path, error: type[BaseException], numbers: Any, thorough: int = 1
+) -> set[str]:
+    """Fail at the numbers in turn, until an attempt completes.
+
+    A model that is bitwise as before is failed again; every `thorough`-th one is trained on, or the operation retried.
+
+    Returns:
+        Which outcomes were seen.
+    """
     before = outcome(operation.make(family))
     changed = operation.make(family)
     operation.run(changed, folder)
     after = outcome(changed)
     assert differing(before[0], after[0])  # the operation does something
-    seen = set()
+    seen: set[str] = set()
+    subject = None
     for index, n in enumerate(numbers):
-        subject, mode = operation.make(family), FailAt(n, error)
+        subject, mode = subject or operation.make(family), FailAt(n, error)
         try:
             with mode:
                 operation.run(subject, folder)
@@ -279,26 +289,26 @@ def check_sweep(family: str, operation: Operation, folder: Path, error: type[Bas
         else:
             assert mode.left > 0  # no failure was swallowed
             seen.add("completed")
-        between = operation.can_stop_between and "new" in subject.model.peft_config
         now = state_of(subject)
         if not differing(now, after[0]):
             kind = "after"
         elif not differing(now, before[0]):
             kind = "before"
-        elif between:
+        elif operation.can_stop_between and "new" in subject.model.peft_config:
             kind = "not loaded"
             assert [key for key in differing(now, before[0]) if "new" not in key and key != "names"] == [], n
         else:
-            raise AssertionError(
-                f"operation {n} leaves {differing(now, before[0])[:5]} not as before and {differing(now, after[0])[:5]} "
-                "not as after"
-            )
+            raise AssertionError((n, differing(now, before[0])[:5], differing(now, after[0])[:5]))
+        assert kind == "after" or "completed" not in seen
         seen.add(kind)
-        if index % 2 and kind != "not loaded":
+        if index % thorough and kind == "before":
+            continue
+        if index // thorough % 2 and kind != "not loaded":
             assert differing(continued(subject), {"before": before, "after": after}[kind][1]) == [], n
         elif kind != "after":
             operation.run(subject, folder)  # the next try
             assert differing(state_of(subject), after[0]) == [], n
+        subject = None
         if "completed" in seen:
             return seen
     return seen
@@ -319,19 +329,20 @@ def test_a_failure_leaves_all_as_before_or_the_change_complete(
     operation = OPERATIONS[name]
     total = number_of_operations("gpt2", operation, folder)
     # the last ones are those that write
-    some = {*range(1 + total % 7, total, max(1, total // 4)), *range(total, total - 3, -1), total + 1}
-    seen = check_sweep("gpt2", operation, folder, error, sorted(n for n in some if n > 0))
+    some = {*range(1 + total % 7, total, max(1, total // 12)), *range(total - 6, total + 2), 2 * total}
+    seen = check_sweep("gpt2", operation, folder, error, sorted(some), thorough=5)
     assert "completed" in seen
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "stride"), [("gpt2", 1), ("t5", 11)])
 @pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_a_failure_anywhere_leaves_all_as_before_or_the_change_complete(
-    name: str, error: type[BaseException], family: str, folder: Path
+    name: str, error: type[BaseException], family: str, stride: int, folder: Path
 ) -> None:
-    assert "completed" in check_sweep(family, OPERATIONS[name], folder, error, itertools.count(1))
+    numbers = itertools.count(1, stride)
+    assert "completed" in check_sweep(family, OPERATIONS[name], folder, error, numbers, thorough=50)
 
 
 # ----- interrupted between lines ------------------------------------------------------------------------------------
@@ -339,17 +350,19 @@ def test_a_failure_anywhere_leaves_all_as_before_or_the_change_complete(
 ROOT = Path(peft_fishdip.__file__).parent
 
 
+CHANGES = (str(ROOT / "adapter"), str(ROOT / "tuner" / "mask_update.py"))
+DELETION = (str(ROOT / "layers" / "layer.py"), tuners_utils.__file__)
+
+
 class Interrupt:
-    """Within, KeyboardInterrupt is raised before the k-th line of `adapter/` and `tuner/mask_update.py`."""
+    """Within, KeyboardInterrupt is raised before the k-th line in files whose names begin like one of `files`."""
 
-    def __init__(self, k: int) -> None:
+    def __init__(self, k: int, files: tuple[str, ...]) -> None:
         self.left = k
-
-    def traces(self, file: str) -> bool:
-        return file.startswith(str(ROOT / "adapter")) or file == str(ROOT / "tuner" / "mask_update.py")
+        self.files = files
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> Any:
-        if not self.traces(frame.f_code.co_filename):
+        if not frame.f_code.co_filename.startswith(self.files):
             return None
         if event == "line":
             self.left -= 1
@@ -366,31 +379,37 @@ class Interrupt:
         sys.settrace(self.before)
 
 
-def check_lines(family: str, operation: Operation, folder: Path, numbers: Any) -> set[str]:
-    before = state_of(operation.make(family))
-    changed = operation.make(family)
+def check_lines(operation: Operation, folder: Path, numbers: Any, files: tuple[str, ...] = CHANGES) -> set[str]:
+    """Interrupt before these lines in turn, until an attempt completes; returns the outcomes that were seen."""
+    before = state_of(operation.make("gpt2"))
+    changed = operation.make("gpt2")
     operation.run(changed, folder)
     after = state_of(changed)
-    seen = set()
+    seen: set[str] = set()
+    subject = None
     for k in numbers:
-        subject, interrupt = operation.make(family), Interrupt(k)
+        subject, interrupt = subject or operation.make("gpt2"), Interrupt(k, files)
         try:
             with interrupt:
                 operation.run(subject, folder)
         except KeyboardInterrupt:
-            pass
+            assert interrupt.left <= 0
         else:
             assert interrupt.left > 0
             return seen | {"completed"}
         now = state_of(subject)
-        seen.add("before" if not differing(now, before) else "after")
         assert not differing(now, before) or not differing(now, after), (k, differing(now, before)[:5])
-        continued(subject)
+        seen.add("after" if differing(now, before) else "before")
+        if differing(now, before):
+            if "default" not in subject.model.peft_config:
+                subject.model.set_adapter("other")  # PEFT had no time to choose another active one
+            continued(subject)
+            subject = None
     return seen
 
 
-def number_of_lines(family: str, operation: Operation, folder: Path) -> int:
-    subject, interrupt = operation.make(family), Interrupt(10**9)
+def number_of_lines(operation: Operation, folder: Path) -> int:
+    subject, interrupt = operation.make("gpt2"), Interrupt(10**9, CHANGES)
     with interrupt:
         operation.run(subject, folder)
     return 10**9 - interrupt.left
@@ -398,16 +417,22 @@ def number_of_lines(family: str, operation: Operation, folder: Path) -> int:
 
 def test_an_interrupt_between_lines_leaves_all_as_before_or_the_new_mask(folder: Path) -> None:
     operation = OPERATIONS["set_mask"]
-    total = number_of_lines("gpt2", operation, folder)
+    total = number_of_lines(operation, folder)
     # the writes are made near the end
-    some = {*range(1, total, total // 6), *range(total - 400, total, 37), *range(total - 4, total + 2)}
-    assert check_lines("gpt2", operation, folder, sorted(some)) == {"before", "after", "completed"}
+    some = {*range(1, total, total // 20), *range(total - 200, total, 7), *range(total - 8, total + 2)}
+    assert check_lines(operation, folder, sorted(some)) == {"before", "after", "completed"}
+
+
+@pytest.mark.parametrize("stride", [53, pytest.param(1, marks=pytest.mark.slow)])
+def test_an_interrupt_within_a_deletion_leaves_the_adapter_whole_or_gone(stride: int, folder: Path) -> None:
+    seen = check_lines(DELETE, folder, itertools.count(1, stride), DELETION)
+    assert seen == {"before", "after", "completed"}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["set_mask", "load_adapter over the same name", "load_state_dict", "merge_adapter"])
 def test_an_interrupt_before_any_line_leaves_all_as_before_or_the_change_complete(name: str, folder: Path) -> None:
-    assert "completed" in check_lines("gpt2", OPERATIONS[name], folder, itertools.count(1))
+    assert "completed" in check_lines(OPERATIONS[name], folder, itertools.count(1))
 
 
 # ----- what is tried once per model ---------------------------------------------------------------------------------
