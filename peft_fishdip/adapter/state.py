@@ -287,8 +287,8 @@ class AdapterState:
         """Raise ValueError if a load that sets attributes, as transformers' `load_adapter` does, has left some out."""
         if self.set_by_name:
             raise ValueError(
-                f"only {len(self.set_by_name)} of the tensors of adapter {self.adapter_name!r} have been loaded: its file "
-                "is incomplete. Delete the adapter, and load a whole file."
+                f"only {len(self.set_by_name)} of the tensors of adapter {self.adapter_name!r} have been loaded: its "
+                "file is incomplete. Delete the adapter, and load a whole file."
             )
 
     def drop_views(self) -> None:
