@@ -134,6 +134,7 @@ class FishDipConfig(PeftConfig):
         if isinstance(num_updates, bool) or not isinstance(num_updates, int) or num_updates < 0:
             raise ValueError(f"num_updates={num_updates!r} must be an int >= 0; it is written by the tuner.")
         self._num_updates = num_updates
+        self._of_version_0_1 = counts is not None
         if self.base_fingerprint is not None:
             self.base_fingerprint = checked_fingerprint(self.base_fingerprint)
 
@@ -158,6 +159,11 @@ class FishDipConfig(PeftConfig):
         (None, 0) if there is none. Only earlier versions wrote the number of updates here.
         """
         return (None, 0) if self.__dict__.get("_of_saved_adapter") else (self.support_sizes, self._num_updates)
+
+    @property
+    def awaits_version_0_1(self) -> bool:
+        """Whether the checkpoint that this config was read from is one of version 0.1."""
+        return self._of_version_0_1 and not self.__dict__.get("_of_saved_adapter")
 
     def expected_fingerprint(self) -> dict[str, str] | None:
         """The fingerprint of the base that a checkpoint was saved with; None if there is no checkpoint."""

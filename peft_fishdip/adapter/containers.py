@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from ..private import own_parameter
-from .install import DIGEST, check, install, missing, summary, summary_size
-from .state import POSITIONS, SUMMARY, VALUES, AdapterState, Incoming, SparseDelta
+from .atomic import Write, apply_all
+from .install import DIGEST, Tensors, check, installing, missing, number_of_tensors, summary, summary_size
+from .state import POSITIONS, SUMMARY, VALUES, AdapterState, SparseDelta
 
-BY_NAME = object()
-"""Identifies the load that sets attributes by name, see [`Incoming.load`]."""
+LOAD_HOOK = "_fishdip_load_hook"
+"""Where a module keeps the handle of its hook, see [`watch_loads`]."""
 
 
 class Container(nn.Module):
@@ -58,12 +59,15 @@ class Container(nn.Module):
             super().__setattr__(name, value)
             return
         state = self.state
-        if state.incoming.load is not BY_NAME or state.incoming.finished:
-            state.incoming = Incoming(BY_NAME)
-        state.incoming.tensors[self.kind, name_of(self.owned()[name])] = value
-        if missing(state, state.incoming.tensors) is None:
-            tensors, state.incoming = state.incoming.tensors, Incoming()
-            install(state, check(state, tensors))
+        state.set_by_name[self.kind, name_of(self.owned()[name])] = value
+        if len(state.set_by_name) == number_of_tensors(state):
+            tensors, state.set_by_name = state.set_by_name, {}
+            try:
+                apply_all(installing(state, check(state, tensors)))
+            except BaseException:
+                if state.waiting and state.take_out is not None:
+                    state.take_out()
+                raise
 
 
 class Values(Container):
@@ -125,7 +129,8 @@ class Summary(Container):
             return torch.empty(summary_size(self.state), dtype=torch.int64, device="meta")
         if self.state.sharded:
             self.state.refuse_sharded()
-        return summary(self.state)
+        found = summary(self.state)  # transformers loads only what has this shape
+        return found[:-1] if self.state.waiting and self.state.config.awaits_version_0_1 else found
 
 
 def name_of(delta: SparseDelta | None) -> str:
@@ -134,66 +139,125 @@ def name_of(delta: SparseDelta | None) -> str:
 
 def write_tensors(module: Any, state_dict: dict[str, Any], prefix: str, local_metadata: Any) -> None:
     """Add a container's tensors to a state dict, as a hook after torch has written its parameters."""
+    module.state.refuse_partly_loaded()
     for key, delta in module.owned().items():
         state_dict[prefix + key] = module.stored(delta)
     if module.state.waiting:  # transformers would report the vector, which no checkpoint has, as missing from this one
         state_dict.pop(prefix + "flat", None)
 
 
-def collect_tensors(
-    module: Any,
-    state_dict: dict[str, Tensor],
-    prefix: str,
-    local_metadata: Mapping[str, Any],
-    strict: bool,
-    missing_keys: list[str],
-    unexpected_keys: list[str],
-    error_msgs: list[str],
-) -> None:
-    """Take a container's tensors out of a state dict, as a hook before torch reads it.
+def collect_tensors(module: Any, state_dict: dict[str, Tensor], prefix: str, *load: Any) -> None:
+    """Take a container's tensors out of a state dict, as a hook before torch reads it."""
+    install_before_load(module, state_dict, prefix, *load)
+    installed = module.state.last_load[1]
+    for key in module.owned():
+        if state_dict.pop(prefix + key, None) is None and not installed:
+            load[2].append(prefix + key)  # the missing keys
+    flat = prefix + "flat"
+    if (
+        installed
+        and own_parameter(module, "flat") is not None
+        and (flat in state_dict or not module.state.last_load[2])
+    ):
+        state_dict[flat] = module.flat  # the vector itself: its values come with the deltas
 
-    `error_msgs` belongs to one call of `load_state_dict`. While tensors of the adapter are missing, it holds a message
-    that says so; torch raises it if the others do not come.
+
+def install_before_load(module: Any, state_dict: Mapping[str, Tensor], prefix: str, *load: Any) -> None:
+    """Check and install all adapters that a state dict brings, as a hook of every module that has layers within.
+
+    torch calls the outermost one before it reads anything, so a damaged adapter is refused while all is as before. The
+    hooks of modules within see by the list of errors, which belongs to one call of `load_state_dict`, that it is done.
+
+    Raises:
+        RuntimeError: an adapter is damaged, of another model, or there only in part. Nothing has changed then.
     """
-    state: AdapterState = module.state
-    if state.incoming.load is not error_msgs:
-        state.incoming = Incoming(error_msgs)
-    incoming = state.incoming
-    found = [key for key in module.owned() if prefix + key in state_dict]
-    missing_keys.extend(prefix + key for key in module.owned() if prefix + key not in state_dict)
-    for key in found:
-        incoming.tensors[module.kind, name_of(module.owned()[key])] = state_dict.pop(prefix + key)
-    if found and own_parameter(module, "flat") is not None:
-        state_dict[prefix + "flat"] = module.flat.detach()  # the vector itself: its values come with the deltas
-    if incoming.finished or not incoming.tensors:
-        return
-    if incoming.complaint is not None:
-        error_msgs.remove(incoming.complaint)
-        incoming.complaint = None
-    lacking = missing(state, incoming.tensors)
-    if lacking is not None:
-        incoming.complaint = (
-            f"the state dict has only a part of adapter {state.adapter_name!r}: {lacking}. Nothing of it was loaded; "
-            "load a state dict of the whole model, or all tensors of the adapter."
-        )
-        error_msgs.append(incoming.complaint)
-        return
-    incoming.finished = True
-    tensors, incoming.tensors = incoming.tensors, {}
-    installed, state.installed = state.installed, {}
-    if installed and all(tensors[key] is tensor for key, tensor in installed.items()):
-        return  # PEFT has had them checked and installed before
+    error_msgs = load[-1]
+    with_vector = {container.state for path, container in containers_in(module, prefix) if f"{path}flat" in state_dict}
+    writes: list[Write] = []
     try:
-        install(state, check(state, tensors))
+        for state, tensors in tensors_in(module, state_dict, prefix).items():
+            if state.last_load[0] is error_msgs:
+                continue
+            state.last_load = (error_msgs, bool(tensors), state in with_vector)
+            was_installed, state.installed = state.is_installed(tensors), None
+            if not tensors or was_installed:
+                continue  # PEFT has had them checked and installed before
+            lacking = missing(state, tensors)
+            if lacking:
+                raise ValueError(
+                    f"the state dict has only a part of adapter {state.adapter_name!r}: {lacking}. Nothing was loaded; "
+                    "load a state dict of the whole model, or all tensors of the adapter."
+                )
+            writes += installing(state, check(state, tensors))
     except ValueError as error:
-        error_msgs.append(str(error))
+        raise RuntimeError(f"Error in loading state_dict for {type(module).__name__}: {error}") from error
+    apply_all(writes)
 
 
-def containers_of(model: nn.Module, state: AdapterState) -> Iterator[tuple[str, Container]]:
-    """The containers of an adapter within a model, each with its path."""
-    for path, module in model.named_modules():
-        if isinstance(module, Container) and module.state is state:
-            yield path, module
+def tensors_in(module: nn.Module, state_dict: Mapping[str, Tensor], prefix: str = "") -> Mapping[AdapterState, Tensors]:
+    """What a state dict has of each adapter within a module.
+
+    Raises:
+        ValueError: a layer that stands at several places of the model has different tensors at two of them.
+    """
+    found: dict[AdapterState, dict[tuple[str, str], Tensor]] = {}
+    for key, container, delta in keys_of(module, prefix):
+        tensors = found.setdefault(container.state, {})
+        if key not in state_dict:
+            continue
+        tensor = state_dict[key]
+        first = tensors.setdefault((container.kind, name_of(delta)), tensor)
+        if first is not tensor and not same_bytes(first, tensor):
+            raise ValueError(f"{key!r} is of a layer that stands at several places, and differs from that at another.")
+    return found
+
+
+def keys_of(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, Container, SparseDelta | None]]:
+    """The keys in a state dict of all adapters within a module, each with its container and delta."""
+    for path, container in containers_in(module, prefix):
+        for key, delta in container.owned().items():
+            yield path + key, container, delta
+
+
+def containers_in(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, Container]]:
+    """All containers within a module, each with its prefix in a state dict; once for each place where it stands."""
+    for path, container in module.named_modules(prefix=prefix.removesuffix("."), remove_duplicate=False):
+        if isinstance(container, Container):
+            yield f"{path}." if path else "", container
+
+
+def same_bytes(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(a, b.to(a.device))
+
+
+def watch_loads(model: nn.Module) -> None:
+    """Have each module that has layers within check adapters before torch reads a state dict for it."""
+    for module in holders(model):
+        if LOAD_HOOK not in module.__dict__:
+            module.__dict__[LOAD_HOOK] = module.register_load_state_dict_pre_hook(install_before_load)
+
+
+def unwatch_loads(model: nn.Module) -> None:
+    for module in model.modules():
+        handle = module.__dict__.pop(LOAD_HOOK, None)
+        if handle is not None:
+            handle.remove()
+
+
+def holders(model: nn.Module) -> list[nn.Module]:
+    """The modules that have containers within."""
+    found = []
+
+    def visit(module: nn.Module) -> bool:
+        within = [visit(child) for child in module.children()]
+        if isinstance(module, Container):
+            return True
+        if any(within):
+            found.append(module)
+        return any(within)
+
+    visit(model)
+    return found
 
 
 def install_from(model: nn.Module, state: AdapterState, state_dict: Mapping[str, Tensor]) -> None:
@@ -202,20 +266,16 @@ def install_from(model: nn.Module, state: AdapterState, state_dict: Mapping[str,
     Raises:
         ValueError: a tensor is missing, unknown to the model, damaged or of another model. Nothing has changed then.
     """
-    known = {
-        f"{path}.{key}": (container.kind, name_of(delta))
-        for path, container in containers_of(model, state)
-        for key, delta in container.owned().items()
-    }
+    known = {key for key, _, _ in keys_of(model)}
     unknown = [key for key in state_dict if ".fishdip_" in key and key not in known]
     if unknown:
         raise ValueError(
             f"the adapter has the tensor {unknown[0]!r} ({len(unknown)} such), unknown to this model: it "
             "was made for another model, or with other target_modules."
         )
-    tensors = {place: state_dict[key] for key, place in known.items() if key in state_dict}
-    install(state, check(state, tensors))
-    state.installed = tensors
+    tensors = tensors_in(model, state_dict)[state]
+    apply_all(installing(state, check(state, tensors)))
+    state.note_installed(tensors)
 
 
 def is_vector(key: str) -> bool:

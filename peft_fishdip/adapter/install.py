@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..selection import top_k
-from .atomic import apply_all, assign
+from .atomic import Write, apply_all, assign
 from .state import POSITIONS, SUMMARY, VALUES, AdapterState, Entries, SparseDelta
 
 DIGEST = "sha256"
@@ -23,7 +24,7 @@ WORDS = 4
 REMEDY = "The file is damaged or belongs to another base model; get a fresh copy of it, or the right base."
 
 Tensors = Mapping[tuple[str, str], Tensor]
-"""The tensors of an adapter by kind and parameter name, as [`state.Incoming`] has them."""
+"""The tensors of an adapter by kind and parameter name, as [`containers.tensors_in`] finds them."""
 
 
 class Checked(NamedTuple):
@@ -63,12 +64,24 @@ def digest(state: AdapterState, pairs: Sequence[tuple[Tensor, Tensor]], numbers:
 
 
 def missing(state: AdapterState, tensors: Tensors) -> str | None:
-    """What is lacking of an adapter's tensors, as part of a sentence; None if nothing is."""
-    for delta in state.deltas:
+    """What is lacking of an adapter's tensors, as part of a sentence; None if nothing is.
+
+    Empty tensors may be missing: to accelerate's `save_state` they all share one storage, of which it saves one tensor.
+    """
+    if (SUMMARY, "") not in tensors:
+        return f"no {SUMMARY}, which holds its checksum"
+    told = tensors[SUMMARY, ""].flatten()[WORDS : WORDS + len(state.deltas)].tolist()
+    for delta, count in zip_longest(state.deltas, told):
+        found = [tensors[kind, delta.name] for kind in (POSITIONS, VALUES) if (kind, delta.name) in tensors]
+        if len(found) == 2 or (count == 0 and not any(tensor.numel() for tensor in found)):
+            continue
         lacking = [kind for kind in (POSITIONS, VALUES) if (kind, delta.name) not in tensors]
-        if lacking:
-            return f"no {' and no '.join(lacking)} for {delta.name!r}"
-    return None if (SUMMARY, "") in tensors else f"no {SUMMARY}, which holds its checksum"
+        return f"no {' and no '.join(lacking)} for {delta.name!r}"
+    return None
+
+
+def number_of_tensors(state: AdapterState) -> int:
+    return 2 * len(state.deltas) + 1
 
 
 def check(state: AdapterState, tensors: Tensors) -> Checked:
@@ -80,7 +93,14 @@ def check(state: AdapterState, tensors: Tensors) -> Checked:
     lacking = missing(state, tensors)
     if lacking:
         raise ValueError(f"the adapter has {lacking}: the file is incomplete or was made for another model.")
-    pairs = [(tensors[POSITIONS, delta.name], tensors[VALUES, delta.name]) for delta in state.deltas]
+    empty = {POSITIONS: torch.empty(0, dtype=torch.int32), VALUES: torch.empty(0)}
+    pairs = [
+        (
+            tensors.get((POSITIONS, delta.name), empty[POSITIONS]),
+            tensors.get((VALUES, delta.name), empty[VALUES]),
+        )
+        for delta in state.deltas
+    ]
     told = tensors[SUMMARY, ""].detach().cpu()
     counts = active_counts(state, pairs, told)
     entries, values = [], []
@@ -89,6 +109,10 @@ def check(state: AdapterState, tensors: Tensors) -> Checked:
         entries.append(found)
         values.append(active_values)
     if any(deltas.dtype != torch.float32 for _, deltas in pairs):
+        if len(tensors) < number_of_tensors(state):
+            raise ValueError(
+                "some of the adapter's tensors are missing, and no checksum can tell that they were empty."
+            )
         warnings.warn(
             "the adapter's values are not float32, as they were saved: they have been cast since, and cannot be "
             "compared with their checksum.",
@@ -177,10 +201,9 @@ def check_delta(delta: SparseDelta, positions: Tensor, values: Tensor, num_activ
     return entries, deltas[:num_active].to(device) / delta.scale
 
 
-def install(state: AdapterState, checked: Checked) -> None:
-    """Make a checked adapter the one of `state`, in one step."""
-    writes = state.replace_entries(checked.entries, checked.values)
-    apply_all([*writes, assign(state, "num_updates", checked.num_updates)])
+def installing(state: AdapterState, checked: Checked) -> list[Write]:
+    """The writes that make a checked adapter the one of `state`."""
+    return [*state.replace_entries(checked.entries, checked.values), assign(state, "num_updates", checked.num_updates)]
 
 
 @torch.no_grad()
@@ -195,4 +218,4 @@ def install_sum(state: AdapterState, sums: Mapping[str, tuple[Tensor, Tensor]]) 
         active[chosen[delta.name].to(positions.device)] = True
         entries.append(Entries(positions[active], positions[~active], values[~active]))
         trainable.append((values[active] / delta.scale).to(state.flat.device))
-    install(state, Checked(entries, torch.cat(trainable), state.num_updates))
+    apply_all(installing(state, Checked(entries, torch.cat(trainable), state.num_updates)))

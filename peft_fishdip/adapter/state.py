@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -159,23 +159,6 @@ POSITIONS, VALUES, SUMMARY = "fishdip_indices", "fishdip_values", "fishdip_summa
 """The kinds of tensors of an adapter in a state dict."""
 
 
-class Incoming:
-    """The tensors of an adapter that one load has brought so far.
-
-    Attributes:
-        load: the object that identifies the load; None before the first.
-        tensors: by kind and parameter name; the summary has no parameter name.
-        complaint: the error message that stands for the load while tensors are missing.
-        finished: all tensors have come, and were installed or refused.
-    """
-
-    def __init__(self, load: object = None) -> None:
-        self.load = load
-        self.tensors: dict[tuple[str, str], Tensor] = {}
-        self.complaint: str | None = None
-        self.finished = False
-
-
 class AdapterState:
     """One adapter of a model: its deltas, and the flat trainable vector of their active values.
 
@@ -186,6 +169,11 @@ class AdapterState:
 
     Attributes:
         awaited_sizes: support size per parameter of the checkpoint that this adapter was made for, until it is loaded.
+        set_by_name: tensors of a load that sets attributes, by kind and parameter name, while some are missing.
+        take_out: makes the model what it was before this adapter was added.
+        last_load: the call of `load_state_dict` that looked for this adapter last, whether it found it, and whether the
+            vector was with it.
+        installed: the very tensors that PEFT had installed, and what they made of the adapter.
         untouched: no update, no training, nothing loaded: the mask is the data-free one.
         sharded: FSDP2 has sharded the vector; it puts whole parameters back during a forward pass.
         traced: the views of the vector while a forward pass is being compiled.
@@ -198,8 +186,10 @@ class AdapterState:
         self.awaited_sizes, self.num_updates = config.checkpointed()
         self.last_update: MaskUpdate | None = None  # of this process
         self.carrier: nn.Module | None = None
-        self.incoming = Incoming()
-        self.installed: dict[tuple[str, str], Tensor] = {}  # the very tensors that were installed last
+        self.set_by_name: dict[tuple[str, str], Tensor] = {}
+        self.take_out: Callable[[], None] | None = None
+        self.last_load: tuple[object, bool, bool] = (None, False, False)
+        self.installed: tuple[dict[tuple[str, str], Tensor], object] | None = None
         self.untouched = True
         self.warned = False
         self.sharded = False
@@ -244,8 +234,10 @@ class AdapterState:
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {
             "_views": None,
-            "incoming": Incoming(),
-            "installed": {},
+            "set_by_name": {},
+            "take_out": None,
+            "last_load": (None, False, False),
+            "installed": None,
         }  # views of the vector, with their graph
 
     @property
@@ -255,6 +247,20 @@ class AdapterState:
         flat = self.flat
         version = version_of(flat)
         return None if version is None else (flat.data_ptr(), version)
+
+    def note_installed(self, tensors: Mapping[tuple[str, str], Tensor]) -> None:
+        self.installed = (dict(tensors), self.contents())
+
+    def is_installed(self, tensors: Mapping[tuple[str, str], Tensor]) -> bool:
+        """Whether these very tensors were installed by PEFT, and nothing has changed since."""
+        if self.installed is None or self.version is None:
+            return False
+        installed, contents = self.installed
+        same = installed.keys() == tensors.keys() and all(tensors[key] is found for key, found in installed.items())
+        return same and contents == self.contents()
+
+    def contents(self) -> object:
+        return [self.version, *(delta.entries for delta in self.deltas)]
 
     def views(self) -> tuple[Tensor, ...]:
         """The trainable values per delta, as one split of the vector, made once per version of it.
@@ -274,9 +280,18 @@ class AdapterState:
         )
         cached = self._views
         if cached is None or cached[0] != key:
+            self.refuse_partly_loaded()
             cached = (key, flat.split(self.sizes))
             self._views = cached
         return cached[1]
+
+    def refuse_partly_loaded(self) -> None:
+        """Raise ValueError if a load that sets attributes, as transformers' `load_adapter` does, has left some out."""
+        if self.set_by_name:
+            raise ValueError(
+                f"only {len(self.set_by_name)} of the tensors of adapter {self.adapter_name!r} have been loaded: its "
+                "file is incomplete. Delete the adapter, and load a whole file."
+            )
 
     def drop_views(self) -> None:
         self._views = None

@@ -26,7 +26,7 @@ from ..layers.layer import FishDipLayer, layers_of, merged_as_before_on_failure,
 from ..quantization import has_quantized_storage
 from .generation import generating_merged
 from .guards import refuse_adapter_names
-from .injection import Injection, discard, take_out, unwrap
+from .injection import Injection, discard, take_out, taking_out, unwrap
 from .targets import checked_by_name, find_targets, with_linear_names
 
 
@@ -110,17 +110,22 @@ class AdapterTuner(BaseTuner):
             take_out(model, adapter_name)  # its file could not be read; this is the next try
         elif before is not None:
             raise ValueError(f"there is an adapter {adapter_name!r} already; choose another name, or delete it first.")
-        config = with_linear_names(self.peft_config[adapter_name], model)  # type: ignore[arg-type]
-        targets = find_targets(model, config)
-        if targets:
-            check_sizes(config, targets)
-        self._injection = Injection(model, adapter_name, config, targets)
+        restore = taking_out(model, adapter_name)
         try:
+            config = with_linear_names(self.peft_config[adapter_name], model)  # type: ignore[arg-type]
+            targets = find_targets(model, config)
+            if targets:
+                check_sizes(config, targets)
+            self._injection = Injection(model, adapter_name, config, targets, restore)
             self._injection.prepare_base()
             self._injection.check_base()
             super().inject_adapter(model, adapter_name, *args, **kwargs)
+        except BaseException:
+            repeat_once(restore)
+            self.peft_config.pop(adapter_name, None)
+            raise
         finally:
-            del self._injection
+            self.__dict__.pop("_injection", None)
 
     def _create_and_replace(self, *args: Any, **kwargs: Any) -> None:
         """PEFT calls this for each module. The first call puts in the whole adapter, because its K is global."""
@@ -183,14 +188,18 @@ class AdapterTuner(BaseTuner):
         Raises:
             ValueError: there is no such adapter, or it is merged.
         """
+        known = adapter_name in self.peft_config
         try:
             super().delete_adapter(adapter_name)
         except BaseException:
-            if adapter_name not in self.peft_config and adapter_name in self._states():
-                for layer in self._layers():
-                    layer.delete_adapter(adapter_name)
-                self.active_adapter = next(self._layers()).active_adapters
+            if known and adapter_name not in self.peft_config:
+                repeat_once(lambda: self._finish_deletion(adapter_name))
             raise
+
+    def _finish_deletion(self, adapter_name: str) -> None:
+        for layer in self._layers():
+            layer.delete_adapter(adapter_name)
+        self.active_adapter = next(self._layers()).active_adapters
 
     def _unload_and_optionally_merge(
         self,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from weakref import ref
 
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from ..adapter.atomic import repeat_once
 from ..adapter.base_parameter import TunedParameter, fingerprints
 from ..adapter.combine import listed
-from ..adapter.containers import Values
+from ..adapter.containers import Values, unwatch_loads, watch_loads
 from ..adapter.initial import Target, delta_scale, first_positions, first_values
 from ..adapter.state import AdapterState, SparseDelta
 from ..config import FishDipConfig
@@ -36,11 +36,13 @@ class Injection:
         adapter_name: str,
         config: FishDipConfig,
         targets: list[Target],
+        restore: Callable[[], None],
     ) -> None:
         self.model = model
         self.adapter_name = adapter_name
         self.config = config
         self.targets = targets
+        self.restore = restore
         self.found = {use.module for target in targets for use in target.uses}
         self.tuned = {
             id(layer.base_parameter(name)): parameter
@@ -95,23 +97,17 @@ class Injection:
             )
 
     def put_in_once(self) -> None:
-        """Wrap all modules that use a target, and give the adapter its first mask and its trainable vector.
-
-        On failure or interrupt the model is as it was before.
-        """
+        """Wrap all modules that use a target, and give the adapter its first mask and its trainable vector."""
         if self.done:
             return
         self.done = True
         positions = first_positions(self.config, self.targets)
         scales = [delta_scale(self.config, target) for target in self.targets]
-        try:
-            self.put_in(positions, scales)
-        except BaseException:
-            repeat_once(lambda: take_out(self.model, self.adapter_name))
-            raise
+        self.put_in(positions, scales)
 
     def put_in(self, positions: Sequence[tuple[Tensor, Tensor]], scales: Sequence[float]) -> None:
         state = AdapterState(self.adapter_name, self.config)
+        state.take_out = self.restore
         modules = {name: self.model.get_submodule(name) for name in self.found}
         layers = wrapped(self.model, modules)
         owned: dict[str, dict[str, SparseDelta]] = {name: {} for name in modules}
@@ -124,6 +120,7 @@ class Injection:
                 layers[use.module].tuned[use.parameter] = tuned
         for name, layer in layers.items():
             layer.update_layer(state, owned[name])
+        watch_loads(self.model)
         carrier = next(
             module for module in self.model.modules() if isinstance(module, Values) and module.state is state
         )
@@ -182,6 +179,7 @@ def unwrap(model: nn.Module, empty_only: bool = False) -> None:
             encoder.use_nested_tensor = encoder.__dict__.pop(NESTED)
     remove_guards(model)
     remove_generate(model)
+    unwatch_loads(model)
 
 
 def discard(model: nn.Module, adapter_name: str) -> None:
@@ -193,6 +191,35 @@ def discard(model: nn.Module, adapter_name: str) -> None:
             configs.pop(adapter_name, None)
             if not configs and not left:
                 del module.__dict__["peft_config"]
+                if "_hf_peft_config_loaded" in module.__dict__:  # transformers: whether there is such a dict
+                    module.__dict__["_hf_peft_config_loaded"] = False
+
+
+def taking_out(model: nn.Module, adapter_name: str) -> Callable[[], None]:
+    """What makes a model, its active adapters included, what it is now, without an adapter that will be added."""
+    reference = ref(model)  # the adapter's state, which keeps this, must not keep the model
+    active = [(ref(layer), layer.active_adapter) for layer in layers_of(model)]
+    vectors = [
+        (ref(values.state), values.state.flat.requires_grad)
+        for layer in layers_of(model)
+        for values in layer.fishdip_values.values()
+        if isinstance(values, Values)
+    ]
+
+    def restore() -> None:
+        now = reference()
+        if now is not None:
+            discard(now, adapter_name)
+        for layer_reference, names in active:
+            layer = layer_reference()
+            if layer is not None:
+                layer._active_adapter = names
+        for state_reference, flag in vectors:
+            state = state_reference()
+            if state is not None:
+                state.flat.requires_grad_(flag)
+
+    return restore
 
 
 def take_out(model: nn.Module, adapter_name: str) -> bool:

@@ -91,6 +91,36 @@ def shorten(tensors: Tensors) -> None:
     tensors[key_of(tensors, "values")] = tensors[key_of(tensors, "values")][:-1].clone()
 
 
+def move(tensors: Tensors) -> None:
+    """To the next position that is free."""
+    indices = tensors[key_of(tensors, "indices")]
+    taken = set(indices.tolist())
+    at = next(i for i in range(indices.numel()) if int(indices[i]) + 1 not in taken)
+    indices[at] += 1
+
+
+def change_counts(by: int) -> Callable[[Tensors], None]:
+    """Of the first parameter that has inactive entries."""
+
+    def apply(tensors: Tensors) -> None:
+        tensors[key_of(tensors, "summary")][4] += by
+
+    return apply
+
+
+def exchange_counts(tensors: Tensors) -> None:
+    """So that K stays what it is."""
+    summary = tensors[key_of(tensors, "summary")]
+    counts = summary[4:-1]
+    counts[counts.argmax()] -= 1
+    counts[int((counts == counts.min()).nonzero()[0])] += 1
+
+
+def shorten_summary(tensors: Tensors) -> None:
+    key = key_of(tensors, "summary")
+    tensors[key] = tensors[key][:-3].clone()
+
+
 def thin(tensors: Tensors) -> None:
     for key, tensor in tensors.items():
         tensors[key] = tensor if "fishdip_summary" in key else tensor[: len(tensor) // 3].clone()
@@ -119,7 +149,17 @@ DAMAGES: dict[str, tuple[Callable[[Tensors], None], str]] = {
     "unpaired values": (drop("indices"), "the adapter has no fishdip_indices for 'bert"),
     "a value short": (shorten, r"one for each of the \d+ positions, not torch.float32 of shape"),
     "a third of it": (thin, "fewer entries than its counts of active ones say"),
-    "nothing in it": (lambda tensors: tensors.clear(), "no fishdip_indices and no fishdip_values for 'bert"),
+    "another value": (change("values", 0, 0.123), "by their SHA-256"),
+    "another position": (move, "by their SHA-256"),
+    "no summary": (drop("summary"), "the adapter has no fishdip_summary, which holds its checksum"),
+    "another digest": (change("summary", 0, 7), "by their SHA-256"),
+    "an active entry more": (change_counts(1), r"the adapter has \d+ active entries where density=0\.05 of \d+"),
+    "another number of updates": (change("summary", -1, 1), "by their SHA-256"),
+    "a negative count": (change("summary", 4, -1), "fewer entries than its counts"),
+    "counts exchanged": (exchange_counts, "not ascending|fewer entries|by their SHA-256"),
+    "a short summary": (shorten_summary, r"summary is a torch.int64 of shape \(\d+,\), not int64 of \d+ entries"),
+    "a summary of floats": (cast("summary", torch.float64), "summary is a torch.float64"),
+    "nothing in it": (lambda tensors: tensors.clear(), "no fishdip_summary, which holds its checksum"),
     "unknown tensor": (stranger, r"nowhere\.fishdip_values\S* \(1 such\), unknown to this model"),
 }
 
@@ -186,13 +226,13 @@ def test_a_damaged_second_adapter_leaves_the_first_one_alone(damage: str, good: 
 def test_a_damaged_file_over_an_adapter_of_the_same_name_changes_nothing(
     damage: str, trained: bool, good: Path, tmp_path: Path
 ) -> None:
-    apply, _ = DAMAGES[damage]
+    apply, message = DAMAGES[damage]
     path, batch = damaged(good, tmp_path, apply), padded(classifier_examples(3))
     model = tuned(bert_classifier(), density=0.05, init_weights=not trained)
     if trained:
         model.base_model.update_mask(classifier_examples(3))
     expected, mask = model(**batch).logits, model.base_model.mask()
-    with pytest.raises(ValueError, match=r"adapter"):
+    with pytest.raises(ValueError, match=message):
         model.load_adapter(path, "default")
     assert list(model.peft_config) == ["default"]
     assert torch.equal(model(**batch).logits, expected)
@@ -235,19 +275,25 @@ def with_config(good: Path, target: Path, edit: Callable[[dict[str, Any]], Any])
 
 
 def rename(config: dict[str, Any]) -> None:
-    config["counts"]["elsewhere.weight"] = config["counts"].pop(WEIGHT)
+    config["support_sizes"]["elsewhere.weight"] = config["support_sizes"].pop(WEIGHT)
 
 
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
+        (lambda c: c.update(support_sizes={"a": [1]}), r"support_sizes\['a'\]=\[1\] must be an int >= 0"),
+        (lambda c: c.update(support_sizes=[3]), r"support_sizes=\[3\] must map base parameters"),
+        (lambda c: c["support_sizes"].update({WEIGHT: -1}), "=-1 must be an int >= 0"),
+        (lambda c: c["support_sizes"].update({WEIGHT: True}), "=True must be an int >= 0"),
+        (lambda c: c["support_sizes"].update({WEIGHT: 10**6}), rf"1000000 entries of '{WEIGHT}', which has"),
+        (lambda c: c["support_sizes"].pop(WEIGHT), f"only the model has '{WEIGHT}'"),
+        (rename, "made for another model: only the"),
+        (lambda c: c.update(support_sizes=dict.fromkeys(c["support_sizes"], 0)), r"it has 0 entries in all, density"),
+        (lambda c: c.update(density=0.06), r"\d+ active entries where density=0\.06 of \d+ parameters makes \d+"),
+        # what version 0.1 wrote
         (lambda c: c.update(counts={"a": [1]}), r"counts\['a'\]=\[1\] must be two ints"),
         (lambda c: c.update(counts=[3]), r"counts=\[3\] must map base parameters"),
-        (lambda c: c["counts"].update({WEIGHT: [-1, 2]}), "must be two ints >= 0"),
-        (lambda c: c["counts"].update({WEIGHT: [10**6, 0]}), rf"1000000 active and 0 inactive entries of '{WEIGHT}'"),
-        (lambda c: c["counts"].pop(WEIGHT), f"only the model has '{WEIGHT}'"),
-        (rename, "made for another model: only the"),
-        (lambda c: c.update(density=0.06), r"add up to \d+ active entries, density=0\.06 makes \d+"),
+        (lambda c: c.update(counts={WEIGHT: [-1, 2]}), "must be two ints >= 0"),
         (lambda c: c.update(density=7), "density=7 is outside"),
         (lambda c: c.update(num_updates=-1), "num_updates=-1 must be"),
     ],
@@ -275,7 +321,9 @@ def test_an_adapter_of_a_model_of_other_shapes_is_refused(tmp_path: Path) -> Non
     tuned(tied_t5(), density=0.05).save_pretrained(str(tmp_path))
     base = tied_t5(d_ff=32)
     before = snapshot(base)
-    with pytest.raises(ValueError, match=r"made for another model: its counts add up to"):
+    with pytest.raises(
+        ValueError, match=r"or was made for another model: it has \d+ entries in all, density=0\.05 needs \d+"
+    ):
         PeftModel.from_pretrained(base, str(tmp_path))
     assert_clean(base, before)
 

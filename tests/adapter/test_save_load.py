@@ -23,7 +23,6 @@ from ..support.models import (
     classifier_examples,
     flat_of,
     gpt2,
-    ignoring_unscored_mask,
     padded,
     randomise,
     seq2seq_examples,
@@ -66,28 +65,29 @@ def test_the_format_is_that_of_the_contract(family: str, dropped: str, tmp_path:
     indices = {key: tensor for key, tensor in tensors.items() if ".fishdip_indices." in key}
     values = {key: tensor for key, tensor in tensors.items() if ".fishdip_values." in key}
     (summary,) = [key for key in tensors if ".fishdip_summary." in key]
-    assert tensors[summary].shape == (4 + len(indices),)
+    assert tensors[summary].dtype == torch.int64
+    assert tensors[summary].shape == (4 + len(indices) + 1,)  # SHA-256, active counts, number of updates
+    assert tensors[summary][-1] == 2
     assert len(indices) + len(values) + 1 == len(tensors)
     assert {key.replace("indices", "values") for key in indices} == set(values)
-    counts = config["counts"]
-    assert counts.keys() == model.base_model.mask().keys()
-    assert config["num_updates"] == 2
-    by_name = {name: f"base_model.model.{name}" for name in counts}
-    for name, (active, inactive) in counts.items():
-        path, leaf = by_name[name].rsplit(".", 1)
+    mask, delta = model.base_model.mask(), model.base_model.delta()
+    assert config["support_sizes"] == {name: positions.numel() for name, (positions, _) in delta.items()}
+    assert not {"counts", "num_updates", "strict"} & config.keys()
+    assert tensors[summary][4:-1].tolist() == [positions.numel() for positions in mask.values()]
+    for name, active in mask.items():
+        path, leaf = f"base_model.model.{name}".rsplit(".", 1)
         positions = indices[f"{path}.fishdip_indices.{leaf}"]
-        delta = values[f"{path}.fishdip_values.{leaf}"]
+        saved = values[f"{path}.fishdip_values.{leaf}"]
         assert positions.dtype == torch.int32
-        assert delta.dtype == torch.float32
-        assert positions.shape == delta.shape == (active + inactive,)
-        assert torch.equal(positions[:active].long(), model.base_model.mask()[name])
-        assert torch.equal(positions[active:], positions[active:].sort().values)
+        assert saved.dtype == torch.float32
+        assert positions.shape == saved.shape
+        assert torch.equal(positions[: active.numel()].long(), active)
+        assert torch.equal(positions[active.numel() :], positions[active.numel() :].sort().values)
         order = positions.sort().indices
-        assert torch.equal(positions[order].long(), model.base_model.delta()[name][0])
-        assert torch.equal(delta[order], model.base_model.delta()[name][1])
-    support = model.base_model._state(None).support_size
-    assert support == sum(map(sum, counts.values())) == sum(tensor.numel() for tensor in indices.values())
-    assert (support > flat_of(model).numel()) == (dropped == "freeze")
+        assert torch.equal(positions[order].long(), delta[name][0])
+        assert torch.equal(saved[order], delta[name][1])
+    support = sum(positions.numel() for positions, _ in delta.values())
+    assert (support > sum(positions.numel() for positions in mask.values())) == (dropped == "freeze")
     header = (tmp_path / "adapter_model.safetensors").stat().st_size - 8 * support
     assert 0 < header < 300 * len(tensors)  # eight bytes for each entry, and names
 
@@ -95,11 +95,18 @@ def test_the_format_is_that_of_the_contract(family: str, dropped: str, tmp_path:
 def test_what_is_saved_does_not_hang_on_the_delta_scale(tmp_path: Path) -> None:
     for scale in ("none", "rms"):
         model = tuned(tied_t5(), delta_scale=scale, density=0.02)
-        shapes = {delta.name: delta.shape for delta in model.base_model._state(None).deltas}
+        parameters = dict(tied_t5().named_parameters())
         generator = torch.Generator().manual_seed(0)
-        model.base_model.set_mask({name: torch.rand(shape, generator=generator) for name, shape in shapes.items()})
-        scales = [torch.full((len(delta.active),), delta.scale) for delta in model.base_model._state(None).deltas]
-        with torch.no_grad():
+        scores = {name: torch.rand(parameters[name].shape, generator=generator) for name in model.base_model.mask()}
+        model.base_model.set_mask(scores)
+        with torch.no_grad():  # the delta of one for every value tells its scale, entry by entry
+            flat_of(model).fill_(1.0)
+            scales = [
+                values[torch.searchsorted(positions, active)]
+                for (positions, values), active in zip(
+                    model.base_model.delta().values(), model.base_model.mask().values(), strict=True
+                )
+            ]
             flat_of(model).copy_(torch.linspace(-1, 1, flat_of(model).numel()) / torch.cat(scales))
         model.save_pretrained(str(tmp_path / scale))
     none, rms = (load_file(tmp_path / scale / "adapter_model.safetensors") for scale in ("none", "rms"))
@@ -166,9 +173,7 @@ def test_loading_over_an_adapter_of_the_same_name_takes_its_mask(tmp_path: Path)
     vector = flat_of(fresh)
     fresh.load_adapter(str(tmp_path), "default", is_trainable=True)
     assert flat_of(fresh) is vector  # the optimizer's parameter
-    for name, (positions, values) in model.base_model.delta().items():
-        assert torch.equal(fresh.base_model.delta()[name][0], positions)
-        assert torch.equal(fresh.base_model.delta()[name][1], values)
+    assert same_adapter(model, fresh, "default")
     fresh.load_adapter(str(tmp_path), "with its config")
     assert same_adapter(model, fresh, "with its config")
 
@@ -186,11 +191,7 @@ def test_a_raw_state_dict_carries_mask_and_values_to_another_mask(way: str, tmp_
         buffer.seek(0)
         state_dict = torch.load(buffer, weights_only=True)
     other.load_state_dict(state_dict)
-    for name, (positions, values) in model.base_model.delta().items():
-        assert torch.equal(other.base_model.delta()[name][0], positions)
-        assert torch.equal(other.base_model.delta()[name][1], values)
-    if way != "bytes without metadata":
-        assert same_adapter(model, other)
+    assert same_adapter(model, other)
     batch = padded(classifier_examples(3))
     with torch.no_grad():
         assert torch.equal(model(**batch).logits, other(**batch).logits)
@@ -285,13 +286,13 @@ def test_transformers_own_way_of_adding_and_loading_adapters(tmp_path: Path) -> 
     assert not torch.equal(added(**batch).logits, gpt2()(**batch).logits)
 
 
-def test_training_on_what_was_guessed_warns_and_on_what_is_known_does_not(tmp_path: Path) -> None:
+def test_training_on_a_mask_that_was_loaded_does_not_warn(tmp_path: Path) -> None:
     model = trained("t5")
     model.save_pretrained(str(tmp_path))
     other = tuned(tied_t5(), seed=4)
-    other.load_adapter(str(tmp_path), "default", is_trainable=True)
-    if other.base_model._state(None).guessed:
-        with pytest.warns(UserWarning, match="its mask is a guess"):
-            other(**padded(seq2seq_examples(3))).loss.backward()
-    with ignoring_unscored_mask():
+    with pytest.warns(UserWarning, match="no example has scored the parameters yet"):
         other(**padded(seq2seq_examples(3))).loss.backward()
+    third = tuned(tied_t5(), seed=4)
+    third.load_adapter(str(tmp_path), "default", is_trainable=True)
+    third(**padded(seq2seq_examples(3))).loss.backward()  # a warning would be an error
+    assert same_adapter(model, third)
