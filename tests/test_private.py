@@ -10,6 +10,7 @@ import torch
 from peft import PeftType
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import nn
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from peft_fishdip import FishDipConfig, FishDipLayer, FishDipModel, private
 from peft_fishdip.adapter.containers import Container
@@ -28,6 +29,7 @@ OVERRIDDEN_OF_THE_TUNER = {
 }
 OVERRIDDEN_OF_THE_LAYER = {"_move_adapter_to_device_of_base_layer"}
 OVERRIDDEN_OF_MODULES = {"_apply"}
+ATTRIBUTES_OF_THE_LAYER = {"_active_adapter", "_disable_adapters"}
 METHODS = (FunctionType, classmethod, staticmethod, property)
 
 
@@ -41,8 +43,12 @@ def overridden(cls: type, base: type) -> set[str]:
 def test_private_methods_of_peft_that_are_overridden_exist() -> None:
     for name in OVERRIDDEN_OF_THE_TUNER - {"_enable_peft_forward_hooks"}:  # PEFT asks whether a tuner has this one
         assert hasattr(BaseTuner, name), f"BaseTuner has no {name} any more; see FishDipModel"
-    for name in OVERRIDDEN_OF_THE_LAYER:
+    for name in OVERRIDDEN_OF_THE_LAYER | ATTRIBUTES_OF_THE_LAYER:
         assert hasattr(BaseTunerLayer, name), f"BaseTunerLayer has no {name} any more; see FishDipLayer"
+
+
+def test_transformers_notes_whether_a_model_has_adapters() -> None:
+    assert GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=8))._hf_peft_config_loaded is False
 
 
 def test_no_other_private_method_is_overridden() -> None:
