@@ -25,7 +25,7 @@ test-all: lint
 test-oldest: .venv-oldest/ready
 	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 -m "not slow" -W ignore::DeprecationWarning \
 	  tests/adapter tests/importance tests/layers tests/optim tests/tuner tests/test_config.py tests/test_callback.py \
-	  tests/test_private.py tests/test_selection.py --ignore tests/layers/test_quantized.py
+	  tests/test_private.py tests/test_selection.py --ignore tests/layers/quantized
 
 lint: .venv/ready
 	$(BIN)/ruff check .
