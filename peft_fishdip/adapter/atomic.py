@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 
@@ -56,9 +55,5 @@ def copy_into(tensor: Tensor, values: Tensor) -> Write:
     """Overwrite a tensor in place with values of its shape."""
     before = tensor.detach().clone()
     values = values.to(tensor)
-
-    def copy(source: Tensor) -> None:
-        with torch.no_grad():
-            tensor.copy_(source)
-
-    return Write(lambda: copy(values), lambda: copy(before))
+    # of the detached tensor: no gradient mode has to be entered, which an interrupt might not leave again
+    return Write(lambda: tensor.detach().copy_(values), lambda: tensor.detach().copy_(before))
