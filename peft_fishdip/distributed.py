@@ -29,13 +29,10 @@ def gather_lists(local: list[Any]) -> list[Any]:
 
 
 def raise_on_all_ranks(work: Callable[[], T]) -> T:
-    """Run `work` on every rank; if any rank fails, raise on all of them with its message.
+    """Run `work` on every rank and return its result; if any rank fails, raise on all of them with its message.
 
     Otherwise the other ranks would wait for the failed one in their next collective call. The death of a process cannot
     be reported here: gloo raises when the connection closes, NCCL after the timeout of init_process_group.
-
-    Returns:
-        What `work` returned on this rank.
 
     Raises:
         RuntimeError: `work` failed on another rank; a rank on which it failed raises the original error.
@@ -72,27 +69,20 @@ def broadcast_from_rank0(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def refuse_sharded(name: str, tensor: Tensor, shape: tuple[int, ...], fsdp2: bool = False) -> None:
-    """Raise if a tensor is sharded over ranks, as by FSDP or ZeRO-3: flat positions need the whole tensor.
+    """Raise ValueError if a tensor is sharded over ranks: flat positions need the whole tensor, of shape `shape`.
 
-    Args:
-        name: the tensor's name in the message.
-        tensor: the tensor on this rank.
-        shape: shape of the whole tensor.
-        fsdp2: whether it is known to be sharded by fully_shard.
-
-    Raises:
-        ValueError: the tensor is sharded.
+    `fsdp2` says that it is known to be sharded by fully_shard.
     """
-    by = None
     if hasattr(tensor, "ds_id"):
         by = "DeepSpeed ZeRO-3"
     elif fsdp2 or hasattr(tensor, "device_mesh"):  # a DTensor
         by = "fully_shard (FSDP2) or tensor parallelism"
     elif tensor.shape != shape:
         by = f"FSDP (it is of shape {tuple(tensor.shape)} here, and {tuple(shape)} as a whole)"
-    if by is not None:
-        raise ValueError(
-            f"{name!r} is sharded by {by}, and Fish-Dip needs whole tensors on each process: train with "
-            "DistributedDataParallel, or DeepSpeed up to ZeRO-2. The base is frozen, so beside its weights there are "
-            "only the gradients and the optimizer's state of the trained entries."
-        )
+    else:
+        return
+    raise ValueError(
+        f"{name!r} is sharded by {by}, and Fish-Dip needs whole tensors on each process: train with "
+        "DistributedDataParallel, or DeepSpeed up to ZeRO-2. The base is frozen, so beside its weights there are only "
+        "the gradients and the optimizer's state of the trained entries."
+    )

@@ -10,12 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-CHUNK = 2**24
-"""Entries that are copied to the CPU and hashed at a time."""
-
-SAMPLE = 2**14
-"""At least this many entries, or all, are compared across dtypes."""
-
+CHUNK = 2**24  # entries that are copied to the CPU and hashed at a time
+SAMPLE = 2**14  # at least this many entries, or all, are compared across dtypes
 WIDE = ("float32", "float64")
 LINE = re.compile(r"(\w+) ([\dx]+) ([0-9a-f]{16}) ([0-9a-f]{8}) ([0-9a-f]{8})")
 
@@ -25,19 +21,14 @@ class TensorFingerprint(NamedTuple):
 
     dtype: str
     shape: str
-    exact: str
-    """First 16 hex digits of the SHA-256 of all bytes, in row-major order."""
-    bfloat16: str
-    """First 8 hex digits for evenly spaced values in bfloat16; a copy of the weights in a wider dtype has the same."""
-    float16: str
-    """First 8 hex digits for evenly spaced values in float16."""
+    exact: str  # first 16 hex digits of the SHA-256 of all bytes, in row-major order
+    bfloat16: str  # first 8 hex digits for evenly spaced values in bfloat16, also those of a copy in a wider dtype
+    float16: str  # first 8 hex digits for evenly spaced values in float16
 
     @classmethod
     def read(cls, line: str) -> TensorFingerprint:
         """The fingerprint of a saved line, which has passed [`checked_fingerprint`]."""
-        found = LINE.fullmatch(line)
-        assert found is not None
-        return cls(*found.groups())
+        return cls(*line.split())
 
     def line(self) -> str:
         """The text that is saved."""
@@ -49,8 +40,7 @@ class Difference(NamedTuple):
 
     name: str
     how: str
-    harmless: bool
-    """Whether these are the same weights in another dtype, or cannot be compared."""
+    harmless: bool  # whether these are the same weights in another dtype, or cannot be compared
 
 
 def fingerprint_of(values: Tensor) -> TensorFingerprint:
@@ -80,11 +70,8 @@ def digest(lines: Mapping[str, str]) -> str:
 
 
 def checked_fingerprint(lines: object) -> dict[str, str]:
-    """A copy of the fingerprints in an adapter's config, one line of text per parameter name.
-
-    Raises:
-        ValueError: `lines` is anything else, as in a damaged adapter_config.json.
-    """
+    """A copy of the fingerprints in an adapter's config, one line of text per parameter name; raises a ValueError if
+    `lines` is anything else, as in a damaged adapter_config.json."""
     if not isinstance(lines, dict) or not all(isinstance(name, str) for name in lines):
         raise ValueError(f"base_fingerprint={lines!r} must map base parameters to text; leave it to the tuner.")
     for name, text in lines.items():

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from .private import TorchDispatchMode
 
+# without such instructions, products in half precision take many times as long
 HALVES_ARE_SLOW = torch.backends.cpu.get_cpu_capability() == "AVX2"
-"""Whether this CPU lacks such instructions; products in half precision then take many times as long."""
-
 PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default)
 
 

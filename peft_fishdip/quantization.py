@@ -5,11 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from peft.utils.quantization_utils import (
-    QuantizationBackend,
-    get_quantization_kwargs,
-    resolve_quantization_backend,
-)
+from peft.utils.quantization_utils import QuantizationBackend, get_quantization_kwargs, resolve_quantization_backend
 from torch import Tensor, nn
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -22,11 +18,8 @@ def has_quantized_storage(parameter: Tensor) -> bool:
 
 
 def backend_of(model: nn.Module, module: nn.Module, name: str) -> QuantizationBackend | None:
-    """PEFT's backend for the parameter `name` of `module`, if it is a quantized linear weight.
-
-    Returns:
-        None for a plain parameter, and for quantized storage that no backend can dequantize.
-    """
+    """PEFT's backend for the parameter `name` of `module`; None if that is no quantized linear weight, or if no backend
+    can dequantize it."""
     if name != "weight" or not isinstance(module, nn.Linear) or not has_quantized_storage(module.weight):
         return None
     arguments: dict[str, Any] = {"get_apply_tensor_subclass": unknown_torchao_config}

@@ -16,8 +16,7 @@ def extended_peft_type(name: str) -> Any:
     if name in PeftType.__members__:
         return PeftType[name]
     member = str.__new__(PeftType, name)
-    member._name_ = name
-    member._value_ = name
+    member._name_ = member._value_ = name
     # Enum pickles and sorts by these private fields, which only its own metaclass sets otherwise
     member.__objclass__ = PeftType  # type: ignore[attr-defined]
     member._sort_order_ = len(PeftType.__members__)  # type: ignore[attr-defined]

@@ -9,23 +9,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-CHUNK = 1 << 20
-"""Scores that are converted to keys at a time."""
-HALF = 1 << 16
-"""Number of values of 16 bits."""
-SAMPLE = 1 << 18
-"""Scores in the sample that the threshold is estimated from."""
-SMALL_SHARE = 20
-"""If k is at most 1 / SMALL_SHARE of all scores, candidates are collected, at 4 bytes each."""
+CHUNK = 1 << 20  # scores that are converted to keys at a time
+HALF = 1 << 16  # number of values of 16 bits
+SAMPLE = 1 << 18  # scores in the sample that the threshold is estimated from
+SMALL_SHARE = 20  # if k is at most 1 / SMALL_SHARE of all scores, candidates are collected, at 4 bytes each
 
 
 class TopK(NamedTuple):
     """The entries that [`top_k`] chose."""
 
-    positions: dict[str, Tensor]
-    """Per tensor the chosen flat positions: int64, ascending."""
-    threshold: float
-    """The smallest chosen score."""
+    positions: dict[str, Tensor]  # per tensor the chosen flat positions: int64, ascending
+    threshold: float  # the smallest chosen score
 
 
 def top_k(scores: Mapping[str, Tensor], k: int) -> TopK:
@@ -57,15 +51,13 @@ def top_k(scores: Mapping[str, Tensor], k: int) -> TopK:
                 chosen[tied] = True
             places.append(chosen.nonzero().squeeze(1) + start)
         positions[name] = torch.cat(places)
-    return TopK(positions, from_sortable(kth))
+    bits = kth if kth >= 0 else kth ^ 0x7FFFFFFF
+    return TopK(positions, float(torch.tensor(bits, dtype=torch.int32).view(torch.float32)))
 
 
 def kth_of_candidates(scores: Mapping[str, Tensor], k: int, total: int) -> tuple[int, int] | None:
-    """The k-th largest key of those above an estimated threshold, and how many of the k are equal to it.
-
-    Returns:
-        None if the estimate is too high, or so low that far more than k scores reach it.
-    """
+    """The k-th largest key of those above an estimated threshold, and how many of the k are equal to it; None if the
+    estimate is too high, or so low that far more than k scores reach it."""
     threshold = estimated_threshold(scores, k, total)
     candidates, count = [], 0
     for name, score in scores.items():
@@ -91,9 +83,9 @@ def estimated_threshold(scores: Mapping[str, Tensor], k: int, total: int) -> int
 
 
 def kth_by_histograms(scores: Mapping[str, Tensor], k: int) -> tuple[int, int]:
-    """The k-th largest key from histograms of its high and then its low 16 bits, and how many of the k are equal to it.
+    """The same as [`kth_of_candidates`], from histograms of the high and then the low 16 bits of the keys.
 
-    Slower than [`kth_of_candidates`], but its memory does not grow with k.
+    It is slower, but its memory does not grow with k.
     """
     high_counts = torch.zeros(HALF, dtype=torch.int64)
     for name, score in scores.items():
@@ -101,7 +93,6 @@ def kth_by_histograms(scores: Mapping[str, Tensor], k: int) -> tuple[int, int]:
             high_counts += torch.bincount((key >> 16) + HALF // 2, minlength=HALF).cpu()
     bucket, above = boundary(high_counts, k)
     high = bucket - HALF // 2
-
     low_counts = torch.zeros(HALF, dtype=torch.int64)
     for score in scores.values():
         for _, key in sortable_chunks(score):
@@ -119,10 +110,8 @@ def boundary(counts: Tensor, k: int) -> tuple[int, int]:
 
 
 def sortable_chunks(score: Tensor, name: str | None = None) -> Iterator[tuple[int, Tensor]]:
-    """Yield the int32 keys of a score in chunks, each with the flat position of its first entry.
-
-    With a `name`, a score that is not finite raises a ValueError.
-    """
+    """Yield the int32 keys of a score in chunks, each with the flat position of its first entry; with a `name`, raise a
+    ValueError for a score that is not finite."""
     flat = score.detach().reshape(-1)
     for start in range(0, flat.numel(), CHUNK):
         view = flat[start : start + CHUNK].float() + 0.0  # -0.0 becomes 0.0, its equal
@@ -138,18 +127,8 @@ def sortable_chunks(score: Tensor, name: str | None = None) -> Iterator[tuple[in
         yield start, bits ^ (bits >> 31 & 0x7FFFFFFF) if bits.numel() and bits.min() < 0 else bits
 
 
-def from_sortable(key: int) -> float:
-    """The float32 whose sortable key is `key`."""
-    bits = key if key >= 0 else key ^ 0x7FFFFFFF
-    return float(torch.tensor(bits, dtype=torch.int32).view(torch.float32))
-
-
 def num_active(density: float, num_parameters: int) -> int:
-    """The number of active entries, K = floor(density * N).
-
-    Raises:
-        ValueError: K would be 0.
-    """
+    """The number of active entries, K = floor(density * N); raises a ValueError if it would be 0."""
     k = math.floor(density * num_parameters)
     if k == 0:
         raise ValueError(
@@ -162,11 +141,9 @@ def num_active(density: float, num_parameters: int) -> int:
 def random_positions(sizes: Mapping[str, int], k: int, generator: torch.Generator) -> dict[str, Tensor]:
     """Draw `k` distinct positions, uniform over all entries of tensors with the given numbers of entries.
 
-    Returns:
-        Per name the flat positions: int64, ascending, on the CPU. Uses O(k) memory.
+    Returns per name the flat positions: int64, ascending, on the CPU. Uses O(k) memory.
     """
-    total = sum(sizes.values())
-    chosen = distinct_integers(total, k, generator)
+    chosen = distinct_integers(sum(sizes.values()), k, generator)
     positions, start = {}, 0
     for name, size in sizes.items():
         first, last = torch.searchsorted(chosen, torch.tensor([start, start + size])).tolist()
@@ -186,5 +163,4 @@ def distinct_integers(total: int, k: int, generator: torch.Generator) -> Tensor:
     while chosen.numel() < k:
         more = torch.randint(total, (k + k // 8 + 16,), generator=generator)
         chosen = torch.cat([chosen, more]).unique()
-    surplus = torch.randperm(chosen.numel(), generator=generator)[:k]
-    return chosen[surplus].sort().values
+    return chosen[torch.randperm(chosen.numel(), generator=generator)[:k]].sort().values

@@ -12,14 +12,9 @@ from torch.utils.data import IterableDataset
 from ..distributed import world
 from .losses import IGNORED, Batch, Numbered, batch_size
 
-Collator = Callable[[list[Any]], Mapping[str, Any]]
-"""From a list of feature dicts to a batch."""
-
-MIN_OF_A_SHARE, MAX_OF_A_SHARE = 3, 25
-"""Bounds on the number of examples that a share stands for, as in the reference (fish_dip.py)."""
-
-TOKENS_TOGETHER = 1024
-"""Most tokens, padding included, in a batch of several examples that takes one backward pass."""
+Collator = Callable[[list[Any]], Mapping[str, Any]]  # from a list of feature dicts to a batch
+MIN_OF_A_SHARE, MAX_OF_A_SHARE = 3, 25  # examples that a share stands for, as in the reference (fish_dip.py)
+TOKENS_TOGETHER = 1024  # most tokens, padding included, in a batch of several examples that takes one backward pass
 
 
 class Candidate(NamedTuple):
@@ -27,12 +22,10 @@ class Candidate(NamedTuple):
 
     priority: float
     number: int
-    batch: Batch | None
-    """This example alone; None if the source can fetch it by its number."""
+    batch: Batch | None  # of this example alone; None if the source can fetch it by its number
 
 
-Priorities = Callable[[Numbered], Sequence[float]]
-"""From a batch to the priority of each of its examples."""
+Priorities = Callable[[Numbered], Sequence[float]]  # from a batch to the priority of each of its examples
 
 
 @runtime_checkable
@@ -63,16 +56,10 @@ class ExampleSource(Protocol):
 
 
 def source_of(examples: Any, collator: Collator, batch_size: int, scan: bool) -> ExampleSource:
-    """The source for what a user gives as examples.
+    """The source for a Dataset or sequence of feature dicts, or for an iterable of ready batches; or a source itself.
 
-    Args:
-        examples: a Dataset or sequence of feature dicts, an iterable of ready batches, or already a source.
-        collator: from a list of feature dicts to a batch; not used for ready batches.
-        batch_size: examples per collated batch, at most.
-        scan: whether the priorities depend on the examples' contents.
-
-    Raises:
-        TypeError: `examples` is a single batch.
+    Feature dicts are collated in batches of at most `batch_size` examples. `scan` says whether the priorities depend
+    on the examples' contents.
     """
     if isinstance(examples, ExampleSource):
         return examples
@@ -80,16 +67,10 @@ def source_of(examples: Any, collator: Collator, batch_size: int, scan: bool) ->
 
 
 def is_indexed(examples: Any) -> bool:
-    """Whether `examples` is a Dataset or a sequence, whose items can be fetched by number.
-
-    Raises:
-        TypeError: it is a single batch.
-    """
+    """Whether the items of a Dataset or sequence can be fetched by number; raises a TypeError for a single batch."""
     if isinstance(examples, Mapping):
-        raise TypeError(
-            f"examples is a {type(examples).__name__}, a single batch; pass an iterator of batches, "
-            "such as iter([batch])."
-        )
+        kind = type(examples).__name__
+        raise TypeError(f"examples is a {kind}, a single batch; pass an iterator of batches, such as iter([batch]).")
     if isinstance(examples, IterableDataset):  # inherits a __getitem__ that only raises
         return False
     return hasattr(examples, "__getitem__") and hasattr(examples, "__len__")
@@ -139,7 +120,6 @@ class IndexedExamples(ExampleSource):
             yield self.fetch(group)
 
     def lengths(self, numbers: Iterable[int]) -> dict[int, int]:
-        """Tokens of each example, of its input and its labels together."""
         return {number: length(self.examples[number]) for number in numbers}
 
     def fetch(self, numbers: Sequence[int]) -> Numbered:
@@ -147,9 +127,8 @@ class IndexedExamples(ExampleSource):
         features = [self.examples[number] for number in numbers]
         for number, feature in zip(numbers, features, strict=True):
             if not isinstance(feature, Mapping):
-                raise TypeError(
-                    f"example {number} is a {type(feature).__name__}, not a dict of features such as input_ids."
-                )
+                kind = type(feature).__name__
+                raise TypeError(f"example {number} is a {kind}, not a dict of features such as input_ids.")
             ids = feature.get("input_ids")
             if isinstance(ids, Tensor) and ids.dim() > 1:
                 raise ValueError(
@@ -249,11 +228,7 @@ def max_to_pick(num_samples: int | float) -> int:
 
 
 def number_to_pick(num_samples: int | float, count: int) -> int:
-    """How many of `count` examples score the parameters: see `FishDipConfig.num_samples`.
-
-    Raises:
-        ValueError: `num_samples` asks for more examples than there are.
-    """
+    """How many of `count` examples score the parameters; raises a ValueError if `num_samples` asks for more."""
     if isinstance(num_samples, float):
         return min(max(int(num_samples * count), MIN_OF_A_SHARE), MAX_OF_A_SHARE, count)
     if num_samples > count:

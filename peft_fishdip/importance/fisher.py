@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from weakref import WeakKeyDictionary
 
 import torch
@@ -59,19 +60,13 @@ def accumulate_importance(
 
     Args:
         model: in [`scoring_mode`], with effective weights in place.
-        parameters: the parameters to score, by name.
-        groups: batches of examples with their numbers. Groups of several examples share passes only if such a group
-            comes first.
-        loss_fn: from model and batch to the losses of its examples, shape (batch,).
+        groups: batches of examples. Groups of several examples share passes only if such a group comes first.
         importance: "fisher" for squares, "absolute" for magnitudes.
         shapes: per parameter the shape of its values; needed for quantized storage, whose own shape may differ.
 
     Returns:
         Per name a float32 tensor of the parameter's shape on its device, not yet divided by the number of examples;
         and the loss of each example by its number.
-
-    Raises:
-        ValueError: an example has no target, or its loss is not finite.
     """
     sums = ImportanceSums(model, parameters, loss_fn, add_square if importance == "fisher" else add_magnitude, shapes)
     losses: dict[int, float] = {}
@@ -81,32 +76,26 @@ def accumulate_importance(
             together = not losses and sums.supports_per_sample(group)
         if len(group.ids) > 1 and together:
             losses.update(sums.add_together(group))
-            continue
-        for index in range(len(group.ids)):
-            losses.update(sums.add_alone(rows(group, [index])))
+        else:
+            for index in range(len(group.ids)):
+                losses.update(sums.add_alone(rows(group, [index])))
     return sums.total, losses
 
 
 def add_square(total: Tensor, gradient: Tensor) -> None:
-    """Add the Fisher information of one example."""
     total.addcmul_(gradient, gradient)
 
 
 def add_magnitude(total: Tensor, gradient: Tensor) -> None:
-    """Add the absolute gradient of one example."""
     total.add_(gradient.abs())
 
 
+# per model and set of parameters: whether several examples can share a backward pass
 _per_sample_support: WeakKeyDictionary[nn.Module, dict[frozenset[str], bool]] = WeakKeyDictionary()
-"""Per model and set of parameters: whether several examples can share a backward pass."""
 
 
 class ImportanceSums:
-    """Accumulates the importance of parameters over examples. Arguments as for [`accumulate_importance`].
-
-    Attributes:
-        total: per parameter a float32 tensor of its shape, on its device.
-    """
+    """Accumulates the importance of parameters over examples in `total`; see [`accumulate_importance`]."""
 
     def __init__(
         self,
@@ -129,8 +118,8 @@ class ImportanceSums:
         """Add the importance of one example with a backward pass of its own; returns its loss by its number."""
         with ExitStack() as stack:
             for name, parameter in self.plain.items():
-                hook = parameter.register_post_accumulate_grad_hook(adding_hook(self.total[name], self.add))
-                stack.callback(hook.remove)
+                hook = partial(add_and_free_gradient, self.total[name], self.add)
+                stack.callback(parameter.register_post_accumulate_grad_hook(hook).remove)
             if self.quantized:
                 stack.enter_context(PerSampleGradients(self.model, self.quantized, self.total, self.add).of_batch(1))
             return self.backward(example)
@@ -168,7 +157,8 @@ class ImportanceSums:
             try:
                 known[targets] = self.matches_single_passes(rows(group, [0, -1]))
             except RuntimeError as error:  # the model cannot compute with one parameter per example
-                if ran_out_of_memory(error):
+                # on a CPU, a plain RuntimeError reports that memory is short
+                if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
                     return False  # not stored: the next update may have more memory
                 known[targets] = False
         return known[targets]
@@ -192,22 +182,11 @@ class ImportanceSums:
                 tensor.zero_()
 
 
-def ran_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch could not allocate memory; on a CPU the error is a plain RuntimeError."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def adding_hook(total: Tensor, add: Add) -> Callable[[Tensor], None]:
-    """A hook that adds the importance of a parameter's gradient and frees the gradient."""
-
-    def hook(parameter: Tensor) -> None:
-        gradient = parameter.grad
-        assert gradient is not None
-        gradient = gradient.to_dense() if gradient.is_sparse else gradient
-        add(total, gradient.detach().float())
-        parameter.grad = None
-
-    return hook
+def add_and_free_gradient(total: Tensor, add: Add, parameter: Tensor) -> None:
+    gradient = parameter.grad
+    assert gradient is not None
+    add(total, (gradient.to_dense() if gradient.is_sparse else gradient).detach().float())
+    parameter.grad = None
 
 
 def norm(tensor: Tensor) -> float:

@@ -8,14 +8,9 @@ from typing import Any, NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Batch = Mapping[str, Any]
-"""The keyword arguments of a forward call, as a data collator returns them."""
-
-LossFn = Callable[[nn.Module, Batch], Tensor]
-"""From a model and a batch to the differentiable losses of its examples, shape (batch,)."""
-
-IGNORED = -100
-"""Label of a position that is no target."""
+Batch = Mapping[str, Any]  # the keyword arguments of a forward call, as a data collator returns them
+LossFn = Callable[[nn.Module, Batch], Tensor]  # from model and batch to its examples' differentiable losses, (batch,)
+IGNORED = -100  # label of a position that is no target
 
 
 class Numbered(NamedTuple):
@@ -26,16 +21,10 @@ class Numbered(NamedTuple):
 
 
 def default_loss_fn(model: nn.Module, example_loss: str) -> LossFn:
-    """The loss function for a transformers model, chosen by the kind of the model.
+    """The loss function for a transformers model (without PEFT's wrapper): the "sum" or "mean" over target tokens.
 
-    Supports encoder-decoder models, causal LMs (labels shifted by one), masked LMs, token and sequence classifiers.
-
-    Args:
-        model: the model, without PEFT's wrapper.
-        example_loss: "sum" or "mean" over the target tokens of an example.
-
-    Raises:
-        ValueError: the model is of another kind; the message asks for a `loss_fn`.
+    Supports encoder-decoder models, causal LMs (labels shifted by one), masked LMs, token and sequence classifiers; for
+    models of another kind, a ValueError asks for a `loss_fn`.
     """
     kind = getattr(model, "loss_type", None) or ""
     encoder_decoder = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
@@ -62,8 +51,7 @@ def token_loss_fn(example_loss: str, shifted: bool) -> LossFn:
         logits = model(**batch).logits
         if shifted:
             logits, labels = logits[:, :-1], labels[:, 1:]
-        # some architectures prepend a prompt to the logits
-        logits = logits[:, logits.shape[1] - labels.shape[1] :]
+        logits = logits[:, logits.shape[1] - labels.shape[1] :]  # some architectures prepend a prompt to the logits
         targets = (labels != IGNORED).sum(1)
         refuse_empty(targets)
         tokens = F.cross_entropy(logits.transpose(1, 2).float(), labels, ignore_index=IGNORED, reduction="none")
@@ -117,10 +105,9 @@ def refuse_empty(targets: Tensor) -> None:
 
 
 def example_losses(model: nn.Module, numbered: Numbered, loss_fn: LossFn) -> Tensor:
-    """The losses of a batch's examples, checked: shape (batch,), with a graph unless under `torch.no_grad`.
+    """The losses of a batch's examples, shape (batch,), with a graph unless under `torch.no_grad`.
 
-    Raises:
-        ValueError: `loss_fn` did not return one loss per example; an example has no target; or a loss is not finite.
+    Raises a ValueError if `loss_fn` did not return one per example, an example has no target, or a loss is not finite.
     """
     try:
         losses = loss_fn(model, numbered.batch)

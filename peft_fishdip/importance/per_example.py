@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -19,11 +20,9 @@ from transformers.pytorch_utils import Conv1D
 
 from ..quantization import has_quantized_storage
 
-ROWS = 512
-"""Rows of a weight whose gradients are computed at a time on a CPU, so that no dense gradient is allocated."""
-
-Add = Callable[[Tensor, Tensor], None]
-"""Adds the importance that one example's gradient (second) gives to a part of an accumulator (first)."""
+ROWS = 512  # of a weight, computed at a time on a CPU, so that no dense gradient is allocated
+Add = Callable[[Tensor, Tensor], None]  # adds the importance of one example's gradient (second) to an accumulator
+Owned = dict[str, nn.Parameter]  # the wanted parameters of a module, by their names there
 
 
 class NotSupported(RuntimeError):
@@ -63,15 +62,12 @@ class PerSampleGradients:
         add: adds the importance of one example's gradient to a part of an accumulator.
 
     Raises:
-        NotSupported: a module that owns one of the parameters is of no supported kind.
+        NotSupported: a module that owns one of the parameters is of no supported kind, or, during the passes, a tensor
+            does not have the examples as its first axis.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        parameters: Mapping[str, nn.Parameter],
-        accumulators: Mapping[str, Tensor],
-        add: Add,
+        self, model: nn.Module, parameters: Mapping[str, nn.Parameter], accumulators: Mapping[str, Tensor], add: Add
     ) -> None:
         self.accumulators = {id(parameter): accumulators[name] for name, parameter in parameters.items()}
         self.add = add
@@ -93,21 +89,13 @@ class PerSampleGradients:
         self.pending: dict[int, int] = {}  # per parameter the number of uses without a gradient so far
         self.uses: dict[int, list[Use]] = {}
 
-    def owned(self, module: nn.Module) -> dict[str, nn.Parameter]:
-        """The wanted parameters that belong to a module itself, by their names there."""
-        return {
-            name: parameter
-            for name, parameter in module.named_parameters(recurse=False)
-            if id(parameter) in self.accumulators
-        }
+    def owned(self, module: nn.Module) -> Owned:
+        """The wanted parameters that belong to a module itself."""
+        return {name: p for name, p in module.named_parameters(recurse=False) if id(p) in self.accumulators}
 
     @contextmanager
     def of_batch(self, size: int) -> Iterator[None]:
-        """Inside, make one forward and one backward pass over a batch of `size` examples.
-
-        Raises:
-            NotSupported: a tensor of the passes does not have the examples as its first axis.
-        """
+        """Inside, make one forward and one backward pass over a batch of `size` examples."""
         self.size = size
         with ExitStack() as stack:
             for module, owned, capture in self.modules:
@@ -226,27 +214,22 @@ class PerSampleGradients:
             del attention.__dict__["compute_bias"]
 
 
-Owned = dict[str, nn.Parameter]
-"""The wanted parameters of a module, by their names there."""
-
+# attaches hooks that record the uses of a module's wanted parameters; returns the handles of the hooks
 Capture = Callable[[PerSampleGradients, nn.Module, Owned], list[Any]]
-"""Attaches hooks that record the uses of a module's wanted parameters; returns the handles of the hooks."""
+UsesOf = Callable[[PerSampleGradients, Any, Owned, Tensor, Tensor], list[Use]]  # from input and output gradient
 
 
-def capture_output(uses_of: Callable[[PerSampleGradients, Any, Owned, Tensor, Tensor], list[Use]]) -> Capture:
-    """A capture for modules whose uses follow from the input and the gradient of the output, as `uses_of` says."""
+def capture_output(uses_of: UsesOf, recorder: PerSampleGradients, module: nn.Module, owned: Owned) -> list[Any]:
+    """For modules whose uses follow from the input and the gradient of the output."""
 
-    def capture(recorder: PerSampleGradients, module: nn.Module, owned: Owned) -> list[Any]:
-        def after(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            x = inputs[0].detach()
-            if isinstance(module, nn.Embedding) and x.dim() == 2 and x.shape[0] == 1 < recorder.size:
-                # positions, which all examples share
-                x, output = x.expand(recorder.size, -1), output.expand(recorder.size, -1, -1)
-            return recorder.record(output, list(owned.values()), lambda g: uses_of(recorder, module, owned, x, g))
+    def after(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        x = inputs[0].detach()
+        if isinstance(module, nn.Embedding) and x.dim() == 2 and x.shape[0] == 1 < recorder.size:
+            # positions, which all examples share
+            x, output = x.expand(recorder.size, -1), output.expand(recorder.size, -1, -1)
+        return recorder.record(output, list(owned.values()), partial(uses_of, recorder, module, owned, x))
 
-        return [module.register_forward_hook(after)]
-
-    return capture
+    return [module.register_forward_hook(after)]
 
 
 def linear_uses(recorder: PerSampleGradients, module: Any, owned: Owned, x: Tensor, gradient: Tensor) -> list[Use]:
@@ -296,11 +279,11 @@ def capture_of(module: Any) -> Capture:
     """The capture function for a module of this kind; raises NotSupported if there is none."""
     kind = type(module)
     if kind in (nn.Linear, Conv1D) or (isinstance(module, nn.Linear) and has_quantized_storage(module.weight)):
-        return capture_output(linear_uses)
+        return partial(capture_output, linear_uses)
     if kind is nn.Embedding and module.max_norm is None and not module.scale_grad_by_freq and not module.sparse:
-        return capture_output(embedding_uses)
+        return partial(capture_output, embedding_uses)
     if kind in (nn.LayerNorm, nn.RMSNorm) and len(module.normalized_shape) == 1:
-        return capture_output(norm_uses)
+        return partial(capture_output, norm_uses)
     own = [name for name, _ in module.named_parameters(recurse=False)]
     if own == ["weight"] and module.weight.dim() == 1 and "Norm" in kind.__name__:
         return capture_gain

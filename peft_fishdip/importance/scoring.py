@@ -21,34 +21,22 @@ from .losses import LossFn, example_losses
 class Scores(NamedTuple):
     """The importance of each parameter, and the examples that it was computed from."""
 
-    importance: dict[str, Tensor]
-    """Per parameter a float32 tensor of its shape."""
-    example_ids: tuple[int, ...]
-    """Highest loss first."""
+    importance: dict[str, Tensor]  # per parameter a float32 tensor of its shape
+    example_ids: tuple[int, ...]  # highest loss first
     losses: tuple[float, ...]
 
 
 @dataclass
 class Scoring:
-    """Chooses examples and scores the parameters by them.
+    """Chooses examples and scores the parameters by them."""
 
-    Attributes:
-        model: in [`scoring_mode`], with effective weights in place.
-        parameters: the parameters to score, by name.
-        config: how examples are chosen, and how importance is measured.
-        source: the examples to choose from.
-        loss_fn: from model and batch to the losses of its examples, shape (batch,).
-        shapes: per parameter the shape of its values, which quantized storage does not have.
-        seed: seed of the choice of random examples.
-    """
-
-    model: nn.Module
+    model: nn.Module  # in scoring_mode, with effective weights in place
     parameters: Mapping[str, nn.Parameter]
     config: FishDipConfig
     source: ExampleSource
     loss_fn: LossFn
-    shapes: Mapping[str, torch.Size]
-    seed: int
+    shapes: Mapping[str, torch.Size]  # of each parameter's values, which quantized storage does not have
+    seed: int  # of the choice of random examples
 
     def scores(self) -> Scores:
         """The mean importance of each parameter over the chosen examples; the same on all ranks.
@@ -126,7 +114,6 @@ class Scoring:
 
     @property
     def device(self) -> torch.device:
-        """Where batches are moved to."""
         return next(iter(self.parameters.values())).device
 
 

@@ -28,8 +28,7 @@ from .functional import (
     without_autocast,
 )
 
-TAGS = (torch.Tag.cudagraph_unsafe,)
-"""A recorded CUDA graph would keep the positions of the mask that it was recorded with."""
+TAGS = (torch.Tag.cudagraph_unsafe,)  # a recorded CUDA graph would keep the positions of the mask at that time
 
 
 def compiled_linear(
@@ -124,12 +123,7 @@ linear.register_autograd(gradients_of_linear, setup_context=keep_of_linear)
 
 @torch.library.custom_op("peft_fishdip::embedding", mutates_args=(), tags=TAGS)
 def embedding(
-    ids: Tensor,
-    weight: Tensor,
-    views: Sequence[Tensor],
-    parameter: int,
-    deltas: Sequence[int],
-    padding_idx: int | None,
+    ids: Tensor, weight: Tensor, views: Sequence[Tensor], parameter: int, deltas: Sequence[int], padding_idx: int | None
 ) -> Tensor:
     with swapped_in(named(parameter), weight, deltas_of(deltas), views):
         return F.embedding(ids, weight)

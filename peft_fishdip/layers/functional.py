@@ -3,8 +3,9 @@ product, and the base values are restored after it. No effective copy is kept, n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -145,10 +146,7 @@ def product_gradients(
     left, right = as_rows(grad), as_rows(operand)
     if transposed:
         left, right = right, left
-    return [
-        view_gradient(delta, matrix_gradient(left, right, delta), view) if need else None
-        for delta, view, need in zip(deltas, views, needed, strict=True)
-    ]
+    return view_gradients(deltas, views, needed, partial(matrix_gradient, left, right))
 
 
 def input_gradient(grad: Tensor, weight: Tensor, transposed: bool) -> Tensor:
@@ -205,12 +203,7 @@ class SparseDeltaEmbedding(torch.autograd.Function):
 
 
 def lookup_gradients(
-    grad: Tensor,
-    ids: Tensor,
-    padding_idx: int | None,
-    deltas: Deltas,
-    views: Sequence[Tensor],
-    needed: Sequence[bool],
+    grad: Tensor, ids: Tensor, padding_idx: int | None, deltas: Deltas, views: Sequence[Tensor], needed: Sequence[bool]
 ) -> list[Tensor | None]:
     """The gradients of the trainable values of a table, from those of the rows that `ids` selected."""
     rows, inverse = ids.flatten().unique(return_inverse=True)
@@ -218,10 +211,7 @@ def lookup_gradients(
     dense.index_add_(0, inverse, as_rows(grad).float())
     if padding_idx is not None:
         dense[rows == padding_idx] = 0
-    return [
-        view_gradient(delta, row_gradient(rows, dense, delta), view) if need else None
-        for delta, view, need in zip(deltas, views, needed, strict=True)
-    ]
+    return view_gradients(deltas, views, needed, partial(row_gradient, rows, dense))
 
 
 class EffectiveWeight(torch.autograd.Function):
@@ -237,15 +227,11 @@ class EffectiveWeight(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         flat = grad_output.reshape(-1)
-        return (
-            None,
-            None,
-            None,
-            *(
-                view_gradient(delta, flat.index_select(0, delta.active), view) if needed else None
-                for delta, view, needed in zip(ctx.deltas, ctx.saved_tensors, ctx.needs_input_grad[3:], strict=True)
-            ),
-        )
+
+        def of_active(delta: SparseDelta) -> Tensor:
+            return flat.index_select(0, delta.active)
+
+        return None, None, None, *view_gradients(ctx.deltas, ctx.saved_tensors, ctx.needs_input_grad[3:], of_active)
 
 
 def effective_weight(weight: Tensor, parameter: TunedParameter, deltas: Deltas) -> Tensor:
@@ -264,6 +250,16 @@ def total_delta(total: Tensor, deltas: Deltas, views: Sequence[Tensor]) -> Tenso
         total = total.index_add(0, delta.active, view.float() * delta.scale)
         total = total.index_add(0, delta.inactive, delta.inactive_values.float())
     return total
+
+
+def view_gradients(
+    deltas: Deltas, views: Sequence[Tensor], needed: Sequence[bool], of_active: Callable[[SparseDelta], Tensor]
+) -> list[Tensor | None]:
+    """The gradients of the trainable values; `of_active` computes that of the active deltas, where it is needed."""
+    return [
+        view_gradient(delta, of_active(delta), view) if need else None
+        for delta, view, need in zip(deltas, views, needed, strict=True)
+    ]
 
 
 def view_gradient(delta: SparseDelta, gradient: Tensor, view: Tensor) -> Tensor:

@@ -58,11 +58,7 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
             return getattr(super().__getattr__("base_layer"), name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Parameters of the wrapped module stay what they are: tying a weight anew is fine, replacing it is not.
-
-        Raises:
-            ValueError: another parameter is put in the place of one that the wrapped module owns.
-        """
+        """Tying a parameter of the wrapped module anew is fine; replacing it raises a ValueError."""
         base = own_submodules(self).get("base_layer")
         owned = None if base is None else own_parameter(base, name)
         if isinstance(value, nn.Parameter) and owned is not None:
@@ -78,16 +74,14 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
     def update_layer(self, state: AdapterState, owned: Mapping[str, SparseDelta]) -> None:
         """Add containers for an adapter. Of tied layers one alone owns a delta, which it saves and loads."""
         name = state.adapter_name
-        values = Values(state, owned)
-        self.fishdip_values[name] = values
+        self.fishdip_values[name] = values = Values(state, owned)
         self.fishdip_indices[name] = Indices(state, owned)
         self.fishdip_summary[name] = Summary(values)
 
     # a tied parameter is merged once for all layers that use it, so there is no list per layer as PEFT has it
     @property
     def merged_adapters(self) -> list[str]:  # type: ignore[override]
-        merged = dict.fromkeys(name for parameter in self.tuned.values() for name in parameter.merged_adapters)
-        return list(merged)
+        return list(dict.fromkeys(name for parameter in self.tuned.values() for name in parameter.merged_adapters))
 
     def base_parameter(self, name: str) -> Tensor:
         """The base tensor of that name, even while an effective one stands in its place."""
@@ -163,7 +157,6 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
             self.unmerge_parameter(name)
 
     def set_adapter(self, *args: Any, **kwargs: Any) -> None:
-        """See BaseTunerLayer."""
         self.restore()
         super().set_adapter(*args, **kwargs)
 

@@ -20,8 +20,7 @@ class FishDipLinear(FishDipLayer):
     """A layer of nn.Linear or transformers' Conv1D."""
 
     def tuned_forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        deltas = self.deltas("weight")
-        base = self.base_layer
+        deltas, base = self.deltas("weight"), self.base_layer
         if not deltas or args or kwargs or not is_plain(base, (nn.Linear, Conv1D)):
             return super().tuned_forward(x, *args, **kwargs)
         weight, bias, parameter = self.base_parameter("weight"), self.effective("bias"), self.tuned["weight"]
@@ -37,15 +36,14 @@ class FishDipEmbedding(FishDipLayer):
 
     def tuned_forward(self, ids: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         deltas = self.deltas("weight")
-        base = self.base_layer
+        base: Any = self.base_layer
         if not deltas or args or kwargs or not is_plain(base, (nn.Embedding,)) or base.scale_grad_by_freq:
             return super().tuned_forward(ids, *args, **kwargs)
         weight, parameter = self.base_parameter("weight"), self.tuned["weight"]
-        padding_idx: Any = base.padding_idx
         if torch.compiler.is_compiling():
-            return compiled_embedding(ids, weight, padding_idx, parameter, deltas)
+            return compiled_embedding(ids, weight, base.padding_idx, parameter, deltas)
         views = active_views(deltas)
-        return SparseDeltaEmbedding.apply(ids, weight.data, padding_idx, parameter, deltas, *views)
+        return SparseDeltaEmbedding.apply(ids, weight.data, base.padding_idx, parameter, deltas, *views)
 
 
 def is_plain(module: Any, kinds: tuple[type[nn.Module], ...]) -> bool:

@@ -17,14 +17,16 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..private import version_of
 
-Norm = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
-"""Computes the output of a norm, (..., width), from its input, (..., width), and effective parameters by name."""
-
 
 class Recompute:
-    """Recomputes the output of one call of a norm, once for all layers that need it in a backward pass."""
+    """Recomputes the output of one call of a norm, once for all layers that need it in a backward pass.
 
-    def __init__(self, norm: Norm, parameters: Mapping[str, Tensor], x: Tensor) -> None:
+    `norm` computes it from its input, (..., width), and from effective parameters by name.
+    """
+
+    def __init__(
+        self, norm: Callable[[Tensor, Mapping[str, Tensor]], Tensor], parameters: Mapping[str, Tensor], x: Tensor
+    ) -> None:
         self.norm = norm
         self.parameters = parameters
         device = x.device.type
@@ -49,11 +51,9 @@ class Recompute:
 class Source(NamedTuple):
     """What a norm's output can be recomputed from."""
 
-    x: Tensor
-    """The norm's input."""
+    x: Tensor  # the norm's input
     recompute: Recompute
-    version: int | None
-    """Version of the output: after a change in place it cannot be recomputed."""
+    version: int | None  # of the output: after a change in place it cannot be recomputed
 
 
 _sources: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
@@ -74,16 +74,12 @@ def source_of(tensor: Tensor) -> Source | None:
 def rebuilt_for_backward(rebuild: Mapping[tuple[int, torch.dtype], Callable[[], Tensor]]) -> Iterator[None]:
     """Within, autograd saves a function that makes an effective tensor instead of the tensor, or of a view of it.
 
-    Args:
-        rebuild: the function, by the address of the tensor's storage and its dtype. Views as another dtype are saved
-            as they are.
+    `rebuild` has these functions by the tensor's address and dtype. Views as another dtype are saved as they are.
     """
 
     def pack(saved: Tensor) -> Any:
-        key = saved.untyped_storage().data_ptr(), saved.dtype
-        if key not in rebuild:
-            return saved
-        return rebuild[key], saved.size(), saved.stride(), saved.storage_offset()
+        make = rebuild.get((saved.untyped_storage().data_ptr(), saved.dtype))
+        return saved if make is None else (make, saved.size(), saved.stride(), saved.storage_offset())
 
     def unpack(saved: Any) -> Tensor:
         if isinstance(saved, Tensor):

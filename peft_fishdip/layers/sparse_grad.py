@@ -8,6 +8,7 @@ entries. The cheapest is chosen from the shape of the mask and the number of tok
 from __future__ import annotations
 
 import warnings
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -20,16 +21,11 @@ from ..half_precision import for_product
 class Costs(NamedTuple):
     """Nanoseconds on one CPU core, float32; `python -m benchmarks.speed calibrate` measures them. Ratios count."""
 
-    multiply: float = 0.03
-    """Per multiply-add of a matrix product."""
-    dot: float = 0.18
-    """Per multiply-add of a dot product for one active entry."""
-    move: float = 0.9
-    """Per element that is transposed."""
-    gather: float = 0.8
-    """Per element of a gathered column."""
-    pick: float = 4.0
-    """Per active entry that is gathered from a product."""
+    multiply: float = 0.03  # per multiply-add of a matrix product
+    dot: float = 0.18  # per multiply-add of a dot product for one active entry
+    move: float = 0.9  # per element that is transposed
+    gather: float = 0.8  # per element of a gathered column
+    pick: float = 4.0  # per active entry that is gathered from a product
 
 
 COSTS = Costs()
@@ -40,67 +36,49 @@ class Pattern:
 
     Attributes:
         rows, columns: int64, ascending: those that have active entries.
+        compact: whether it pays to gather `rows` before they are transposed.
     """
 
     def __init__(self, delta: SparseDelta) -> None:
-        width = delta.shape[-1]
-        self.shape = (delta.shape[0], width)
+        self.shape = (delta.shape[0], delta.shape[-1])
         self.active = delta.active
-        row = torch.div(delta.active, width, rounding_mode="floor")
-        self.rows = row.unique_consecutive()
-        self.columns = (delta.active % width).unique()
-        self.csr: Tensor | None = None
-        self.block: Tensor | None = None
+        self.rows = self.row_of_each().unique_consecutive()
+        self.columns = (self.active % self.shape[1]).unique()
+        self.compact = self.rows.numel() * (COSTS.gather + COSTS.move) <= self.shape[0] * COSTS.move
 
-    @property
-    def compact(self) -> bool:
-        """Whether it pays to gather the rows that have active entries before they are transposed."""
-        return self.rows.numel() * (COSTS.gather + COSTS.move) <= self.shape[0] * COSTS.move
+    def row_of_each(self) -> Tensor:
+        return torch.div(self.active, self.shape[1], rounding_mode="floor")
 
     def cheapest(self, tokens: int, costs: Costs = COSTS) -> str:
         """ "dense", "sampled" or "subset", whichever costs least with so many tokens."""
         rows, columns = self.shape
         active, some_rows, some_columns = self.active.numel(), self.rows.numel(), self.columns.numel()
         move_rows = some_rows * (costs.gather + costs.move) if self.compact else rows * costs.move
+        block = tokens * (some_rows + some_columns) * costs.gather + tokens * some_rows * some_columns * costs.multiply
         prices = {
             "dense": tokens * rows * columns * costs.multiply + active * costs.pick,
             "sampled": tokens * (move_rows + columns * costs.move + active * costs.dot),
-            "subset": tokens * (some_rows + some_columns) * costs.gather
-            + tokens * some_rows * some_columns * costs.multiply
-            + active * costs.pick,
+            "subset": block + active * costs.pick,
         }
         return min(prices, key=prices.__getitem__)
 
-    def sparse(self) -> Tensor:
-        """Zeros at the active entries: CSR of shape (rows or rows that have active entries, columns)."""
-        if self.csr is None:
-            width = self.shape[1]
-            if self.compact:
-                starts = torch.searchsorted(self.active, self.rows * width)
-                starts = torch.cat([starts, starts.new_tensor([self.active.numel()])])
-                height = self.rows.numel()
-            else:
-                height = self.shape[0]
-                starts = torch.searchsorted(self.active, torch.arange(height + 1, device=self.active.device) * width)
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-                self.csr = torch.sparse_csr_tensor(
-                    starts,
-                    self.active % width,
-                    torch.zeros(self.active.numel(), device=self.active.device),
-                    size=(height, width),
-                    check_invariants=False,
-                )
-        return self.csr
+    @cached_property
+    def csr(self) -> Tensor:
+        """Zeros at the active entries, as a sparse matrix of all rows or, if `compact`, of `rows`."""
+        count, width, device = self.active.numel(), self.shape[1], self.active.device
+        rows = self.rows if self.compact else torch.arange(self.shape[0], device=device)
+        starts = torch.searchsorted(self.active, rows * width)
+        starts = torch.cat([starts, starts.new_tensor([count])])
+        values, size = torch.zeros(count, device=device), (rows.numel(), width)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+            return torch.sparse_csr_tensor(starts, self.active % width, values, size=size, check_invariants=False)
 
+    @cached_property
     def within_block(self) -> Tensor:
         """Flat positions of the active entries in the block of `rows` and `columns`: int64."""
-        if self.block is None:
-            width = self.shape[1]
-            row = torch.searchsorted(self.rows, torch.div(self.active, width, rounding_mode="floor"))
-            column = torch.searchsorted(self.columns, self.active % width)
-            self.block = row * self.columns.numel() + column
-        return self.block
+        row = torch.searchsorted(self.rows, self.row_of_each())
+        return row * self.columns.numel() + torch.searchsorted(self.columns, self.active % self.shape[1])
 
 
 def pattern_of(delta: SparseDelta) -> Pattern:
@@ -111,14 +89,9 @@ def pattern_of(delta: SparseDelta) -> Pattern:
 
 
 def matrix_gradient(left: Tensor, right: Tensor, delta: SparseDelta) -> Tensor:
-    """Entries of `left.T @ right` at the active positions, by the cheapest way.
+    """Entries of `left.T @ right` at the active positions, in the dtype of `left` or in float32, by the cheapest way.
 
-    Args:
-        left: (tokens, rows) and right: (tokens, columns) for a parameter of shape (rows, columns).
-        delta: tells the positions.
-
-    Returns:
-        (active entries,), in the dtype of `left` or in float32.
+    The shapes are (tokens, rows) and (tokens, columns) for a parameter of shape (rows, columns).
     """
     if not delta.active.numel():
         return left.new_empty(0)
@@ -138,14 +111,14 @@ def sampled_gradient(left: Tensor, right: Tensor, delta: SparseDelta) -> Tensor:
     # the kernel reads rows of its first and columns of its second operand: both lie contiguous this way
     rows = (left.index_select(1, pattern.rows) if pattern.compact else left).float().t().contiguous()
     columns = right.float().t().contiguous().t()
-    return torch.sparse.sampled_addmm(pattern.sparse(), rows, columns, beta=0.0).values()
+    return torch.sparse.sampled_addmm(pattern.csr, rows, columns, beta=0.0).values()
 
 
 def subset_gradient(left: Tensor, right: Tensor, delta: SparseDelta) -> Tensor:
     """[`matrix_gradient`] by the product of the rows and columns that have active entries, and a gather."""
     pattern = pattern_of(delta)
     some_left, some_right = left.index_select(1, pattern.rows), right.index_select(1, pattern.columns)
-    return for_product(some_left).t().matmul(for_product(some_right)).view(-1).index_select(0, pattern.within_block())
+    return for_product(some_left).t().matmul(for_product(some_right)).view(-1).index_select(0, pattern.within_block)
 
 
 BACKENDS = {"dense": dense_gradient, "sampled": sampled_gradient, "subset": subset_gradient}
@@ -154,10 +127,7 @@ BACKENDS = {"dense": dense_gradient, "sampled": sampled_gradient, "subset": subs
 def row_gradient(rows: Tensor, dense: Tensor, delta: SparseDelta) -> Tensor:
     """The gradient at the active positions of a table of which only some rows have one.
 
-    Args:
-        rows: int64 (r,), ascending: the rows that have a gradient.
-        dense: (r, columns): their gradients.
-        delta: tells the positions.
+    These are `rows`, int64 (r,), ascending, and `dense`, (r, columns), are their gradients.
     """
     if not rows.numel():
         return dense.new_zeros(delta.active.numel())

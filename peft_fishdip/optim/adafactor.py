@@ -14,7 +14,6 @@ from ..config import is_number
 from .tensor_stats import DenseStats, SparseStats, sparse_stats
 
 ROW, COLUMN = "exp_avg_sq_row", "exp_avg_sq_col"
-
 OPTIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "lr": (lambda x: is_number(x) and 0 < x < math.inf, "a number above 0, such as 1e-2"),
     "eps": (
@@ -209,10 +208,10 @@ def check_state(
     allowed = {"exp_avg": tuple(parameter.shape), **needed}
     found = {name: tuple(value.shape) for name, value in state.items() if isinstance(value, Tensor)}
     wrong = [name for name in [*needed, *found] if found.get(name) != allowed.get(name)]
-    missing = [name for name in OPTIONS if name not in options]
-    if wrong or missing:
-        what = f"{wrong[0]!r} has shape {found.get(wrong[0])}, not {allowed.get(wrong[0])}" if wrong else missing[0]
+    faults = [f"{name!r} has shape {found.get(name)}, not {allowed.get(name)}" for name in wrong]
+    faults += [f"it has no option {name!r}" for name in OPTIONS if name not in options]
+    if faults:
         raise ValueError(
-            f"this state does not fit: {what if wrong else f'it has no option {what!r}'}; load one that a "
-            "SparseAdafactor saved for the same model and adapter."
+            f"this state does not fit: {faults[0]}; load one that a SparseAdafactor saved for the same model and "
+            "adapter."
         )

@@ -28,11 +28,9 @@ def unwrapped(optimizer: Any) -> Optimizer:
 
 
 def check_optimizer(optimizer: Any, vector: nn.Parameter) -> Optimizer:
-    """Make sure, before anything changes, that the state of `vector` can follow a new mask.
+    """The torch optimizer, once it is clear that its state can follow a new mask of `vector`.
 
-    Raises:
-        TypeError: this is no optimizer.
-        ValueError: it does not train `vector`, or keeps a state that has no entry for each of its entries.
+    Raises a TypeError if there is none, and a ValueError if it does not train `vector` or has a state of another form.
     """
     optimizer = unwrapped(optimizer)
     if not any(parameter is vector for group in optimizer.param_groups for parameter in group["params"]):
@@ -59,15 +57,12 @@ def state_of_any_mask(optimizer: Optimizer) -> tuple[str, ...]:
 def follows(value: Any, vector: nn.Parameter) -> bool:
     """Whether a view of the state is one number for all entries of `vector`, or one float for each."""
     if not isinstance(value, Tensor):
-        return not (isinstance(value, (list, tuple, dict)) and any(isinstance(item, Tensor) for item in items(value)))
+        items = value.values() if isinstance(value, dict) else value
+        return not (isinstance(value, (list, tuple, dict)) and any(isinstance(item, Tensor) for item in items))
     if value.numel() == 1:
         return True
     plain = type(value) in (Tensor, nn.Parameter) and value.layout == torch.strided
     return plain and value.shape == vector.shape and value.is_floating_point()
-
-
-def items(collection: Any) -> Any:
-    return collection.values() if isinstance(collection, dict) else collection
 
 
 @torch.no_grad()
@@ -82,11 +77,8 @@ def carry_over(
     what it would be had all gradients been this one), so that this step is at most one learning rate long whatever
     the gradient is.
 
-    Args:
-        optimizer: checked by [`check_optimizer`].
-        vector: the trainable vector, (K,).
-        source: int64 (K,): the old index of each entry, -1 for new ones.
-        expected_sq_grad: float32 (K,), proportional to the squared gradients to expect, or None.
+    `source`, int64 (K,), is the old index of each entry, -1 for new ones; `expected_sq_grad`, float32 (K,), is
+    proportional to the squared gradients to expect.
     """
     state = optimizer.state.get(vector)
     if not state:

@@ -12,8 +12,7 @@ from ..adapter.base_parameter import TunedParameter, at_least_float, read
 from ..adapter.state import AdapterState
 from ..layers.layer import FishDipLayer, layers_of
 
-CHUNK = 2**20
-"""Entries of a base tensor that are converted to float64 at a time."""
+CHUNK = 2**20  # entries of a base tensor that are converted to float64 at a time
 
 
 class DenseStats:
@@ -84,7 +83,7 @@ class SparseStats:
         active = [delta.active for delta in self.state.deltas]
         if len(self.active) == len(active) and all(a is b for a, b in zip(active, self.active, strict=True)):
             return
-        row, column, base, fixed = [], [], [], []
+        row, column, base, fixed, heights, per_tensor = [], [], [], [], [], []
         first_row = first_column = 0
         for delta, matrices, user in zip(self.state.deltas, self.matrices, self.bases, strict=True):
             (count, rows, columns), (tuned, layer, name) = matrices, user
@@ -92,6 +91,8 @@ class SparseStats:
             column.append((delta.active // (rows * columns) * columns + delta.active % columns + first_column).int())
             first_row += count * rows
             first_column += count * columns
+            heights += [rows] * count
+            per_tensor.append((delta.numel, delta.scale, rows, columns))
             with tuned.lock:
                 if tuned.merged_adapters:
                     raise ValueError(f"adapter {tuned.merged_adapters[0]!r} is merged; call unmerge_adapter() first.")
@@ -103,15 +104,9 @@ class SparseStats:
             torch.cat([part.to(vector.device) for part in parts]) for parts in (row, column, base, fixed)
         )
         self.counts = torch.tensor(self.state.sizes, device=vector.device)
-        self.heights = torch.tensor([rows for count, rows, _ in self.matrices for _ in range(count)]).to(vector.device)
-        self.numel, self.scale, self.rows, self.columns = torch.tensor(
-            [
-                (delta.numel, delta.scale, rows, columns)
-                for delta, (_, rows, columns) in zip(self.state.deltas, self.matrices, strict=True)
-            ],
-            dtype=torch.float64,
-            device=vector.device,
-        ).unbind(1)
+        self.heights = torch.tensor(heights, device=vector.device)
+        table = torch.tensor(per_tensor, dtype=torch.float64, device=vector.device)
+        self.numel, self.scale, self.rows, self.columns = table.unbind(1)
         self.active = active
 
     def means(self, squares: Tensor) -> tuple[Tensor, Tensor]:
@@ -151,7 +146,7 @@ def as_matrices(shape: torch.Size) -> tuple[int, int, int]:
 
 
 def sum_of_squares(tensor: Tensor) -> Tensor:
-    """The sum of squares of a tensor, in float64, computed in chunks."""
+    """The sum of squares in float64, computed in chunks."""
     return torch.stack([part.double().square().sum() for part in tensor.flatten().split(CHUNK)]).sum()
 
 
