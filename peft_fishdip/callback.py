@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
 from .adapter.state import MaskUpdate
@@ -56,9 +56,7 @@ class FishDipCallback(TrainerCallback, ExportableState):
         self._tuner: FishDipModel | None = None
         self._recent: RecentExamples | None = None
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Find the adapter, and record training losses from now on if they are reused.
 
         Raises:
@@ -82,13 +80,13 @@ class FishDipCallback(TrainerCallback, ExportableState):
         if self.reuse_training_losses:
             self._recent = self._tuner.recent_examples(self.loss_fn, self.adapter_name)
 
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Update the mask if it is due."""
         tuner = self._tuner or tuner_of(kwargs["model"])
         config = tuner._state(self.adapter_name).config
-        if not due(state.global_step, config.update_interval):
+        interval = config.update_interval
+        due = state.global_step == 0 if interval is None else state.global_step % interval == 0
+        if not due:
             return
         loader = kwargs["train_dataloader"]
         update = tuner.update_mask(
@@ -125,21 +123,14 @@ class FishDipCallback(TrainerCallback, ExportableState):
         return [dataset[i] for i in torch.randperm(len(dataset), generator=generator)[:FIRST_LOOK].tolist()]
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
+        self, args: Any, state: TrainerState, control: Any, logs: dict[str, float] | None = None, **kwargs: Any
     ) -> None:
         """Add the figures of the last update to a log of the training loss."""
         if logs is not None and "loss" in logs:
             logs.update(self._figures)
             self._figures = {}
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Release the model."""
         self._tuner = None
         if self._recent is not None:
@@ -150,8 +141,3 @@ class FishDipCallback(TrainerCallback, ExportableState):
         """What the Trainer saves of this callback; the mask and number of updates are saved with the adapter."""
         own = {"reuse_training_losses": self.reuse_training_losses, "adapter_name": self.adapter_name}
         return {"args": own, "attributes": {"given": self.given}}
-
-
-def due(step: int, update_interval: int | None) -> bool:
-    """Whether the mask is updated before this optimizer step, counted from 0."""
-    return step == 0 if update_interval is None else step % update_interval == 0

@@ -23,13 +23,11 @@ CHOICES = {
     "delta_scale": ("none", "rms"),
 }
 
-
 AfterSave = Callable[[str, "FishDipConfig", Mapping[str, str] | None], None]
 """Called with the folder, the config and PEFT's `auto_mapping` when adapter_config.json has been written."""
 
 
 def setting(default: Any, text: str) -> Any:
-    """A field with its help text."""
     return field(default=default, metadata={"help": text})
 
 
@@ -125,49 +123,43 @@ class FishDipConfig(PeftConfig):
             self.exclude_modules = set(self.exclude_modules)
         self._check_layers()
         self._check_numbers()
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name}={getattr(self, name)!r} is unknown; choose one of {', '.join(choices)}.")
         if counts is not None:
             self.support_sizes = sizes_of_counts(counts)
-        self.support_sizes = checked_sizes(self.support_sizes)
-        if isinstance(num_updates, bool) or not isinstance(num_updates, int) or num_updates < 0:
+        if self.support_sizes is not None:
+            self.support_sizes = checked_sizes(self.support_sizes)
+        if not is_index(num_updates):
             raise ValueError(f"num_updates={num_updates!r} must be an int >= 0; it is written by the tuner.")
         self._num_updates = num_updates
         self._of_version_0_1 = counts is not None
+        self._of_saved_adapter = False
+        self._after_save: AfterSave | None = None
         if self.base_fingerprint is not None:
             self.base_fingerprint = checked_fingerprint(self.base_fingerprint)
 
     def prepare_save(self, sizes: dict[str, int], fingerprint: dict[str, str], after_save: AfterSave) -> None:
-        """Set what the checkpoint of an adapter with this config needs, just before PEFT saves both.
+        """Set what the checkpoint of an adapter with this config needs, just before PEFT saves both; `after_save` is
+        called once, when the config has been written.
 
         A config may serve for several adapters, so what was set for one of them is ignored when another is made.
-
-        Args:
-            sizes: number of entries that have a delta, per base parameter.
-            fingerprint: of the base weights.
-            after_save: called once, when the config has been written.
         """
         self.support_sizes = sizes
         self.base_fingerprint = fingerprint or None
-        self.__dict__["_of_saved_adapter"] = True
-        self.__dict__["_after_save"] = after_save
+        self._of_saved_adapter = True
+        self._after_save = after_save
 
     def checkpointed(self) -> tuple[dict[str, int] | None, int]:
-        """Support sizes and number of mask updates of the checkpoint that this config was read from.
-
-        (None, 0) if there is none. Only earlier versions wrote the number of updates here.
-        """
-        return (None, 0) if self.__dict__.get("_of_saved_adapter") else (self.support_sizes, self._num_updates)
+        """Support sizes of the checkpoint that this config was read from, and its number of mask updates, which only
+        earlier versions wrote here; (None, 0) if there is none."""
+        return (None, 0) if self._of_saved_adapter else (self.support_sizes, self._num_updates)
 
     @property
     def awaits_version_0_1(self) -> bool:
         """Whether the checkpoint that this config was read from is one of version 0.1."""
-        return self._of_version_0_1 and not self.__dict__.get("_of_saved_adapter")
+        return self._of_version_0_1 and not self._of_saved_adapter
 
     def expected_fingerprint(self) -> dict[str, str] | None:
         """The fingerprint of the base that a checkpoint was saved with; None if there is no checkpoint."""
-        return None if self.__dict__.get("_of_saved_adapter") else self.base_fingerprint
+        return None if self._of_saved_adapter else self.base_fingerprint
 
     def to_dict(self) -> dict[str, Any]:
         """The fields, without `strict`, which is chosen anew at each load."""
@@ -177,20 +169,18 @@ class FishDipConfig(PeftConfig):
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """Write adapter_config.json as a whole: if the save is interrupted, the file of an earlier one stays."""
-        auto_mapping = kwargs.get("auto_mapping_dict")
         os.makedirs(save_directory, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=save_directory, prefix=".saving-") as folder:
             super().save_pretrained(folder, **kwargs)
             os.replace(os.path.join(folder, CONFIG_NAME), os.path.join(save_directory, CONFIG_NAME))
-        after_save: AfterSave | None = self.__dict__.pop("_after_save", None)
+        after_save, self._after_save = self._after_save, None
         if after_save is not None:
-            after_save(os.fspath(save_directory), self, auto_mapping)
+            after_save(os.fspath(save_directory), self, kwargs.get("auto_mapping_dict"))
 
     def _check_names(self) -> None:
         for name in ("target_modules", "exclude_modules", "layers_pattern", "modules_to_save"):
             value = getattr(self, name)
-            plain = isinstance(value, str) and name != "modules_to_save"
-            if value is None or plain:
+            if value is None or (isinstance(value, str) and name != "modules_to_save"):
                 continue
             if not isinstance(value, (list, set, tuple)) or not all(isinstance(entry, str) for entry in value):
                 form = "a list of names" if name == "modules_to_save" else "a name or a list of names"
@@ -198,10 +188,9 @@ class FishDipConfig(PeftConfig):
 
     def _check_layers(self) -> None:
         layers = self.layers_to_transform
-        numbers = layers if isinstance(layers, (list, tuple)) else [] if layers is None else [layers]
-        if any(isinstance(number, bool) or not isinstance(number, int) or number < 0 for number in numbers):
+        if layers is not None and not all(map(is_index, layers if isinstance(layers, (list, tuple)) else [layers])):
             raise TypeError(f"layers_to_transform={layers!r} must be the index of a layer, from 0, or a list of them.")
-        if self.layers_pattern and self.layers_to_transform is None:
+        if self.layers_pattern and layers is None:
             raise ValueError(
                 f"layers_pattern={self.layers_pattern!r} says where layers_to_transform counts; set that too."
             )
@@ -211,56 +200,49 @@ class FishDipConfig(PeftConfig):
             raise TypeError(f"density={self.density!r} must be a number in (0, 1], such as 0.01.")
         if not 0 < self.density <= 1:
             raise ValueError(f"density={self.density!r} is outside of (0, 1]; 0.01 trains 1 % of the parameters.")
-        if self.update_interval is not None and not is_count(self.update_interval):
-            raise ValueError(
-                f"update_interval={self.update_interval!r} must be a positive int (optimizer steps), or None for a "
-                "mask that stays."
-            )
-        if is_number(self.num_samples) and isinstance(self.num_samples, float):
-            if not 0 < self.num_samples <= 1:
-                raise ValueError(
-                    f"num_samples={self.num_samples!r}: a float is a share of the examples and must lie in (0, 1]; "
-                    "give an int for a count."
-                )
-        elif not is_count(self.num_samples):
-            raise ValueError(f"num_samples={self.num_samples!r} must be a positive int or a float in (0, 1].")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
+        interval, samples = self.update_interval, self.num_samples
+        if interval is not None and not is_count(interval):
+            must = "must be a positive int (optimizer steps), or None for a mask that stays."
+            raise ValueError(f"update_interval={interval!r} {must}")
+        if not isinstance(samples, float) and not is_count(samples):
+            raise ValueError(f"num_samples={samples!r} must be a positive int or a float in (0, 1].")
+        if isinstance(samples, float) and not 0 < samples <= 1:
+            must = "a float is a share of the examples and must lie in (0, 1]; give an int for a count."
+            raise ValueError(f"num_samples={samples!r}: {must}")
+        if not is_index(self.seed) or self.seed >= 2**63:
             raise ValueError(f"seed={self.seed!r} must be an int in [0, 2**63).")
         for name in ("init_weights", "strict"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name}={getattr(self, name)!r} must be True or False.")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name}={getattr(self, name)!r} is unknown; choose one of {', '.join(choices)}.")
 
 
 def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def is_index(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
 def is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return is_index(value) and value > 0
 
 
-def checked_sizes(sizes: Any) -> dict[str, int] | None:
-    """`support_sizes` as it should be.
-
-    Raises:
-        ValueError: it is anything else, as in a damaged adapter_config.json.
-    """
-    if sizes is None:
-        return None
+def checked_sizes(sizes: Any) -> dict[str, int]:
+    """A copy of `support_sizes`; raises ValueError for anything else, as in a damaged adapter_config.json."""
     if not isinstance(sizes, dict):
         raise ValueError(f"support_sizes={sizes!r} must map base parameters to numbers; leave it to the tuner.")
     for name, size in sizes.items():
-        if not isinstance(name, str) or isinstance(size, bool) or not isinstance(size, int) or size < 0:
+        if not isinstance(name, str) or not is_index(size):
             raise ValueError(f"support_sizes[{name!r}]={size!r} must be an int >= 0; the adapter's config is damaged.")
     return dict(sizes)
 
 
 def sizes_of_counts(counts: Any) -> dict[str, int]:
-    """Support sizes from the pairs of active and inactive entries that earlier versions wrote.
-
-    Raises:
-        ValueError: they are anything else.
-    """
+    """Support sizes from the pairs of active and inactive entries that earlier versions wrote; else ValueError."""
     if not isinstance(counts, dict):
         raise ValueError(f"counts={counts!r} must map base parameters to pairs of numbers; leave it to the tuner.")
     for name, pair in counts.items():

@@ -41,8 +41,6 @@ class FishDipModel(AdapterTuner):
     such as `encoder.block.0.layer.0.SelfAttention.q.weight`; a tied parameter by its first name.
     """
 
-    # ----- choosing what to train ---------------------------------------------------------------------------------
-
     def update_mask(
         self,
         examples: Any,
@@ -191,9 +189,7 @@ class AttachedTuner(FishDipModel):
     def __init__(self, model: nn.Module) -> None:
         nn.Module.__init__(self)
         self.model = model
-        self.targeted_module_names = [
-            name for name, module in model.named_modules() if isinstance(module, FishDipLayer)
-        ]
+        self.targeted_module_names = [name for name, part in model.named_modules() if isinstance(part, FishDipLayer)]
         self.targeted_parameter_names = []
 
     @property

@@ -19,19 +19,6 @@ class TemporaryMerge:
     """One temporary merge: effective values stay in base parameters for many calls, while this object lives."""
 
 
-class TemporaryValues:
-    """Which effective values a base parameter holds during temporary merges.
-
-    Attributes:
-        key: identifies the deltas and the version of their values, see [`key_of`].
-        kept: the objects whose ids are in the key, kept alive so that no other object can have these ids.
-    """
-
-    def __init__(self, deltas: Sequence[SparseDelta]) -> None:
-        self.key = key_of(deltas)
-        self.kept = [(delta, delta.support) for delta in deltas]
-
-
 class TunedParameter:
     """One base parameter with the deltas of all adapters to it; modules that are tied to it share this object.
 
@@ -41,7 +28,8 @@ class TunedParameter:
 
     Attributes:
         merged_adapters: names of the adapters that are merged.
-        temporary: which values a temporary merge has put in, if any.
+        temporary: the [`key_of`] the values that a temporary merge has put in, if any, and the objects whose ids are in
+            the key, kept alive so that no other object can have these ids.
         temporary_merges: those that are in force.
     """
 
@@ -52,7 +40,7 @@ class TunedParameter:
         self.deltas: dict[str, SparseDelta] = {}
         self.merged_adapters: list[str] = []
         self.lock = threading.RLock()
-        self.temporary: TemporaryValues | None = None
+        self.temporary: tuple[object, object] | None = None
         self.temporary_merges: WeakSet[TemporaryMerge] = WeakSet()
         self._fingerprint: tuple[object, str] | None = None  # and the version of the base tensor that it belongs to
         self._backup: tuple[Tensor, Tensor] | None = None  # positions and base values
@@ -91,18 +79,14 @@ class TunedParameter:
             return deltas[0].support, deltas[0].values(views[0])
         supports = [delta.support for delta in deltas]
         joint = self._joint
-        if (
-            joint is None
-            or len(joint[0]) != len(supports)
-            or any(a is not b for a, b in zip(joint[0], supports, strict=False))
-        ):
-            positions = torch.cat(supports).unique()
-            joint = (supports, positions, [torch.searchsorted(positions, support) for support in supports])
-            self._joint = joint
-        total = torch.zeros(joint[1].numel(), device=joint[1].device)
-        for delta, view, where in zip(deltas, views, joint[2], strict=True):
+        if joint is None or [id(support) for support in joint[0]] != [id(support) for support in supports]:
+            union = torch.cat(supports).unique()
+            self._joint = joint = (supports, union, [torch.searchsorted(union, support) for support in supports])
+        _, positions, places = joint
+        total = torch.zeros(positions.numel(), device=positions.device)
+        for delta, view, where in zip(deltas, views, places, strict=True):
             total.index_add_(0, where, delta.values(view))
-        return joint[1], total
+        return positions, total
 
     def effective(self, weight: Tensor, deltas: Sequence[SparseDelta], views: Sequence[Tensor]) -> Tensor:
         """A new tensor with the effective values, detached."""
@@ -148,7 +132,7 @@ class TunedParameter:
         """Whether the base tensor has the effective values of `deltas` at this moment, without being merged."""
         if self._backup is None:
             return not deltas
-        return self.temporary is not None and self.temporary.key == key_of(deltas)
+        return self.temporary is not None and self.temporary[0] == key_of(deltas)
 
     @torch.no_grad()
     def merge_temporarily(self, weight: Tensor, adapters: Sequence[str], temporary_merge: TemporaryMerge) -> None:
@@ -165,7 +149,7 @@ class TunedParameter:
             if not self.has_effective(deltas):
                 self.unmerge(weight)
                 self._put_in_place(weight, deltas, [])
-                self.temporary = TemporaryValues(deltas)
+                self.temporary = (key_of(deltas), [(delta, delta.support) for delta in deltas])
 
     @torch.no_grad()
     def end_temporary_merge(self, weight: Tensor, temporary_merge: TemporaryMerge) -> None:
@@ -217,11 +201,7 @@ class TunedParameter:
 
 
 def fingerprints(parameters: Mapping[str, tuple[TunedParameter, Tensor]]) -> dict[str, str]:
-    """The fingerprint of each base parameter that has one, as a line of text.
-
-    Args:
-        parameters: by name, each with its base tensor.
-    """
+    """The fingerprint of each base parameter that has one, as a line of text, given each with its base tensor."""
     lines = {name: parameter.fingerprint(weight) for name, (parameter, weight) in parameters.items()}
     return {name: found for name, found in lines.items() if found is not None}
 

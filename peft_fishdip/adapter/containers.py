@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..private import own_parameter
 from .atomic import Write, apply_all
-from .install import DIGEST, Tensors, check, installing, missing, number_of_tensors, summary, summary_size
+from .install import DIGEST, Tensors, installing, missing, number_of_tensors, summary, summary_size
 from .state import POSITIONS, SUMMARY, VALUES, AdapterState, SparseDelta
 
 LOAD_HOOK = "_fishdip_load_hook"
@@ -23,15 +23,9 @@ LOAD_HOOK = "_fishdip_load_hook"
 
 
 class Container(nn.Module):
-    """What `fishdip_...[adapter]` of a layer is: tensors that are made when asked for, and collected when set.
+    """What `fishdip_...[adapter]` of a layer is: tensors that are made when asked for, and collected when set."""
 
-    Attributes:
-        state: the adapter.
-        kind: of the tensors, "fishdip_indices", "fishdip_values" or "fishdip_summary".
-        owned: by their key here, the deltas that this layer saves and loads; None for the summary.
-    """
-
-    kind: str
+    kind: str  # of the tensors: POSITIONS, VALUES or SUMMARY
 
     def __init__(self, state: AdapterState, owned: Mapping[str, SparseDelta]) -> None:
         super().__init__()
@@ -41,6 +35,7 @@ class Container(nn.Module):
         self.register_load_state_dict_pre_hook(collect_tensors)
 
     def owned(self) -> Mapping[str, SparseDelta | None]:
+        """The deltas that this layer saves and loads, by their key here; None stands for the summary."""
         return self.__dict__["deltas"]
 
     def stored(self, delta: SparseDelta | None) -> Tensor:
@@ -63,7 +58,7 @@ class Container(nn.Module):
         if len(state.set_by_name) == number_of_tensors(state):
             tensors, state.set_by_name = state.set_by_name, {}
             try:
-                apply_all(installing(state, check(state, tensors)))
+                apply_all(installing(state, tensors))
             except BaseException:
                 if state.waiting and state.take_out is not None:
                     state.take_out()
@@ -154,11 +149,8 @@ def collect_tensors(module: Any, state_dict: dict[str, Tensor], prefix: str, *lo
         if state_dict.pop(prefix + key, None) is None and not installed:
             load[2].append(prefix + key)  # the missing keys
     flat = prefix + "flat"
-    if (
-        installed
-        and own_parameter(module, "flat") is not None
-        and (flat in state_dict or not module.state.last_load[2])
-    ):
+    expected = flat in state_dict or not module.state.last_load[2]
+    if installed and expected and own_parameter(module, "flat") is not None:
         state_dict[flat] = module.flat  # the vector itself: its values come with the deltas
 
 
@@ -188,18 +180,15 @@ def install_before_load(module: Any, state_dict: Mapping[str, Tensor], prefix: s
                     f"the state dict has only a part of adapter {state.adapter_name!r}: {lacking}. Nothing was loaded; "
                     "load a state dict of the whole model, or all tensors of the adapter."
                 )
-            writes += installing(state, check(state, tensors))
+            writes += installing(state, tensors)
     except ValueError as error:
         raise RuntimeError(f"Error in loading state_dict for {type(module).__name__}: {error}") from error
     apply_all(writes)
 
 
 def tensors_in(module: nn.Module, state_dict: Mapping[str, Tensor], prefix: str = "") -> Mapping[AdapterState, Tensors]:
-    """What a state dict has of each adapter within a module.
-
-    Raises:
-        ValueError: a layer that stands at several places of the model has different tensors at two of them.
-    """
+    """What a state dict has of each adapter within a module; ValueError if a layer that stands at several places of the
+    model has different tensors at two of them."""
     found: dict[AdapterState, dict[tuple[str, str], Tensor]] = {}
     for key, container, delta in keys_of(module, prefix):
         tensors = found.setdefault(container.state, {})
@@ -207,7 +196,8 @@ def tensors_in(module: nn.Module, state_dict: Mapping[str, Tensor], prefix: str 
             continue
         tensor = state_dict[key]
         first = tensors.setdefault((container.kind, name_of(delta)), tensor)
-        if first is not tensor and not same_bytes(first, tensor):
+        alike = first.dtype == tensor.dtype and first.shape == tensor.shape
+        if first is not tensor and not (alike and torch.equal(first, tensor.to(first.device))):
             raise ValueError(f"{key!r} is of a layer that stands at several places, and differs from that at another.")
     return found
 
@@ -226,15 +216,17 @@ def containers_in(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, Co
             yield f"{path}." if path else "", container
 
 
-def same_bytes(a: Tensor, b: Tensor) -> bool:
-    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(a, b.to(a.device))
+def watch_loads(module: nn.Module) -> bool:
+    """Have each module that has containers within check adapters before torch reads a state dict for it.
 
-
-def watch_loads(model: nn.Module) -> None:
-    """Have each module that has layers within check adapters before torch reads a state dict for it."""
-    for module in holders(model):
-        if LOAD_HOOK not in module.__dict__:
-            module.__dict__[LOAD_HOOK] = module.register_load_state_dict_pre_hook(install_before_load)
+    Returns:
+        Whether the module is or has a container.
+    """
+    within = [watch_loads(child) for child in module.children()]
+    holds_some = any(within)
+    if holds_some and LOAD_HOOK not in module.__dict__:
+        module.__dict__[LOAD_HOOK] = module.register_load_state_dict_pre_hook(install_before_load)
+    return holds_some or isinstance(module, Container)
 
 
 def unwatch_loads(model: nn.Module) -> None:
@@ -244,28 +236,8 @@ def unwatch_loads(model: nn.Module) -> None:
             handle.remove()
 
 
-def holders(model: nn.Module) -> list[nn.Module]:
-    """The modules that have containers within."""
-    found = []
-
-    def visit(module: nn.Module) -> bool:
-        within = [visit(child) for child in module.children()]
-        if isinstance(module, Container):
-            return True
-        if any(within):
-            found.append(module)
-        return any(within)
-
-    visit(model)
-    return found
-
-
 def install_from(model: nn.Module, state: AdapterState, state_dict: Mapping[str, Tensor]) -> None:
-    """Check and install an adapter from a state dict with the keys of `model`.
-
-    Raises:
-        ValueError: a tensor is missing, unknown to the model, damaged or of another model. Nothing has changed then.
-    """
+    """Check and install an adapter from a state dict with the keys of `model`; ValueError if it is no such adapter."""
     known = {key for key, _, _ in keys_of(model)}
     unknown = [key for key in state_dict if ".fishdip_" in key and key not in known]
     if unknown:
@@ -274,8 +246,8 @@ def install_from(model: nn.Module, state: AdapterState, state_dict: Mapping[str,
             "was made for another model, or with other target_modules."
         )
     tensors = tensors_in(model, state_dict)[state]
-    apply_all(installing(state, check(state, tensors)))
-    state.note_installed(tensors)
+    apply_all(installing(state, tensors))
+    state.installed = (dict(tensors), state.contents())
 
 
 def is_vector(key: str) -> bool:

@@ -21,12 +21,10 @@ MIN_RMS = 1e-3
 
 
 class Use(NamedTuple):
-    """One module's use of a parameter."""
+    """One module's use of a parameter: both by name, the module in the model with its wrappers."""
 
     module: str
-    """Name of the module to wrap, as in the model with its wrappers."""
     parameter: str
-    """Name of the parameter within that module."""
 
 
 class Target(NamedTuple):
@@ -49,21 +47,13 @@ class Target(NamedTuple):
     def numel(self) -> int:
         return self.shape.numel()
 
-    @property
-    def device(self) -> torch.device:
-        return self.tensor.device
-
     def values(self) -> Tensor:
         """The tensor itself, or the values of a quantised one as a new tensor."""
         return self.backend.get_base_weight(self.module) if self.backend else self.tensor.detach()
 
 
 def delta_scale(config: FishDipConfig, target: Target) -> float:
-    """The factor from trainable values to deltas: 1, or the RMS of the base tensor as a power of two.
-
-    Raises:
-        ValueError: the tensor has no finite RMS.
-    """
+    """The factor from trainable values to deltas: 1, or the RMS of the base tensor, if finite, as a power of two."""
     if config.delta_scale == "none":
         return 1.0
     size = rms(target.values())
@@ -82,11 +72,7 @@ def rms(tensor: Tensor) -> float:
 
 
 def check_sizes(config: FishDipConfig, targets: Sequence[Target]) -> None:
-    """Check that K > 0, and that the support sizes of a checkpoint, if any, fit the model.
-
-    Raises:
-        ValueError: they don't; the message names the parameter.
-    """
+    """Raise ValueError if K is 0, or if the support sizes of a checkpoint do not fit the model."""
     k = num_active(config.density, sum(target.numel for target in targets))
     sizes, _ = config.checkpointed()
     if sizes is None:
@@ -117,7 +103,6 @@ def first_positions(config: FishDipConfig, targets: Sequence[Target]) -> list[tu
 
     Where a checkpoint is to be loaded, they have its sizes and are replaced by its positions.
     """
-    generator = torch.Generator().manual_seed(config.seed)
     numel = {target.name: target.numel for target in targets}
     k = num_active(config.density, sum(numel.values()))
     sizes, _ = config.checkpointed()
@@ -132,12 +117,10 @@ def first_positions(config: FishDipConfig, targets: Sequence[Target]) -> list[tu
             with torch.no_grad():
                 active = top_k({target.name: target.values().abs() for target in targets}, k).positions
         else:
-            active = random_positions(numel, k, generator)
+            active = random_positions(numel, k, torch.Generator().manual_seed(config.seed))
         inactive = dict.fromkeys(numel, torch.empty(0, dtype=torch.int64))
-    devices = [torch.device("cpu") if target.tensor.is_meta else target.device for target in targets]
-    return [
-        (active[t.name].to(device), inactive[t.name].to(device)) for t, device in zip(targets, devices, strict=True)
-    ]
+    devices = {t.name: torch.device("cpu") if t.tensor.is_meta else t.tensor.device for t in targets}
+    return [(active[name].to(device), inactive[name].to(device)) for name, device in devices.items()]
 
 
 def first_values(state: AdapterState, targets: Sequence[Target], positions: Sequence[tuple[Tensor, Tensor]]) -> Tensor:

@@ -6,7 +6,6 @@ import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,21 +20,11 @@ DIGEST = "sha256"
 WORDS = 4
 """Number of 64-bit words of a SHA-256."""
 
+DAMAGED = "the file is damaged; get a fresh copy of it."
 REMEDY = "The file is damaged or belongs to another base model; get a fresh copy of it, or the right base."
 
 Tensors = Mapping[tuple[str, str], Tensor]
 """The tensors of an adapter by kind and parameter name, as [`containers.tensors_in`] finds them."""
-
-
-class Checked(NamedTuple):
-    """An adapter that can be installed."""
-
-    entries: list[Entries]
-    """Of each delta, on its device."""
-    values: Tensor
-    """(K,), the trainable vector."""
-    num_updates: int
-    """Mask updates made before it was saved."""
 
 
 def summary(state: AdapterState) -> Tensor:
@@ -84,8 +73,8 @@ def number_of_tensors(state: AdapterState) -> int:
     return 2 * len(state.deltas) + 1
 
 
-def check(state: AdapterState, tensors: Tensors) -> Checked:
-    """Check the tensors of an adapter as a whole. Changes nothing.
+def installing(state: AdapterState, tensors: Tensors) -> list[Write]:
+    """Check the tensors of an adapter as a whole, and return the writes that install it. Changes nothing yet.
 
     Raises:
         ValueError: a tensor is missing, of a wrong dtype or shape, or not what was saved; the message names it.
@@ -93,19 +82,14 @@ def check(state: AdapterState, tensors: Tensors) -> Checked:
     lacking = missing(state, tensors)
     if lacking:
         raise ValueError(f"the adapter has {lacking}: the file is incomplete or was made for another model.")
-    empty = {POSITIONS: torch.empty(0, dtype=torch.int32), VALUES: torch.empty(0)}
-    pairs = [
-        (
-            tensors.get((POSITIONS, delta.name), empty[POSITIONS]),
-            tensors.get((VALUES, delta.name), empty[VALUES]),
-        )
-        for delta in state.deltas
-    ]
+    no_positions, no_values = torch.empty(0, dtype=torch.int32), torch.empty(0)
+    names = [delta.name for delta in state.deltas]
+    pairs = [(tensors.get((POSITIONS, n), no_positions), tensors.get((VALUES, n), no_values)) for n in names]
     told = tensors[SUMMARY, ""].detach().cpu()
     counts = active_counts(state, pairs, told)
     entries, values = [], []
-    for delta, (positions, deltas), count in zip(state.deltas, pairs, counts, strict=True):
-        found, active_values = check_delta(delta, positions, deltas, count)
+    for delta, pair, count in zip(state.deltas, pairs, counts, strict=True):
+        found, active_values = check_delta(delta, *pair, count)
         entries.append(found)
         values.append(active_values)
     if any(deltas.dtype != torch.float32 for _, deltas in pairs):
@@ -120,21 +104,16 @@ def check(state: AdapterState, tensors: Tensors) -> Checked:
             stacklevel=2,
         )
     elif not torch.equal(digest(state, pairs, told[WORDS:]), told[:WORDS]):
-        raise ValueError(
-            "the adapter's tensors are not those that were saved, by their SHA-256: the file is damaged; get a fresh "
-            "copy of it."
-        )
+        raise ValueError(f"the adapter's tensors are not those that were saved, by their SHA-256: {DAMAGED}")
     device = entries[0].active.device if state.flat.is_meta else state.flat.device
     updates = int(told[-1]) if told.numel() == summary_size(state) else state.num_updates
-    return Checked(entries, torch.cat([value.to(device) for value in values]), updates)
+    trainable = torch.cat([value.to(device) for value in values])
+    return [*state.replace_entries(entries, trainable), assign(state, "num_updates", updates)]
 
 
 def active_counts(state: AdapterState, pairs: Sequence[tuple[Tensor, Tensor]], told: Tensor) -> list[int]:
-    """Number of active entries of each delta, from a summary. Version 0.1 of the format lacks the number of updates.
-
-    Raises:
-        ValueError: this is no summary of an adapter with these deltas and this K.
-    """
+    """Number of active entries of each delta, from a summary; ValueError if it is none of an adapter with these deltas
+    and this K. Version 0.1 of the format lacks the number of updates."""
     if told.dtype != torch.int64 or told.dim() != 1 or summary_size(state) - told.numel() not in (0, 1):
         raise ValueError(
             f"the adapter's summary is a {told.dtype} of shape {tuple(told.shape)}, not int64 of "
@@ -143,10 +122,7 @@ def active_counts(state: AdapterState, pairs: Sequence[tuple[Tensor, Tensor]], t
         )
     counts: list[int] = told[WORDS : WORDS + len(state.deltas)].tolist()
     if any(not 0 <= count <= positions.numel() for count, (positions, _) in zip(counts, pairs, strict=True)):
-        raise ValueError(
-            "the adapter's tensors have fewer entries than its counts of active ones say: the file is damaged; get a "
-            "fresh copy of it."
-        )
+        raise ValueError(f"the adapter's tensors have fewer entries than its counts of active ones say: {DAMAGED}")
     k = state.flat.numel()
     if sum(counts) != k:
         raise ValueError(
@@ -158,11 +134,8 @@ def active_counts(state: AdapterState, pairs: Sequence[tuple[Tensor, Tensor]], t
 
 
 def check_delta(delta: SparseDelta, positions: Tensor, values: Tensor, num_active: int) -> tuple[Entries, Tensor]:
-    """The entries of one delta and its trainable values, (num_active,), from the tensors of a checkpoint.
-
-    Raises:
-        ValueError: they cannot be a delta to this parameter; the message names it and what is wrong.
-    """
+    """The entries of one delta and its trainable values, (num_active,), from the tensors of a checkpoint; ValueError if
+    they cannot be a delta to this parameter."""
     where = f"the adapter's tensors for {delta.name!r}"
     if positions.dtype not in (torch.int32, torch.int64) or positions.dim() != 1:
         raise ValueError(
@@ -192,18 +165,11 @@ def check_delta(delta: SparseDelta, positions: Tensor, values: Tensor, num_activ
     active, inactive = positions[:num_active], positions[num_active:]
     for run in (active, inactive):
         if (run[1:] < run[:-1]).any():
-            raise ValueError(
-                f"{where}: its {num_active} active and {inactive.numel()} inactive positions are not ascending. "
-                + REMEDY
-            )
+            order = f"its {num_active} active and {inactive.numel()} inactive positions are not ascending. "
+            raise ValueError(f"{where}: {order}" + REMEDY)
     device = delta.active.device
     entries = Entries(active.to(device), inactive.to(device), deltas[num_active:].to(device))
     return entries, deltas[:num_active].to(device) / delta.scale
-
-
-def installing(state: AdapterState, checked: Checked) -> list[Write]:
-    """The writes that make a checked adapter the one of `state`."""
-    return [*state.replace_entries(checked.entries, checked.values), assign(state, "num_updates", checked.num_updates)]
 
 
 @torch.no_grad()
@@ -218,4 +184,4 @@ def install_sum(state: AdapterState, sums: Mapping[str, tuple[Tensor, Tensor]]) 
         active[chosen[delta.name].to(positions.device)] = True
         entries.append(Entries(positions[active], positions[~active], values[~active]))
         trainable.append((values[active] / delta.scale).to(state.flat.device))
-    apply_all(installing(state, Checked(entries, torch.cat(trainable), state.num_updates)))
+    apply_all(state.replace_entries(entries, torch.cat(trainable)))

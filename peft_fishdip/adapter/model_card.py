@@ -67,7 +67,13 @@ def write_card(
     """
     path = Path(folder) / "README.md"
     section = f"{BEGIN}\n{card_section(config, metadata, model)}\n{END}"
-    text = path.read_text(encoding="utf-8") if path.is_file() else f"---\n{header(config)}\n---\n\n"
+    if path.is_file():
+        text = path.read_text(encoding="utf-8")
+    else:
+        name = config.base_model_name_or_path
+        known = name if name and not os.path.exists(name) else None
+        header = ModelCardData(base_model=known, library_name="peft", tags=["fishdip"]).to_yaml()
+        text = f"---\n{header}\n---\n\n"
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
@@ -77,22 +83,16 @@ def write_card(
     path.write_text(before + section + after, encoding="utf-8")
 
 
-def header(config: FishDipConfig) -> str:
-    """The card's header, as YAML."""
-    name = config.base_model_name_or_path
-    known = name if name and not os.path.exists(name) else None
-    return ModelCardData(base_model=known, library_name="peft", tags=["fishdip"]).to_yaml()
-
-
 def card_section(config: FishDipConfig, metadata: CheckpointMetadata, model: Mapping[str, str] | None) -> str:
-    share = metadata.support_size / metadata.num_parameters
+    share, interval = metadata.support_size / metadata.num_parameters, config.update_interval
+    planned = "the first mask stays" if interval is None else f"one every {interval:,} optimizer steps"
     rows: dict[str, Any] = {
         "base model": f"`{config.base_model_name_or_path}`" if config.base_model_name_or_path else "unnamed",
         "targeted parameters (N)": f"{metadata.num_parameters:,} in {metadata.num_tensors} tensors",
         "density": f"{config.density:g}",
         "trainable at a time (K)": f"{metadata.num_active:,}",
         "trained in all (support)": f"{metadata.support_size:,}, {share:.2%} of N",
-        "mask updates": f"{metadata.num_updates:,}, " + planned(config),
+        "mask updates": f"{metadata.num_updates:,}, {planned}",
     }
     update = metadata.last_update
     if update is not None:
@@ -113,12 +113,6 @@ def card_section(config: FishDipConfig, metadata: CheckpointMetadata, model: Map
     )
 
 
-def planned(config: FishDipConfig) -> str:
-    if config.update_interval is None:
-        return "the first mask stays"
-    return f"one every {config.update_interval:,} optimizer steps"
-
-
 def loading(config: FishDipConfig, metadata: CheckpointMetadata, model: Mapping[str, str] | None) -> str:
     """Code that loads the adapter, onto a base of the dtype that it was trained on."""
     arguments = f'"{config.base_model_name_or_path or "path/to/the/base/model"}"'
@@ -126,18 +120,12 @@ def loading(config: FishDipConfig, metadata: CheckpointMetadata, model: Mapping[
     if len(dtypes) == 1 and len(metadata.base_fingerprint) == metadata.num_tensors:
         arguments += f', dtype="{dtypes.pop()}"'
     lines = ["import peft_fishdip  # makes the method known to PEFT", "from peft import PeftModel"]
-    auto = AUTO_CLASSES.get(str(getattr(config.task_type, "value", config.task_type)))
-    if auto:
-        library, class_name = "transformers", auto
-    elif model and model["parent_library"].startswith("transformers."):
-        library, class_name = "transformers", model["base_model_class"]
-    else:
-        library = class_name = ""
+    class_name = AUTO_CLASSES.get(str(getattr(config.task_type, "value", config.task_type)))
+    if class_name is None and model and model["parent_library"].startswith("transformers."):
+        class_name = model["base_model_class"]
     if class_name:
-        lines += [f"from {library} import {class_name}", "", f"base = {class_name}.from_pretrained({arguments})"]
+        lines += [f"from transformers import {class_name}", "", f"base = {class_name}.from_pretrained({arguments})"]
     else:
         lines += ["", "base = ...  # the model that the adapter was trained on"]
-    lines.append(
-        'model = PeftModel.from_pretrained(base, "path/to/this/folder")  # strict=True: only onto these weights'
-    )
-    return "\n".join(lines)
+    load = 'model = PeftModel.from_pretrained(base, "path/to/this/folder")  # strict=True: only onto these weights'
+    return "\n".join([*lines, load])

@@ -74,7 +74,6 @@ class Entries:
         return Entries, (self.active, self.inactive, self.inactive_values)  # sparse patterns cannot be copied
 
     def to(self, device: torch.device) -> Entries:
-        """The same entries on a device."""
         return Entries(self.active.to(device), self.inactive.to(device), self.inactive_values.to(device))
 
 
@@ -82,11 +81,7 @@ class SparseDelta:
     """The delta of one adapter to one base parameter.
 
     Active entries are trained. Inactive entries have left the mask and keep their delta. The active values are stored
-    in the adapter's trainable vector, divided by `scale`; the inactive values are stored in `entries`, unscaled.
-
-    Attributes:
-        scale: a power of two; delta = trainable value * scale.
-        entries: positions and inactive values.
+    in the adapter's trainable vector, divided by `scale`, a power of two; the inactive ones in `entries`, unscaled.
     """
 
     def __init__(self, name: str, shape: torch.Size, scale: float, state: AdapterState) -> None:
@@ -134,8 +129,7 @@ class SparseDelta:
         values = view.detach().float()
         if self.scale != 1.0:
             values = values * self.scale
-        inactive = self.entries.inactive_values
-        return torch.cat([values, inactive.float()]) if inactive.numel() else values
+        return torch.cat([values, self.inactive_values.float()]) if self.inactive_values.numel() else values
 
     def to(self, device: torch.device) -> None:
         if self.active.device != device:
@@ -145,14 +139,10 @@ class SparseDelta:
 class MaskChange(NamedTuple):
     """A change of mask that has been computed and not been made yet."""
 
-    entries: list[Entries]
-    """Of each delta."""
-    values: Tensor
-    """(K,), the new trainable vector."""
+    entries: list[Entries]  # of each delta
+    values: Tensor  # (K,), the new trainable vector
     source: Tensor
     """int64 (K,): index in the old vector of each entry; -1 for an entry that was not active before."""
-    kept: int
-    """Number of entries that stay active."""
 
 
 POSITIONS, VALUES, SUMMARY = "fishdip_indices", "fishdip_values", "fishdip_summary"
@@ -232,24 +222,15 @@ class AdapterState:
         return sum(delta.numel for delta in self.deltas)
 
     def __getstate__(self) -> dict[str, object]:
-        return self.__dict__ | {
-            "_views": None,
-            "set_by_name": {},
-            "take_out": None,
-            "last_load": (None, False, False),
-            "installed": None,
-        }  # views of the vector, with their graph
+        no_load: dict[str, object] = {"set_by_name": {}, "take_out": None, "last_load": (None, False, False)}
+        return self.__dict__ | no_load | {"installed": None, "_views": None}  # views refer to their graph
 
     @property
     def version(self) -> tuple[int, int] | None:
         """Differs after each change of the trainable vector, except through `.data`; None if torch does not count its
         changes, as for tensors made in inference mode."""
-        flat = self.flat
-        version = version_of(flat)
-        return None if version is None else (flat.data_ptr(), version)
-
-    def note_installed(self, tensors: Mapping[tuple[str, str], Tensor]) -> None:
-        self.installed = (dict(tensors), self.contents())
+        version = version_of(self.flat)
+        return None if version is None else (self.flat.data_ptr(), version)
 
     def is_installed(self, tensors: Mapping[tuple[str, str], Tensor]) -> bool:
         """Whether these very tensors were installed by PEFT, and nothing has changed since."""
@@ -260,6 +241,7 @@ class AdapterState:
         return same and contents == self.contents()
 
     def contents(self) -> object:
+        """Something that is equal for as long as nothing has changed."""
         return [self.version, *(delta.entries for delta in self.deltas)]
 
     def views(self) -> tuple[Tensor, ...]:
@@ -270,19 +252,13 @@ class AdapterState:
         flat = self.flat
         if torch.compiler.is_compiling():
             return flat.split(self.sizes) if self.traced is None else self.traced
-        key = (
-            id(flat),
-            version_of(flat),
-            flat.data_ptr(),
-            flat.requires_grad and torch.is_grad_enabled(),
-            torch.is_inference_mode_enabled(),
-            threading.get_ident(),
-        )
+        with_grad = flat.requires_grad and torch.is_grad_enabled()
+        mode = (with_grad, torch.is_inference_mode_enabled(), threading.get_ident())
+        key = (id(flat), version_of(flat), flat.data_ptr(), mode)
         cached = self._views
         if cached is None or cached[0] != key:
             self.refuse_partly_loaded()
-            cached = (key, flat.split(self.sizes))
-            self._views = cached
+            self._views = cached = (key, flat.split(self.sizes))
         return cached[1]
 
     def refuse_partly_loaded(self) -> None:
@@ -332,8 +308,7 @@ class AdapterState:
         flat = self.flat
         keep_dropped = self.config.dropped == "freeze" and not (self.untouched and not bool(flat.any()))
         entries, values, sources, start = [], [], [], 0
-        old_values = flat.detach().split(self.sizes)
-        for delta, old in zip(self.deltas, old_values, strict=True):
+        for delta, old in zip(self.deltas, flat.detach().split(self.sizes), strict=True):
             new = positions[delta.name].to(delta.active.device)
             old = old.to(new.device)
             index, found = locate(delta.active, new)
@@ -352,15 +327,13 @@ class AdapterState:
             values.append(value.to(flat.device))
             sources.append(torch.where(found, index + start, -1).to(flat.device))
             start += old.numel()
-        source = torch.cat(sources)
-        return MaskChange(entries, torch.cat(values), source, int((source >= 0).sum()))
+        return MaskChange(entries, torch.cat(values), torch.cat(sources))
 
     def writes_of(self, change: MaskChange) -> list[Write]:
         """The writes that make a change of mask, the gradient of the vector included."""
-        writes = self.replace_entries(change.entries, change.values)
-        if self.flat.grad is not None:
-            writes.append(copy_into(self.flat.grad, gathered(self.flat.grad, change.source)))
-        return writes
+        grad = self.flat.grad
+        moved = [] if grad is None else [copy_into(grad, gathered(grad, change.source))]
+        return [*self.replace_entries(change.entries, change.values), *moved]
 
     @torch.no_grad()
     def replace_entries(self, entries: Sequence[Entries], values: Tensor) -> list[Write]:
@@ -373,15 +346,12 @@ class AdapterState:
         else:
             writes.append(copy_into(flat, values))
         writes += [assign(self, "untouched", False), assign(self, "awaited_sizes", None)]
-        return [Write(self.drop_views, self.drop_views), *writes, Write(self.drop_views, self.drop_views)]
+        drop = Write(self.drop_views, self.drop_views)
+        return [drop, *writes, drop]
 
 
 def locate(haystack: Tensor, needles: Tensor) -> tuple[Tensor, Tensor]:
-    """Index of each needle in an ascending vector.
-
-    Returns:
-        Index (0 where there is no such entry) and whether there is one: int64 and bool of the shape of `needles`.
-    """
+    """Index of each needle in an ascending vector, 0 where there is no such entry, and whether there is one."""
     if not haystack.numel():
         return torch.zeros_like(needles), torch.zeros_like(needles, dtype=torch.bool)
     index = torch.searchsorted(haystack, needles).clamp_(max=haystack.numel() - 1)

@@ -219,11 +219,7 @@ class AdapterTuner(BaseTuner):
 
     @torch.no_grad()
     def add_weighted_adapter(
-        self,
-        adapters: Sequence[str],
-        weights: Sequence[float],
-        adapter_name: str,
-        combination_type: str = "linear",
+        self, adapters: Sequence[str], weights: Sequence[float], adapter_name: str, combination_type: str = "linear"
     ) -> None:
         """Add an adapter whose delta is the weighted sum of those of `adapters`.
 
@@ -255,9 +251,7 @@ class AdapterTuner(BaseTuner):
         super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
         state = self._states().get(adapter_name)
         if state is not None and not autocast_adapter_dtype:
-            dtypes = [
-                tensor.dtype for tensor in self._base_parameters(state).values() if not has_quantized_storage(tensor)
-            ]
+            dtypes = [base.dtype for base in self._base_parameters(state).values() if not has_quantized_storage(base)]
             state.flat.data = state.flat.data.to(dtypes[0] if dtypes else torch.float32)
             state.drop_views()
 

@@ -35,11 +35,7 @@ def remove_guards(model: nn.Module) -> None:
 
 
 def refuse_adapter_names(arguments: Mapping[str, Any]) -> None:
-    """Refuse PEFT's argument that names an adapter for each example of a batch.
-
-    Raises:
-        ValueError: it is given.
-    """
+    """Raise ValueError for PEFT's argument that names an adapter for each example of a batch."""
     if arguments.get("adapter_names") is not None:
         raise ValueError(
             "adapter_names: Fish-Dip cannot use different adapters within one batch; call the model once for each, "
@@ -48,11 +44,7 @@ def refuse_adapter_names(arguments: Mapping[str, Any]) -> None:
 
 
 def refuse_unfit(layers: Iterable[FishDipLayer], state: AdapterState) -> None:
-    """Check that losses would be those of the model that is trained, and finite.
-
-    Raises:
-        ValueError: an adapter is merged or disabled, or its deltas are not finite.
-    """
+    """Raise ValueError if losses would not be those of the model that is trained, or not finite."""
     layers = list(layers)
     if any(layer.merged for layer in layers):
         raise ValueError("an adapter is merged; call unmerge_adapter() before the mask is updated.")
@@ -77,11 +69,7 @@ class Resize:
         self.embeddings = embeddings
 
     def __call__(self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, **kwargs: Any) -> Any:
-        """Return the input embeddings if their size stays.
-
-        Raises:
-            ValueError: another size is asked for.
-        """
+        """Return the input embeddings if their size stays, or raise ValueError."""
         weight: Any = self.embeddings.weight
         size = weight.shape[0]
         if (new_num_tokens is None or new_num_tokens == size) and size % (pad_to_multiple_of or 1) == 0:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from weakref import ref
 
-from torch import Tensor, nn
+from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from ..adapter.base_parameter import TunedParameter, fingerprints
@@ -61,10 +61,10 @@ class Injection:
             keep_readable(module)
 
     def check_base(self) -> None:
-        """Compare the base with the one that a checkpoint was saved with, if any.
+        """Warn if the base is not the one that a checkpoint was saved with.
 
         Raises:
-            ValueError: they differ, or cannot be compared, and the config says `strict`. Else it warns.
+            ValueError: the config says `strict`, and they differ or cannot be compared.
         """
         saved = self.config.expected_fingerprint()
         if saved is None:
@@ -101,11 +101,9 @@ class Injection:
         if self.done:
             return
         self.done = True
+        # both may fail, so they come before any change
         positions = first_positions(self.config, self.targets)
         scales = [delta_scale(self.config, target) for target in self.targets]
-        self.put_in(positions, scales)
-
-    def put_in(self, positions: Sequence[tuple[Tensor, Tensor]], scales: Sequence[float]) -> None:
         state = AdapterState(self.adapter_name, self.config)
         state.take_out = self.restore
         modules = {name: self.model.get_submodule(name) for name in self.found}
@@ -121,9 +119,7 @@ class Injection:
         for name, layer in layers.items():
             layer.update_layer(state, owned[name])
         watch_loads(self.model)
-        carrier = next(
-            module for module in self.model.modules() if isinstance(module, Values) and module.state is state
-        )
+        carrier = next(part for part in self.model.modules() if isinstance(part, Values) and part.state is state)
         state.allocate(positions, carrier, first_values(state, self.targets, positions))
         for target, delta in zip(self.targets, state.deltas, strict=True):
             self.tuned[id(target.tensor)].deltas[self.adapter_name] = delta

@@ -19,15 +19,11 @@ from ..importance.scoring import Scores
 from ..layers.layer import layers_of, tuned_parameters, unmerge_all
 from ..optim.carry_over import carry_over, check_optimizer
 from ..quantization import has_quantized_storage
-from ..selection import TopK, top_k
+from ..selection import top_k
 
 
 def check_update(model: nn.Module, state: AdapterState, optimizer: Any, step: int | None) -> Any:
-    """The torch optimizer that trains an adapter, if any, after checking that its mask can change.
-
-    Raises:
-        ValueError: its mask cannot change as things are, or `step` is no count.
-    """
+    """The torch optimizer that trains an adapter, if any; raises ValueError if its mask cannot change."""
     if step is not None and step != 0 and not is_count(step):
         raise ValueError(f"step={step!r} must be an int >= 0, the optimizer steps that were made, or None.")
     state.refuse_sharded()
@@ -51,17 +47,11 @@ def active_adapters_merged(model: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def change_mask(
-    state: AdapterState,
-    scores: Scores,
-    optimizer: Any,
-    started: float,
-    step: int | None,
-    expected_power: int | None,
+    state: AdapterState, scores: Scores, optimizer: Any, started: float, step: int | None, expected_power: int | None
 ) -> MaskUpdate:
     """Select the K entries with the highest scores and make them the active ones.
 
     Args:
-        state: the adapter.
         scores: one tensor per targeted parameter, of its shape. Importances are scaled in place to those of the trained
             values.
         optimizer: checked already, or None.
@@ -84,50 +74,32 @@ def change_mask(
         writes = state.writes_of(change)
         if optimizer is not None:
             writes += carry_over(optimizer, state.flat, change.source, expected_sq_grad)
-        update = record(
-            state, scores, chosen, change.kept, sum(e.support.numel() for e in change.entries), started, step
+        k = state.flat.numel()
+        update = MaskUpdate(
+            step=state.num_updates if step is None else step,
+            example_ids=scores.example_ids,
+            losses=scores.losses,
+            threshold=chosen.threshold,
+            num_active=k,
+            overlap=int((change.source >= 0).sum()) / k,
+            support_size=sum(entries.support.numel() for entries in change.entries),
+            seconds=time.perf_counter() - started,
         )
-        return update, [
-            *writes,
-            assign(state, "num_updates", state.num_updates + 1),
-            assign(state, "last_update", update),
-        ]
+        counted = [assign(state, "num_updates", state.num_updates + 1), assign(state, "last_update", update)]
+        return update, [*writes, *counted]
 
     update, writes = raise_on_all_ranks(prepared)
     apply_all(writes)
     return update
 
 
-def record(
-    state: AdapterState, scores: Scores, chosen: TopK, kept: int, support_size: int, started: float, step: int | None
-) -> MaskUpdate:
-    """The record of an update that keeps `kept` of the active entries."""
-    k = state.flat.numel()
-    return MaskUpdate(
-        step=state.num_updates if step is None else step,
-        example_ids=scores.example_ids,
-        losses=scores.losses,
-        threshold=chosen.threshold,
-        num_active=k,
-        overlap=kept / k,
-        support_size=support_size,
-        seconds=time.perf_counter() - started,
-    )
-
-
 def ordered_scores(state: AdapterState, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The scores of a caller, in the order of the adapter's deltas.
-
-    Raises:
-        ValueError: a parameter is missing, unknown or of another shape.
-    """
+    """The scores of a caller in the order of the adapter's deltas; ValueError if they do not fit the parameters."""
     shapes = {delta.name: delta.shape for delta in state.deltas}
     missing, unknown = sorted(shapes.keys() - scores.keys()), sorted(scores.keys() - shapes.keys())
     if missing or unknown:
-        raise ValueError(
-            f"scores must have one tensor for each targeted parameter: missing {listed(missing)}, unknown "
-            f"{listed(unknown)}."
-        )
+        which = f"missing {listed(missing)}, unknown {listed(unknown)}"
+        raise ValueError(f"scores must have one tensor for each targeted parameter: {which}.")
     for name, shape in shapes.items():
         if not isinstance(scores[name], Tensor) or scores[name].shape != shape or scores[name].is_complex():
             kind = getattr(scores[name], "dtype", "")

@@ -76,7 +76,9 @@ def find_targets(model: nn.Module, config: FishDipConfig) -> list[Target]:
             f"layers_to_transform={config.layers_to_transform!r} leaves nothing to tune: no targeted module is in "
             "such a layer; the first layer is 0."
         )
-    if not targets and config.exclude_modules and find_targets(model, without_exclusions(config)):
+    included = copy.copy(config)
+    included.exclude_modules = None
+    if not targets and config.exclude_modules and find_targets(model, included):
         raise ValueError(
             f"exclude_modules={config.exclude_modules!r} leaves nothing to tune: all modules that target_modules="
             f"{config.target_modules!r} selects are excluded."
@@ -104,12 +106,6 @@ def with_linear_names(config: FishDipConfig, model: nn.Module) -> FishDipConfig:
             if isinstance(base(module), (nn.Linear, Conv1D)) and module is not head and base(module) is not head
         }
     return config
-
-
-def without_exclusions(config: FishDipConfig) -> FishDipConfig:
-    copied = copy.copy(config)
-    copied.exclude_modules = None
-    return copied
 
 
 def checked_by_name(config: FishDipConfig, name: str, in_any_layer: bool = True) -> Any:
@@ -147,9 +143,7 @@ def visible_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         seen.add(id(module))
         if name:
             yield name, module
-        inner, prefix = (
-            (module.base_layer, f"{name}.base_layer") if isinstance(module, FishDipLayer) else (module, name)
-        )
+        inner, prefix = base(module), f"{name}.base_layer" if isinstance(module, FishDipLayer) else name
         if isinstance(inner, (BaseTunerLayer, AuxiliaryTrainingWrapper)):
             return
         for leaf, child in inner.named_children():
