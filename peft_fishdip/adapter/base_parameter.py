@@ -28,8 +28,8 @@ class TunedParameter:
 
     Attributes:
         merged_adapters: names of the adapters that are merged.
-        temporary: the [`key_of`] the values that a temporary merge has put in, if any, and the objects whose ids are in
-            the key, kept alive so that no other object can have these ids.
+        temporary: what a temporary merge has put in, if anything: the [`key_of`] its deltas, and the objects whose ids
+            are in that key, kept alive so that no other object can have these ids.
         temporary_merges: those that are in force.
     """
 

@@ -46,7 +46,7 @@ class CheckpointMetadata(NamedTuple):
             len(state.deltas),
             state.num_parameters,
             sum(state.sizes),
-            state.support_size,
+            sum(state.support_sizes.values()),
             state.num_updates,
             state.last_update,
             base_fingerprint,

@@ -129,7 +129,8 @@ class SparseDelta:
         values = view.detach().float()
         if self.scale != 1.0:
             values = values * self.scale
-        return torch.cat([values, self.inactive_values.float()]) if self.inactive_values.numel() else values
+        inactive = self.entries.inactive_values
+        return torch.cat([values, inactive.float()]) if inactive.numel() else values
 
     def to(self, device: torch.device) -> None:
         if self.active.device != device:
@@ -213,10 +214,6 @@ class AdapterState:
         return self.untouched and self.awaited_sizes is not None
 
     @property
-    def support_size(self) -> int:
-        return sum(len(delta) for delta in self.deltas)
-
-    @property
     def num_parameters(self) -> int:
         """N, the number of entries of the targeted parameters."""
         return sum(delta.numel for delta in self.deltas)
@@ -229,8 +226,9 @@ class AdapterState:
     def version(self) -> tuple[int, int] | None:
         """Differs after each change of the trainable vector, except through `.data`; None if torch does not count its
         changes, as for tensors made in inference mode."""
-        version = version_of(self.flat)
-        return None if version is None else (self.flat.data_ptr(), version)
+        flat = self.flat
+        version = version_of(flat)
+        return None if version is None else (flat.data_ptr(), version)
 
     def is_installed(self, tensors: Mapping[tuple[str, str], Tensor]) -> bool:
         """Whether these very tensors were installed by PEFT, and nothing has changed since."""
@@ -241,7 +239,7 @@ class AdapterState:
         return same and contents == self.contents()
 
     def contents(self) -> object:
-        """Something that is equal for as long as nothing has changed."""
+        """Something that stays equal as long as nothing has changed."""
         return [self.version, *(delta.entries for delta in self.deltas)]
 
     def views(self) -> tuple[Tensor, ...]:
