@@ -14,7 +14,7 @@ from .model import FishDipModel, tuner_of
 from .optim.adafactor import SparseAdafactor
 from .registration import PEFT_TYPE
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if PEFT_TYPE not in PEFT_TYPE_TO_CONFIG_MAPPING:
     register_peft_method(name="fishdip", config_cls=FishDipConfig, model_cls=FishDipModel)

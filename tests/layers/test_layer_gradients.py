@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from ..support.models import FAMILIES, UNSCORED, flat_of, padded, tuned
+from ..support.models import FAMILIES, UNSCORED, enable_checkpointing, flat_of, padded, tuned
 
 pytestmark = pytest.mark.filterwarnings(UNSCORED)
 
@@ -24,7 +24,7 @@ def test_gradient_checkpointing_gives_the_same_gradient(family: str, reentrant: 
         model = tuned(build(), density=0.3, init_weights=False)
         model.train()
         if checkpointing:
-            model.base_model.model.activation_checkpointing_enable({"use_reentrant": reentrant})
+            enable_checkpointing(model.base_model.model, {"use_reentrant": reentrant})
             model.enable_input_require_grads()
         model(**batch, use_cache=False).loss.backward() if family != "bert" else model(**batch).loss.backward()
         return flat_of(model).grad

@@ -317,3 +317,9 @@ class ignoring_unscored_mask(warnings.catch_warnings):
         entered = super().__enter__()
         warnings.filterwarnings("ignore", message=".*data-free.*")
         return entered
+
+
+def enable_checkpointing(model: Any, options: dict[str, bool]) -> None:
+    """Gradient checkpointing, by the name that the installed transformers has for it."""
+    newer = getattr(model, "activation_checkpointing_enable", None)
+    (newer or model.gradient_checkpointing_enable)(options)

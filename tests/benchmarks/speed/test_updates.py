@@ -16,11 +16,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:Sparse:UserWarning", "ignore:Uns
 
 
 def test_phases_restore_what_they_have_wrapped():
-    functions = [path for paths in PHASES.values() for path in paths]
+    functions = [f"peft_fishdip.{path}" for paths in PHASES.values() for path in paths]
     before = list(map(resolve_name, functions))
     with Phases() as phases:
         assert not any(now is own for now, own in zip(map(resolve_name, functions), before, strict=True))
-        resolve_name(PHASES["selection"][0])({"a": torch.rand(5)}, 2)
+        resolve_name(f"peft_fishdip.{PHASES['selection'][0]}")({"a": torch.rand(5)}, 2)
     assert phases.seconds["selection"] > 0
     assert phases.scores.keys() == {"a"}
     assert list(map(resolve_name, functions)) == before
