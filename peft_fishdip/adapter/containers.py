@@ -23,7 +23,7 @@ LOAD_HOOK = "_fishdip_load_hook"
 
 
 class Container(nn.Module):
-    """What `fishdip_...[adapter]` of a layer is: tensors that are made when asked for, and collected when set."""
+    """The entry `fishdip_...[adapter]` of a layer: its tensors are computed when read, and collected when set."""
 
     kind: str  # of the tensors: POSITIONS, VALUES or SUMMARY
 
@@ -187,8 +187,8 @@ def install_before_load(module: Any, state_dict: Mapping[str, Tensor], prefix: s
 
 
 def tensors_in(module: nn.Module, state_dict: Mapping[str, Tensor], prefix: str = "") -> Mapping[AdapterState, Tensors]:
-    """What a state dict has of each adapter within a module; ValueError if a layer that stands at several places of the
-    model has different tensors at two of them."""
+    """The tensors in a state dict of each adapter within a module; ValueError if a shared module has different tensors
+    under two of its names."""
     found: dict[AdapterState, dict[tuple[str, str], Tensor]] = {}
     for key, container, delta in keys_of(module, prefix):
         tensors = found.setdefault(container.state, {})
@@ -198,7 +198,7 @@ def tensors_in(module: nn.Module, state_dict: Mapping[str, Tensor], prefix: str 
         first = tensors.setdefault((container.kind, name_of(delta)), tensor)
         alike = first.dtype == tensor.dtype and first.shape == tensor.shape
         if first is not tensor and not (alike and torch.equal(first, tensor.to(first.device))):
-            raise ValueError(f"{key!r} is of a layer that stands at several places, and differs from that at another.")
+            raise ValueError(f"{key!r} is of a shared module, and differs from its tensor under another name.")
     return found
 
 
@@ -210,7 +210,7 @@ def keys_of(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, Containe
 
 
 def containers_in(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, Container]]:
-    """All containers within a module, each with its prefix in a state dict; once for each place where it stands."""
+    """All containers within a module, each with its prefix in a state dict, once for each place where it is used."""
     for path, container in module.named_modules(prefix=prefix.removesuffix("."), remove_duplicate=False):
         if isinstance(container, Container):
             yield f"{path}." if path else "", container

@@ -54,7 +54,7 @@ class Injection:
         self.done = False
 
     def prepare_base(self) -> None:
-        """Have all base parameters hold their own values, in a form that can be read."""
+        """Restore all base parameters that are swapped in, and keep quantized ones in a form that can be read."""
         for layer in layers_of(self.model):
             layer.restore()
         for module in self.model.modules():
@@ -126,7 +126,7 @@ class Injection:
 
 
 def layer_for(model: nn.Module, module: nn.Module) -> FishDipLayer:
-    """What wraps a module, if it isn't a wrapper already."""
+    """The layer that wraps a module: the module itself if it is one already."""
     if isinstance(module, FishDipLayer):
         return module
     backend = backend_of(model, module, "weight")
@@ -160,11 +160,11 @@ def wrapped(model: nn.Module, modules: dict[str, nn.Module]) -> dict[str, FishDi
 
 
 def no_fast_path(module: nn.Module, inputs: object) -> None:
-    """As a hook, it keeps nn.TransformerEncoderLayer from reading base weights past the layers in inference."""
+    """A hook that does nothing: with one, nn.TransformerEncoderLayer calls its layers, whose weights it would read."""
 
 
 def unwrap(model: nn.Module, empty_only: bool = False) -> None:
-    """Put the wrapped modules back; with `empty_only` those alone whose layer has no adapter."""
+    """Put the wrapped modules back in their places; with `empty_only`, only those whose layer has no adapter."""
     for name, layer in reversed(list(model.named_modules(remove_duplicate=False))):
         if isinstance(layer, FishDipLayer) and not (empty_only and len(layer.fishdip_values)):
             model.set_submodule(name, layer.base_layer)
@@ -179,7 +179,7 @@ def unwrap(model: nn.Module, empty_only: bool = False) -> None:
 
 
 def discard(model: nn.Module, adapter_name: str) -> None:
-    """Take an adapter out that could not be loaded, and its config; with the last adapter the layers too."""
+    """Take an adapter and its config out of the model; with the last adapter, the layers too."""
     left = take_out(model, adapter_name)
     for module in [model, *model.modules()]:
         configs = module.__dict__.get("peft_config")
@@ -192,8 +192,8 @@ def discard(model: nn.Module, adapter_name: str) -> None:
 
 
 def taking_out(model: nn.Module, adapter_name: str) -> Callable[[], None]:
-    """What makes a model, its active adapters included, what it is now, without an adapter that will be added."""
-    reference = ref(model)  # the adapter's state, which keeps this, must not keep the model
+    """A function that takes an adapter out that is about to be added, and restores the active adapters of now."""
+    reference = ref(model)  # weak, because the adapter's state keeps the function
     active = [(ref(layer), layer.active_adapter) for layer in layers_of(model)]
     vectors = [
         (ref(values.state), values.state.flat.requires_grad)
