@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .base import Decoded, Problem
+from .readers.common import warn_without
 from .records import NerExample
 from .tagging import TagError, tags_to_spans
 
@@ -60,7 +61,8 @@ def from_tagged_dataset(
 ) -> list[NerExample]:
     """NER examples from columns of tokens and tags, the usual layout on the Hugging Face Hub.
 
-    Tags are texts or class labels; `scheme` is as in `read_conll`. Raises ValueError with the row for tags that do not fit.
+    Tags are texts or class labels; `scheme` is as in `read_conll`. Raises ValueError with the row for tags that do
+    not fit; warns if there is no entity in any row.
     """
     for column in (tokens, tags):
         if column not in dataset.column_names:
@@ -77,6 +79,7 @@ def from_tagged_dataset(
         except TagError as error:
             raise ValueError(f"row {number}: {error}") from None
         examples.append(NerExample(row[tokens], tuple(spans), str(row.get("id", number))))
+    warn_without("entity", examples, any(example.spans for example in examples), f"column {tags!r}")
     return examples
 
 

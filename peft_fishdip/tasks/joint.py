@@ -13,7 +13,7 @@ from .brackets import LabelledBracket, read_brackets, write_brackets
 from .labels import Labels
 from .metrics import micro_f1
 from .records import JointExample, Relation, Span
-from .text import sentence, tokenize
+from .text import normalize, sentence, tokenize
 
 
 class JointTask(Task[JointExample]):
@@ -60,10 +60,12 @@ class JointTask(Task[JointExample]):
         return target, problems
 
     def decode(self, example: JointExample | str | Sequence[str], text: str) -> Decoded[JointExample]:
-        example = self.as_example(example)
-        found, problems = read_brackets(example.tokens, text, self.entity_labels, self.relation_labels)
+        raw, example = isinstance(example, str), self.as_example(example)
+        tokens, found, problems = read_brackets(
+            example.tokens, text, self.entity_labels, self.relation_labels, split=raw
+        )
         relations = _resolve_tails(found, problems)
-        prediction = JointExample(example.tokens, tuple(b.span for b in found), tuple(relations), example.id)
+        prediction = JointExample(tokens, tuple(b.span for b in found), tuple(relations), example.id)
         return Decoded(prediction, tuple(problems), text)
 
     def score(
@@ -83,16 +85,17 @@ def _resolve_tails(found: list[LabelledBracket], problems: list[Problem]) -> set
     """The relations of all brackets; a tail that names no entity is an entity_error."""
     by_name: dict[str, list[Span]] = {}
     for bracket in found:
-        by_name.setdefault(bracket.name, []).append(bracket.span)
+        by_name.setdefault(normalize(bracket.name), []).append(bracket.span)
     relations: set[Relation] = set()
     for bracket in found:
         for label, name in bracket.relations:
-            if name not in by_name:
+            if normalize(name) not in by_name:
                 problems.append(Problem("entity_error", f"the tail {name!r} of {label!r} is no entity"))
                 continue
             head = bracket.span
-            # The nearest entity of that name; the next one if that relation is there already.
-            for tail in sorted(by_name[name], key=lambda t: min(abs(t.start - head.end), abs(head.start - t.end))):
+            # The nearest entity of that name, the head itself last; the next one if that relation is there already.
+            tails = by_name[normalize(name)]
+            for tail in sorted(tails, key=lambda t: (t == head, min(abs(t.start - head.end), abs(head.start - t.end)))):
                 relation = Relation(head, tail, label)
                 if relation not in relations:
                     relations.add(relation)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from .text import SPECIAL
+from .text import SPECIAL, fold, normalize
 
 
 class Labels:
@@ -26,7 +26,7 @@ class Labels:
                 not isinstance(name, str)
                 or not name
                 or name != " ".join(name.split())
-                or any(c in SPECIAL for c in name)
+                or any(c in SPECIAL for c in normalize(name))
             ):
                 raise ValueError(
                     f"{what} {label!r}: its name {name!r} must be words separated by single spaces, without "
@@ -38,6 +38,9 @@ class Labels:
                     "give each its own, or one of the two would be lost when reading back"
                 )
             self._labels[name] = label
+        self._folded: dict[str, list[str]] = {}
+        for name, label in self._labels.items():
+            self._folded.setdefault(fold(name), []).append(label)
 
     def name(self, label: str) -> str:
         """Natural name of a label; ValueError names the known ones."""
@@ -46,8 +49,22 @@ class Labels:
         return self.names[label]
 
     def label(self, name: str) -> str | None:
-        """Label with this natural name, or None."""
-        return self._labels.get(name)
+        """Label with this natural name, or None; a name may be written as a tokenizer normalises it."""
+        if name in self._labels:
+            return self._labels[name]
+        found = self._folded.get(fold(name), ())
+        return found[0] if len(found) == 1 else None
+
+    def check(self, write: Callable[[str], str]) -> None:
+        """Refuse names that a tokenizer changes so that they cannot be read back. `write` passes text through it."""
+        for label, name in self.names.items():
+            written = " ".join(write(f"[ x | {name} ]").replace("]", " ] ").replace("|", " | ").split())
+            back = written.rpartition(" | ")[2].removesuffix(" ]")
+            if not written.endswith(" ]") or self.label(back) != label:
+                raise ValueError(
+                    f"{self.what} {label!r}: the tokenizer writes '[ x | {name} ]' as {written!r}, so that the name "
+                    f"{name!r} cannot be read back; pass a mapping from label to a name that this tokenizer keeps"
+                )
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)

@@ -16,7 +16,7 @@ from .text import sentence, tokenize
 class NerTask(Task[NerExample]):
     """Entities of a sentence. `labels` maps the data set's labels to their natural names.
 
-    `encode` reports "crossing_span" and "blank_boundary".
+    A raw text is tokenised; a token in which a predicted entity begins or ends is split there. `encode` reports "crossing_span" and "blank_boundary".
     """
 
     name: ClassVar[str] = "ner"
@@ -39,9 +39,9 @@ class NerTask(Task[NerExample]):
         return write_brackets(example.tokens, tagged)
 
     def decode(self, example: NerExample | str | Sequence[str], text: str) -> Decoded[NerExample]:
-        example = self.as_example(example)
-        found, problems = read_brackets(example.tokens, text, self.labels)
-        prediction = NerExample(example.tokens, tuple(bracket.span for bracket in found), example.id)
+        raw, example = isinstance(example, str), self.as_example(example)
+        tokens, found, problems = read_brackets(example.tokens, text, self.labels, split=raw)
+        prediction = NerExample(tokens, tuple(bracket.span for bracket in found), example.id)
         return Decoded(prediction, tuple(problems), text)
 
     def score(

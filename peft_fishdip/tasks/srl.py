@@ -42,7 +42,7 @@ class SrlTask(Task[SrlExample]):
 
     def decode(self, example: SrlExample | str | Sequence[str], text: str) -> Decoded[SrlExample]:
         example = self.as_example(example)
-        found, problems = read_brackets(example.tokens, text, self.labels)
+        _, found, problems = read_brackets(example.tokens, text, self.labels)
         arguments = tuple(bracket.span for bracket in found)
         prediction = SrlExample(example.tokens, example.predicate, arguments, example.id)
         return Decoded(prediction, tuple(problems), text)

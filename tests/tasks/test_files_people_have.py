@@ -60,7 +60,7 @@ def test_encodings_that_mark_themselves_are_read(tmp_path):
 def test_other_encodings_are_refused_with_the_remedy(tmp_path):
     path = tmp_path / "data.txt"
     path.write_bytes("\n".join(LINES).encode("latin-1"))
-    with pytest.raises(DataFormatError, match="line 3: expected text in UTF-8; .*pass encoding='latin-1'"):
+    with pytest.raises(DataFormatError, match=r"line 3: expected text in UTF-8; .*pass encoding='latin-1'"):
         read_conll(path)
     path.write_bytes("\n".join(LINES).encode("utf-16-be"))
     with pytest.raises(DataFormatError, match="encoding='utf-16-le' or 'utf-16-be'"):
@@ -99,7 +99,7 @@ def test_schemes_of_columns(write):
         Span(0, 2, "person-artist"),
     )
     assert read_conll(write("BRCA1 B\ngene I\nis O\n"))[0].spans == (Span(0, 2, "entity"),)
-    with pytest.raises(DataFormatError, match="line 2: .*one tag per token"):
+    with pytest.raises(DataFormatError, match=r"line 2: .*one tag per token"):
         read_conll(write("in O\nBonn B-LOC|B-ORG\n"))
 
 
