@@ -13,8 +13,7 @@ whether it is one more than the cell above.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
-from os.path import commonprefix
+from itertools import accumulate, pairwise, takewhile
 
 
 def align(tokens: Sequence[str], output: Sequence[str]) -> list[int | None]:
@@ -103,19 +102,23 @@ def _respaced(words: Sequence[str], output: Sequence[str]) -> list[tuple[int, in
     """`character_ranges` where no word is equal: what is the same but for spaces at both ends, `align` between."""
     ends, output_ends = ([*accumulate(map(len, side), initial=0)] for side in (words, output))
     joined, joined_output = "".join(words), "".join(output)
-    same = len(commonprefix([joined, joined_output]))
+    same = _common(joined, joined_output)
     prefix = max(end for end in {*ends} & {*output_ends} if end <= same)
     shift = len(joined) - len(joined_output)
-    same = len(commonprefix([joined[prefix:][::-1], joined_output[prefix:][::-1]]))
+    same = _common(joined[prefix:][::-1], joined_output[prefix:][::-1])
     suffix = min(end for end in {*ends} & {end + shift for end in output_ends} if end >= len(joined) - same)
     first, last = ends.index(prefix), ends.index(suffix)
     output_first, output_last = output_ends.index(prefix), output_ends.index(suffix - shift)
     ranges: list[tuple[int, int] | None] = [
-        (start, end) if end <= prefix else (start + shift, end + shift)
-        for start, end in zip(output_ends, output_ends[1:], strict=False)
+        (start, end) if end <= prefix else (start + shift, end + shift) for start, end in pairwise(output_ends)
     ]
     ranges[output_first:output_last] = [
         None if i is None else (ends[first + i], ends[first + i + 1])
         for i in align(words[first:last], output[output_first:output_last])
     ]
     return ranges
+
+
+def _common(one: str, other: str) -> int:
+    """Number of equal characters at the beginning of both."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

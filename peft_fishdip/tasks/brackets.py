@@ -182,7 +182,12 @@ def _split_tokens(tokens: Sequence[str], places: Iterable[int]) -> list[str]:
         for place in sorted(place - start for place in places if 0 < place - start < len(text)):
             for cut in range(1, len(rest)):
                 head, tail = fold(escape(rest[:cut])), fold(escape(rest[cut:]))
-                if done + len(head) == place and text[done:] == head + tail and rest[:cut].strip() and rest[cut:].strip():
+                if (
+                    done + len(head) == place
+                    and text[done:] == head + tail
+                    and rest[:cut].strip()
+                    and rest[cut:].strip()
+                ):
                     finer.append(rest[:cut])
                     rest, done = rest[cut:], place
                     break

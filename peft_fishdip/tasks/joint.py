@@ -5,14 +5,15 @@ A relation stands on its head and names its tail by the words of the tail.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import ClassVar
 
 from .base import Decoded, Problem, Scores, Task
 from .brackets import LabelledBracket, read_brackets, write_brackets
 from .labels import Labels
+from .lengths import longest
 from .metrics import micro_f1
-from .records import JointExample, Relation, Span
+from .records import JointExample, Relation, Span, on_tokens, shifted
 from .text import normalize, sentence, tokenize
 
 
@@ -58,6 +59,18 @@ class JointTask(Task[JointExample]):
                 elif relation not in kept.relations:
                     problems.append(Problem("ambiguous_tail", f"{relation} reads as one with another tail"))
         return target, problems
+
+    def shorten(self, example: JointExample, fits: Callable[[str], bool]) -> JointExample:
+        """The first tokens, as many as fit, and what stands on them."""
+        count = longest(lambda n: fits(sentence(example.tokens[:n])), len(example.tokens))
+        return on_tokens(example, range(count))
+
+    def restore(self, example: JointExample, prediction: JointExample) -> JointExample:
+        return shifted(prediction, example.tokens, 0)
+
+    def check_tokenizer(self, write: Callable[[str], str]) -> None:
+        self.entity_labels.check(write)
+        self.relation_labels.check(write, "[ x | x | {} = x ]")
 
     def decode(self, example: JointExample | str | Sequence[str], text: str) -> Decoded[JointExample]:
         raw, example = isinstance(example, str), self.as_example(example)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from .text import SPECIAL, fold, normalize
+
+_STRUCTURE = re.compile(r"[][|=]")
 
 
 class Labels:
@@ -55,15 +58,20 @@ class Labels:
         found = self._folded.get(fold(name), ())
         return found[0] if len(found) == 1 else None
 
-    def check(self, write: Callable[[str], str]) -> None:
-        """Refuse names that a tokenizer changes so that they cannot be read back. `write` passes text through it."""
+    def check(self, write: Callable[[str], str], form: str = "[ x | {} ]") -> None:
+        """Refuse names that a tokenizer changes so that they cannot be read back.
+
+        `write` gives a text as it comes out of the tokenizer's pieces; `form` is where the task writes a name.
+        """
+        place = _STRUCTURE.split(form).index(" {} ")
         for label, name in self.names.items():
-            written = " ".join(write(f"[ x | {name} ]").replace("]", " ] ").replace("|", " | ").split())
-            back = written.rpartition(" | ")[2].removesuffix(" ]")
-            if not written.endswith(" ]") or self.label(back) != label:
+            text = form.format(name).strip()
+            written = write(text)
+            parts = _STRUCTURE.split(written)
+            if len(parts) != len(_STRUCTURE.split(form)) or self.label(" ".join(parts[place].split())) != label:
                 raise ValueError(
-                    f"{self.what} {label!r}: the tokenizer writes '[ x | {name} ]' as {written!r}, so that the name "
-                    f"{name!r} cannot be read back; pass a mapping from label to a name that this tokenizer keeps"
+                    f"{self.what} {label!r}: the tokenizer writes {text!r} as {written!r}, so that the name {name!r} "
+                    "cannot be read back; pass a mapping from label to a name that this tokenizer keeps"
                 )
 
     def __iter__(self) -> Iterator[str]:

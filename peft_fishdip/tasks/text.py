@@ -136,8 +136,9 @@ def find_normalized(value: str, text: str) -> str | None:
         read = ""
         for last in range(first, len(ranges)):
             read += folded[last]
-            if read == wanted:
-                return text[start : ranges[last][1]]
+            part = text[start : ranges[last][1]]
+            if read == wanted and normalize(part) == normalize(value):
+                return part
             if not wanted.startswith(read):
                 break
     return None

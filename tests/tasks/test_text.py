@@ -12,7 +12,26 @@ from peft_fishdip.tasks import NerTask
 from peft_fishdip.tasks.text import SPECIAL, escape, find_normalized, normalize, sentence, tokenize, unescape
 
 PIECES = st.sampled_from(
-    ["[", "]", "|", "=", ",", "&", "amp;", "lsqb", "vert", "comma", ";", "&lsqb;", "a", " ", "＝", "，", "#65309", "&#65309;"]
+    [
+        "[",
+        "]",
+        "|",
+        "=",
+        ",",
+        "&",
+        "amp;",
+        "lsqb",
+        "vert",
+        "comma",
+        ";",
+        "&lsqb;",
+        "a",
+        " ",
+        "＝",
+        "，",
+        "#65309",
+        "&#65309;",
+    ]
 )
 NASTY = st.one_of(st.text(), st.lists(PIECES).map("".join))
 
@@ -28,8 +47,10 @@ def test_unescape_inverts_escape(special, text):
 
 @given(
     NASTY.filter(
-        lambda text: not re.search(r"[][|=]|&(amp;)*(lsqb|rsqb|vert|equals|comma|#\d+);", text)
-        and not any(set(normalize(c)) & set(SPECIAL) for c in text)
+        lambda text: (
+            not re.search(r"[][|=]|&(amp;)*(lsqb|rsqb|vert|equals|comma|#\d+);", text)
+            and not any(set(normalize(c)) & set(SPECIAL) for c in text)
+        )
     )
 )
 def test_ordinary_text_is_untouched(text):
@@ -104,4 +125,7 @@ def test_full_width_marks_are_no_structure():
     task = NerTask(["x"])
     source = task.source(example)
     assert source == "a&#65309;b &#65339;c&#65341; &vert;&#65372;"
-    assert task.decode(example, f"[ {normalize(source)} | x ]").prediction.spans[0].text(example.tokens) == "a＝b ［c］ |｜"
+    assert (
+        task.decode(example, f"[ {normalize(source)} | x ]").prediction.spans[0].text(example.tokens)
+        == "a＝b ［c］ |｜"
+    )
