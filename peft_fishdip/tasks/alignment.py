@@ -82,9 +82,11 @@ def _columns(tokens: Sequence[str], output: Sequence[str], first: int) -> tuple[
 def character_ranges(words: Sequence[str], output: Sequence[str]) -> list[tuple[int, int] | None]:
     """For each word of `output`, the characters of the joined `words` that it stands for, or None.
 
-    Between two words that `align` finds equal, the texts may be the same but for their spaces: there, characters
+    Where the texts, or their parts between two words that `align` finds equal, are the same but for spaces, characters
     match characters. Any other word stands for the whole word that it is aligned to.
     """
+    if "".join(words) == "".join(output):
+        return [*pairwise(accumulate(map(len, output), initial=0))]
     starts = [*accumulate(map(len, words), initial=0)]
     matching = align(words, output)
     ranges = [None if i is None else (starts[i], starts[i + 1]) for i in matching]

@@ -32,7 +32,9 @@ def test_line_ends(write, end):
     assert read_conll(path) == [MIA, MIA]
 
 
-@pytest.mark.parametrize("blank", ["", " ", "\t", "\xa0", "\u3000", "\ufeff", "\u200b", " \xa0\t", "\x0c", "\r"])
+@pytest.mark.parametrize(
+    "blank", ["", " ", "\t", "\xa0", "\u3000", "\ufeff", "\u200b", " \xa0\t", "\x0c", "\r", "\x1a", "\u200e"]
+)
 def test_blank_lines(write, blank):
     path = write("\n".join([blank, *LINES, blank, blank, *LINES, blank]))
     assert read_conll(path) == [MIA, MIA]
@@ -41,6 +43,7 @@ def test_blank_lines(write, blank):
 def test_white_space_around_cells_and_between_them(write):
     assert read_conll(write("Mia\tB-PER \nsah \t O\t\nKöln\tB-LOC\n")) == [MIA]
     assert read_conll(write("\n".join(LINES).replace(" ", "\xa0"))) == [MIA]
+    assert read_conll(write("\xa0\n".join(LINES))) == [MIA]
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-8", "utf-8-sig", "utf-16-le", "utf-16", "mac-roman"])
@@ -135,6 +138,10 @@ def test_conll_2012_has_propositions_before_coreference(write):
     run, hide = read_srl_columns(path, word=3, predicate=7, arguments=11)
     assert (run.predicate, run.arguments) == (Span(2, 3, "V"), (Span(0, 2, "ARG0"), Span(5, 6, "ARGM-LOC")))
     assert (hide.predicate, hide.arguments) == (Span(4, 5, "V"), (Span(0, 1, "ARG0"), Span(5, 6, "ARGM-LOC")))
+    # "here" has a lemma and no proposition
+    assert read_srl_columns(path, word=3, predicate=6, arguments=11) == [run, hide]
+    with pytest.raises(DataFormatError, match="one bracket column for each of the 0 predicates"):
+        read_srl_columns(write(CONLL_2012.replace("(V*)", "*")), word=3, predicate=6, arguments=11)
 
 
 def test_values_that_are_lists(write):

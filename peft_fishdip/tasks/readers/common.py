@@ -6,6 +6,7 @@ import codecs
 import gzip
 import json
 import re
+import unicodedata
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,6 @@ class DataFormatError(ValueError):
 
 _LINE_END = re.compile(r"\r*\n\r(?![\r\n])|\r*\n|\r")
 _RARE_LINE_END = re.compile("[\x0b\x0c\x1e\x85\u2028\u2029]")
-_INVISIBLE = "\ufeff\u200b\u200e\u200f\u2060\xad"
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -83,8 +83,8 @@ def decode(content: bytes, path: StrPath, encoding: str) -> str:
 
 
 def is_blank(line: str) -> bool:
-    """Is a line empty, or made of white space and invisible marks only?"""
-    return not line.strip() or not "".join(line.split()).strip(_INVISIBLE)
+    """Is a line empty, or made of white space, control characters and invisible marks only?"""
+    return all(c.isspace() or unicodedata.category(c) in ("Cc", "Cf") for c in line)
 
 
 def warn_without(what: str, examples: Sequence[Any], found: bool, path: StrPath, hint: str = "") -> None:

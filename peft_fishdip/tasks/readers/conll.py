@@ -101,7 +101,7 @@ def _is_end(line: str) -> bool:
 
 def _columns(line: str, at_least: int) -> list[str]:
     """Cells between tabs, or between spaces; other white space separates where there are too few of these."""
-    line = line.rstrip(" \t")
+    line = line.rstrip()
     if "\t" in line:
         return [cell.strip(" ") for cell in line.split("\t")]
     columns = [cell for cell in line.split(" ") if cell]

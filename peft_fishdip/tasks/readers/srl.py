@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 
@@ -63,8 +64,10 @@ _COREFERENCE = re.compile(r"-|\(?\d+\)?(?:\|\(?\d+\)?)*")
 def _propositions(words: tuple[str, ...], rows: list[Row], path: StrPath, name: str) -> list[SrlExample]:
     """Examples of one sentence; each row is its predicate cell and one bracket cell per predicate."""
     predicates = [position for position, (_, cells) in enumerate(rows) if cells[0] != "-"]
-    if len(rows[0][1]) - 1 == len(predicates) + 1 and all(_COREFERENCE.fullmatch(cells[-1]) for _, cells in rows):
+    if len(rows[0][1]) > 1 and all(_COREFERENCE.fullmatch(cells[-1]) for _, cells in rows):
         rows = [(line, cells[:-1]) for line, cells in rows]
+        if len(rows[0][1]) - 1 != len(predicates):  # CoNLL-2012 has lemmas of words that are no predicates
+            predicates = [at for column in zip(*(c[1:] for _, c in rows), strict=True) for at in _verb_starts(column)]
     if len(rows[0][1]) - 1 != len(predicates):
         expected = f"one bracket column for each of the {len(predicates)} predicates"
         raise DataFormatError(path, rows[0][0], expected, f"{len(rows[0][1]) - 1} columns")
@@ -77,6 +80,10 @@ def _propositions(words: tuple[str, ...], rows: list[Row], path: StrPath, name: 
         arguments = tuple(span for span in spans if span.label != "V")
         examples.append(SrlExample(words, _verb(spans, position), arguments, f"{name}:{number}"))
     return examples
+
+
+def _verb_starts(column: Sequence[str]) -> list[int]:
+    return [position for position, cell in enumerate(column) if re.match(r"\(V[*)]", cell)]
 
 
 def _verb(spans: list[Span], position: int) -> Span:
