@@ -63,7 +63,7 @@ class DstTask(Task[DstExample]):
                     f"this task knows {self.ontology}"
                 )
             value = " ".join(entry.value.split())
-            if value in ("", _ABSENT):
+            if normalize(value) in ("", _ABSENT):
                 problems.append(Problem("reserved_value", f"{entry} reads as a slot without a value"))
                 value = _ABSENT
             elif value != entry.value:

@@ -223,3 +223,9 @@ def test_values_that_a_tokenizer_lacks_are_counted():
         to_features(DstTask({"hotel": ["name"]}), tokenizer, [example])
     ner = NerExample(("Zur", "Post"), (Span(1, 2, "1"),))
     to_features(NerTask(["1"]), tokenizer, [ner])  # words that it lacks are aligned all the same
+
+
+def test_a_value_that_becomes_the_absent_one_is_reported():
+    state = (SlotValue("hotel", "name", "ｎｏｔ ｇｉｖｅｎ"),)
+    (problem,) = DstTask({"hotel": ["name"]}).encode(DstExample((), state)).problems
+    assert problem.kind == "reserved_value"
