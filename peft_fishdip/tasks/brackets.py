@@ -167,7 +167,7 @@ def read_brackets(
 
 
 def _token_bounds(tokens: Sequence[str]) -> tuple[list[int], list[str]]:
-    """Where each token ends, in characters of all tokens as `read_brackets` compares them, and the tokens so."""
+    """Where tokens begin and end, in characters of the joined tokens as they are compared; and the tokens compared."""
     folded = [fold(escape(token)) for token in tokens]
     return [*accumulate(map(len, folded), initial=0)], folded
 
@@ -177,17 +177,11 @@ def _split_tokens(tokens: Sequence[str], places: Iterable[int]) -> list[str]:
     bounds, folded = _token_bounds(tokens)
     finer: list[str] = []
     for token, text, start in zip(tokens, folded, bounds, strict=False):
-        rest = token
-        done = 0
+        rest, done = token, 0
         for place in sorted(place - start for place in places if 0 < place - start < len(text)):
             for cut in range(1, len(rest)):
                 head, tail = fold(escape(rest[:cut])), fold(escape(rest[cut:]))
-                if (
-                    done + len(head) == place
-                    and text[done:] == head + tail
-                    and rest[:cut].strip()
-                    and rest[cut:].strip()
-                ):
+                if head and tail and done + len(head) == place and head + tail == text[done:]:
                     finer.append(rest[:cut])
                     rest, done = rest[cut:], place
                     break

@@ -64,12 +64,12 @@ def cut(tokenizer: Any, texts: Sequence[str], max_length: int, side: str) -> lis
 
 def sources_cut(lengths: Sequence[int], max_length: int, option: str = "max_source_length") -> str:
     """What to tell of sources of these lengths; "" if none is too long."""
-    cut = [length for length in lengths if length > max_length]
-    if not cut:
+    long = [length for length in lengths if length > max_length]
+    if not long:
         return ""
     return (
-        f"{len(cut)} of {len(lengths)} sources are longer than {option}={max_length} tokens and were cut (source_cut): "
-        f"nothing in what was cut is found. Split the texts, or pass {option}={max(cut)} if the model reads as much"
+        f"{len(long)} of {len(lengths)} sources are longer than {option}={max_length} tokens and were cut (source_cut): "
+        f"nothing in what was cut is found. Split the texts, or pass {option}={max(long)} if the model reads as much"
     )
 
 
