@@ -68,7 +68,7 @@ def sources_cut(lengths: Sequence[int], max_length: int, option: str = "max_sour
     if not long:
         return ""
     return (
-        f"{len(long)} of {len(lengths)} sources are longer than {option}={max_length} tokens and were cut (source_cut): "
+        f"{len(long)} of {len(lengths)} sources are longer than {option}={max_length} and were cut (source_cut): "
         f"nothing in what was cut is found. Split the texts, or pass {option}={max(long)} if the model reads as much"
     )
 
