@@ -13,6 +13,7 @@ whether it is one more than the cell above.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate, pairwise, takewhile
 
 
 def align(tokens: Sequence[str], output: Sequence[str]) -> list[int | None]:
@@ -76,3 +77,50 @@ def _columns(tokens: Sequence[str], output: Sequence[str], first: int) -> tuple[
         same_as_diagonal.append(same)
         one_above.append(plus)
     return same_as_diagonal, one_above
+
+
+def character_ranges(words: Sequence[str], output: Sequence[str]) -> list[tuple[int, int] | None]:
+    """For each word of `output`, the characters of the joined `words` that it stands for, or None.
+
+    Where the texts, or their parts between two words that `align` finds equal, are the same but for spaces, characters
+    match characters. Any other word stands for the whole word that it is aligned to.
+    """
+    if "".join(words) == "".join(output):
+        return [*pairwise(accumulate(map(len, output), initial=0))]
+    starts = [*accumulate(map(len, words), initial=0)]
+    matching = align(words, output)
+    ranges = [None if i is None else (starts[i], starts[i + 1]) for i in matching]
+    equal = [(i, j) for j, i in enumerate(matching) if i is not None and words[i] == output[j]]
+    first_i, first_j = 0, 0
+    for i, j in [*equal, (len(words), len(output))]:
+        if i - first_i and j - first_j and (i - first_i, j - first_j) != (1, 1):
+            inside = _respaced(words[first_i:i], output[first_j:j])
+            ranges[first_j:j] = [r and (r[0] + starts[first_i], r[1] + starts[first_i]) for r in inside]
+        first_i, first_j = i + 1, j + 1
+    return ranges
+
+
+def _respaced(words: Sequence[str], output: Sequence[str]) -> list[tuple[int, int] | None]:
+    """`character_ranges` where no word is equal: what is the same but for spaces at both ends, `align` between."""
+    ends, output_ends = ([*accumulate(map(len, side), initial=0)] for side in (words, output))
+    joined, joined_output = "".join(words), "".join(output)
+    same = _common(joined, joined_output)
+    prefix = max(end for end in {*ends} & {*output_ends} if end <= same)
+    shift = len(joined) - len(joined_output)
+    same = _common(joined[prefix:][::-1], joined_output[prefix:][::-1])
+    suffix = min(end for end in {*ends} & {end + shift for end in output_ends} if end >= len(joined) - same)
+    first, last = ends.index(prefix), ends.index(suffix)
+    output_first, output_last = output_ends.index(prefix), output_ends.index(suffix - shift)
+    ranges: list[tuple[int, int] | None] = [
+        (start, end) if end <= prefix else (start + shift, end + shift) for start, end in pairwise(output_ends)
+    ]
+    ranges[output_first:output_last] = [
+        None if i is None else (ends[first + i], ends[first + i + 1])
+        for i in align(words[first:last], output[output_first:output_last])
+    ]
+    return ranges
+
+
+def _common(one: str, other: str) -> int:
+    """Number of equal characters at the beginning of both."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

@@ -7,7 +7,7 @@ A sixth task is one file with one subclass of `Task`; reading, generation, scori
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
@@ -20,7 +20,10 @@ class Problem:
 
     From `encode`: "crossing_span", "blank_boundary", ... (each task documents its own).
     From `decode`, with the names of the reference: "format_error", "label_error", "entity_error",
-    "wrong_reconstruction".
+    "wrong_reconstruction"; and "alignment_error" and "partial_token" for brackets that are left out because they
+    stand on no word of the sentence, or begin or end inside a token.
+    From `predict`: "source_cut" (the model has not read the whole source) and "output_cut" (it was stopped before
+    the end of its text).
     """
 
     kind: str
@@ -50,7 +53,7 @@ class Task(ABC, Generic[E]):
     name: ClassVar[str]
     example_type: ClassVar[type]
     truncation_side: ClassVar[str] = "right"
-    """Which end of a source that is too long is cut off."""
+    """Which end of a source that is too long is cut off, where `shorten` cannot shorten it enough."""
 
     @abstractmethod
     def from_text(self, text: str) -> E:
@@ -93,6 +96,24 @@ class Task(ABC, Generic[E]):
             raise TypeError(f"the task {self.name!r} encodes {kind} records, got {type(example).__name__}")
         target, problems = self.target(example)
         return Encoded(self.source(example), target, tuple(problems))
+
+    def shorten(self, example: E, fits: Callable[[str], bool]) -> E:
+        """The part of an example that the model is to read where the whole source is too long.
+
+        `fits` says whether a source is short enough. By default the example itself: the source is then cut off at
+        `truncation_side`, and the prediction is read as one for the whole example.
+        """
+        return example
+
+    def restore(self, example: E, prediction: E) -> E:
+        """A prediction for what `shorten` made of an example, as one for the whole example."""
+        return prediction
+
+    def check_tokenizer(self, write: Callable[[str], str]) -> None:
+        """Refuse, with ValueError, a tokenizer that changes names of labels so that they cannot be read back.
+
+        `write` gives a text as it comes out of the tokenizer's pieces. By default nothing is checked.
+        """
 
     @abstractmethod
     def decode(self, example: E | str | Sequence[str], text: str) -> Decoded[E]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import accumulate, groupby
+from typing import NamedTuple
 
-from .alignment import align
+from .alignment import character_ranges
 from .base import Problem
 from .labels import Labels
 from .records import Span
-from .text import SPECIAL, escape
+from .text import SPECIAL, escape, fold
 
 
 @dataclass(frozen=True)
@@ -87,27 +88,50 @@ class LabelledBracket:
 _NO_RELATIONS = Labels((), "relation")
 
 
-def read_brackets(
-    tokens: Sequence[str], text: str, labels: Labels, relation_labels: Labels = _NO_RELATIONS
-) -> tuple[list[LabelledBracket], list[Problem]]:
-    """Brackets of a generated text on the sentence's tokens, and the errors met.
+class Reading(NamedTuple):
+    """What `read_brackets` finds: the sentence's tokens, the brackets on them, and the errors met."""
 
-    A span reaches from its first to its last aligned token; a bracket without one is dropped, as is one
-    without a known label, and a tag after the label that is no `relation = tail` of a known relation.
+    tokens: tuple[str, ...]
+    found: list[LabelledBracket]
+    problems: list[Problem]
+
+
+def read_brackets(
+    tokens: Sequence[str],
+    text: str,
+    labels: Labels,
+    relation_labels: Labels = _NO_RELATIONS,
+    *,
+    split: bool = False,
+) -> Reading:
+    """Brackets of a generated text on the sentence's tokens.
+
+    Words are compared as a tokenizer normalises them. A span reaches from its first to its last aligned token. A
+    bracket is dropped, with a problem, if none of its words is aligned, if it begins or ends inside a token, or if it
+    has no known label; so is a tag after the label that is no `relation = tail` of a known relation. With `split`, a
+    token in which a bracket begins or ends is split there instead.
     """
     problems: list[Problem] = []
     if text.count("[") != text.count("]"):
         problems.append(Problem("format_error", f"{text.count('[')} times '[' but {text.count(']')} times ']'"))
     parsed = parse(text)
     # A token of white space only has no word, one with white space inside has several.
-    words = [(word, position) for position, token in enumerate(tokens) for word in escape(token).split()]
-    if "".join(parsed.tokens) != "".join(word for word, _ in words):
+    words = [(fold(word), position) for position, token in enumerate(tokens) for word in escape(token).split()]
+    written = [fold(word) for word in parsed.tokens]
+    if "".join(written) != "".join(word for word, _ in words):
         problems.append(Problem("wrong_reconstruction", "the text does not repeat the sentence"))
-    matching = align([word for word, _ in words], parsed.tokens)
-    found = []
+    ranges = character_ranges([word for word, _ in words], written)
+    bounds, _ = _token_bounds(tokens)
+    begins = {bounds[position]: position for position in range(len(tokens)) if bounds[position] < bounds[position + 1]}
+    ends = {bounds[position + 1]: position + 1 for position in begins.values()}
+    found: list[LabelledBracket] = []
+    inside: set[int] = set()
     for bracket in parsed.brackets:
-        aligned = [words[i][1] for i in matching[bracket.start : bracket.end] if i is not None]
-        if not aligned:
+        placed = [place for place in ranges[bracket.start : bracket.end] if place is not None]
+        if not placed:
+            if bracket.start < bracket.end:
+                message = f"no word of the bracket around {bracket.name!r} is aligned to the sentence"
+                problems.append(Problem("alignment_error", message))
             continue
         if not bracket.tags or len(bracket.tags[0]) > 1:
             problems.append(Problem("format_error", f"the bracket around {bracket.name!r} has no label"))
@@ -118,7 +142,13 @@ def read_brackets(
                 Problem("label_error", f"{bracket.name!r} has the unknown {labels.what} {bracket.tags[0][0]!r}")
             )
             continue
-        span = Span(aligned[0], aligned[-1] + 1, label)
+        start, end = placed[0][0], placed[-1][1]
+        if start not in begins or end not in ends:
+            inside |= {start, end}
+            message = f"the bracket around {bracket.name!r} begins or ends inside a token and is left out"
+            problems.append(Problem("partial_token", f"{message}; pass the raw text, or tokens that end there"))
+            continue
+        span = Span(begins[start], ends[end], label)
         relations = []
         for tag in bracket.tags[1:]:
             relation = relation_labels.label(tag[0])
@@ -129,7 +159,34 @@ def read_brackets(
             else:
                 relations.append((relation, tag[1]))
         found.append(LabelledBracket(span, bracket.name, tuple(relations)))
-    return found, problems
+    if split and inside:
+        finer = _split_tokens(tokens, inside)
+        if len(finer) > len(tokens):
+            return read_brackets(finer, text, labels, relation_labels)
+    return Reading(tuple(tokens), found, problems)
+
+
+def _token_bounds(tokens: Sequence[str]) -> tuple[list[int], list[str]]:
+    """Where tokens begin and end, in characters of the joined tokens as they are compared; and the tokens compared."""
+    folded = [fold(escape(token)) for token in tokens]
+    return [*accumulate(map(len, folded), initial=0)], folded
+
+
+def _split_tokens(tokens: Sequence[str], places: Iterable[int]) -> list[str]:
+    """Tokens, split at places that count characters as `read_brackets` compares them."""
+    bounds, folded = _token_bounds(tokens)
+    finer: list[str] = []
+    for token, text, start in zip(tokens, folded, bounds, strict=False):
+        rest, done = token, 0
+        for place in sorted(place - start for place in places if 0 < place - start < len(text)):
+            for cut in range(1, len(rest)):
+                head, tail = fold(escape(rest[:cut])), fold(escape(rest[cut:]))
+                if head and tail and done + len(head) == place and head + tail == text[done:]:
+                    finer.append(rest[:cut])
+                    rest, done = rest[cut:], place
+                    break
+        finer.append(rest)
+    return finer
 
 
 def write_brackets(tokens: Sequence[str], tagged: Iterable[tuple[Span, Sequence[str]]]) -> tuple[str, list[Problem]]:

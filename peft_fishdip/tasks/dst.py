@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from .base import Decoded, Problem, Scores, Task
 from .metrics import MARKER_PATTERN, joint_accuracy, micro_f1, reference_joint_accuracy
 from .records import DstExample, SlotValue, Turn
-from .text import SPECIAL, escape, unescape
+from .text import SPECIAL, escape, find_normalized, normalize, unescape
 
 _MARKER = "[belief]"
 _ABSENT = "not given"
@@ -19,8 +20,10 @@ class DstTask(Task[DstExample]):
     """Belief state after a user turn, from the whole dialogue so far.
 
     `ontology` gives the slots of each domain. For every domain of the state the target lists all slots,
-    sorted, absent ones as "not given". Commas in values are escaped. A source that is too long loses its
-    beginning. `encode` reports "reserved_value" (a value that reads as absent), "ambiguous_slot" (slot and
+    sorted, absent ones as "not given". Commas in values are escaped. A value that a tokenizer has normalised is read
+    back as the dialogue writes it. A source that is too long loses its beginning.
+
+    `encode` reports "reserved_value" (a value that reads as absent), "ambiguous_slot" (slot and
     value together begin with a longer slot name) and "value_spacing".
     """
 
@@ -36,8 +39,8 @@ class DstTask(Task[DstExample]):
         self._slots: dict[str, tuple[str, str]] = {}
         for domain, slots in self.ontology.items():
             for slot in slots:
-                name = f"{domain} {slot}"
-                if any(c in SPECIAL + "," for c in name) or name != " ".join(name.split()):
+                name = normalize(f"{domain} {slot}")
+                if any(c in SPECIAL + "," for c in name) or f"{domain} {slot}" != " ".join(f"{domain} {slot}".split()):
                     raise ValueError(f"slot {name!r}: names are words without any of {' '.join(SPECIAL)} ,")
                 if name in self._slots:
                     raise ValueError(f"the slot {name!r} is in the ontology twice")
@@ -54,13 +57,13 @@ class DstTask(Task[DstExample]):
         problems = []
         values: dict[str, dict[str, str]] = {}
         for entry in example.state:
-            if f"{entry.domain} {entry.slot}" not in self._slots:
+            if entry.slot not in self.ontology.get(entry.domain, ()):
                 raise ValueError(
                     f"example {example.id!r}: unknown slot {entry.slot!r} of domain {entry.domain!r}; "
                     f"this task knows {self.ontology}"
                 )
             value = " ".join(entry.value.split())
-            if value in ("", _ABSENT):
+            if normalize(value) in ("", _ABSENT):
                 problems.append(Problem("reserved_value", f"{entry} reads as a slot without a value"))
                 value = _ABSENT
             elif value != entry.value:
@@ -93,15 +96,26 @@ class DstTask(Task[DstExample]):
             entry = self._entry(words, problems)
             if entry is None or entry.value == _ABSENT:
                 continue
+            entry = replace(entry, value=_as_said(entry.value, example.turns))
             first = state.setdefault((entry.domain, entry.slot), entry.value)
             if first != entry.value:
                 problems.append(Problem("format_error", f"two values for {entry.domain} {entry.slot}"))
         found = tuple(SlotValue(domain, slot, value) for (domain, slot), value in state.items())
         return Decoded(DstExample(example.turns, found, example.id), tuple(problems), text)
 
+    def check_tokenizer(self, write: Callable[[str], str]) -> None:
+        for name, slot in self._slots.items():
+            written = write(f"{_MARKER} {name} 1 {_MARKER}")
+            entries = self.decode("", written).prediction.state
+            if [(entry.domain, entry.slot) for entry in entries] != [slot]:
+                raise ValueError(
+                    f"slot {name!r}: the tokenizer writes '{_MARKER} {name} 1 {_MARKER}' as {written!r}, so that it "
+                    "cannot be read back; give the domain and the slot names that this tokenizer keeps"
+                )
+
     def _entry(self, words: list[str], problems: list[Problem]) -> SlotValue | None:
         for length in range(len(words), 0, -1):  # the longest slot name that fits
-            slot = self._slots.get(" ".join(words[:length]))
+            slot = self._slots.get(normalize(" ".join(words[:length])))
             if slot is not None and length < len(words):
                 return SlotValue(*slot, unescape(" ".join(words[length:])))
             if slot is not None:
@@ -113,10 +127,23 @@ class DstTask(Task[DstExample]):
     def score(
         self, gold: Sequence[DstExample], predicted: Sequence[Decoded[DstExample]], *, reference: bool = False
     ) -> Scores:
-        """Joint accuracy, and micro precision, recall and F1 over slot values."""
-        truth, found = [set(x.state) for x in gold], [set(x.prediction.state) for x in predicted]
+        """Joint accuracy, and micro precision, recall and F1 over slot values, compared after normalisation."""
+        truth = [_normalized(x.state) for x in gold]
+        found = [_normalized(x.prediction.state) for x in predicted]
         if reference:
             accuracy = reference_joint_accuracy(gold, [x.text for x in predicted])
         else:
             accuracy = joint_accuracy(truth, found)
         return {"joint_accuracy": accuracy} | micro_f1(truth, found).as_dict("slot_")
+
+
+def _as_said(value: str, turns: Sequence[Turn]) -> str:
+    """A value as the dialogue writes it, where a tokenizer has normalised its characters."""
+    if any(value in turn.text for turn in turns):
+        return value
+    said = (find_normalized(value, turn.text) for turn in reversed(turns))
+    return next((" ".join(text.split()) for text in said if text), value)
+
+
+def _normalized(state: Sequence[SlotValue]) -> set[SlotValue]:
+    return {replace(entry, value=normalize(entry.value)) for entry in state}

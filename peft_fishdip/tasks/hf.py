@@ -8,6 +8,8 @@ import typing
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .base import Decoded, Problem
+from .readers.common import warn_without
 from .records import NerExample
 from .tagging import TagError, tags_to_spans
 
@@ -20,19 +22,29 @@ E = TypeVar("E")
 def to_dataset(examples: Sequence[Any]) -> Dataset:
     """One row per record, one column per field; spans and the like become structs.
 
-    All records must be of one type. `from_dataset` is the inverse.
+    All records must be of one type. `from_dataset` is the inverse. What `predict` returns is taken, too: a row then
+    has two more columns, `generated_text` and `problems`.
     """
     from datasets import Dataset, Features  # here, because importing it takes longer than all the rest
 
     if not examples:
         raise ValueError("no examples: the columns follow from the type of the first one")
-    kind = type(examples[0])
-    for example in examples:
-        if type(example) is not kind:
-            raise TypeError(f"records of one type expected, got {kind.__name__} and {type(example).__name__}")
-    rows = [dataclasses.asdict(example) for example in examples]
+    decoded = isinstance(examples[0], Decoded)
+    records = [example.prediction if decoded and isinstance(example, Decoded) else example for example in examples]
+    kind = type(records[0])
+    if not dataclasses.is_dataclass(kind):
+        raise TypeError(f"records or predictions expected, such as NerExample, got {kind.__name__}")
+    for record in records:
+        if type(record) is not kind:
+            raise TypeError(f"records of one type expected, got {kind.__name__} and {type(record).__name__}")
+    rows = [dataclasses.asdict(record) for record in records]
     columns = {name: [row[name] for row in rows] for name in _fields(kind)}
-    return Dataset.from_dict(columns, features=Features(_feature(kind)))
+    features = _feature(kind)
+    if decoded:
+        columns["generated_text"] = [example.text for example in examples]
+        columns["problems"] = [[dataclasses.asdict(problem) for problem in example.problems] for example in examples]
+        features |= {"generated_text": _feature(str), "problems": [_feature(Problem)]}
+    return Dataset.from_dict(columns, features=Features(features))
 
 
 def from_dataset(dataset: Iterable[dict[str, Any]], kind: type[E]) -> list[E]:
@@ -47,9 +59,10 @@ def from_dataset(dataset: Iterable[dict[str, Any]], kind: type[E]) -> list[E]:
 def from_tagged_dataset(
     dataset: Dataset, *, tokens: str = "tokens", tags: str = "ner_tags", scheme: str = "conll"
 ) -> list[NerExample]:
-    """NER examples from columns of tokens and BIO tags, the usual layout on the Hugging Face Hub.
+    """NER examples from columns of tokens and tags, the usual layout on the Hugging Face Hub.
 
-    Tags are texts or class labels. Raises ValueError with the row for tags that do not fit.
+    Tags are texts or class labels; `scheme` is as in `read_conll`. Raises ValueError with the row for tags that do
+    not fit; warns if there is no entity in any row.
     """
     for column in (tokens, tags):
         if column not in dataset.column_names:
@@ -66,6 +79,7 @@ def from_tagged_dataset(
         except TagError as error:
             raise ValueError(f"row {number}: {error}") from None
         examples.append(NerExample(row[tokens], tuple(spans), str(row.get("id", number))))
+    warn_without("entity", examples, any(example.spans for example in examples), f"column {tags!r}")
     return examples
 
 

@@ -5,15 +5,16 @@ A relation stands on its head and names its tail by the words of the tail.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import ClassVar
 
 from .base import Decoded, Problem, Scores, Task
 from .brackets import LabelledBracket, read_brackets, write_brackets
 from .labels import Labels
+from .lengths import longest
 from .metrics import micro_f1
-from .records import JointExample, Relation, Span
-from .text import sentence, tokenize
+from .records import JointExample, Relation, Span, on_tokens, shifted
+from .text import normalize, sentence, tokenize
 
 
 class JointTask(Task[JointExample]):
@@ -59,11 +60,25 @@ class JointTask(Task[JointExample]):
                     problems.append(Problem("ambiguous_tail", f"{relation} reads as one with another tail"))
         return target, problems
 
+    def shorten(self, example: JointExample, fits: Callable[[str], bool]) -> JointExample:
+        """The first tokens, as many as fit, and what stands on them."""
+        count = longest(lambda n: fits(sentence(example.tokens[:n])), len(example.tokens))
+        return on_tokens(example, range(count))
+
+    def restore(self, example: JointExample, prediction: JointExample) -> JointExample:
+        return shifted(prediction, example.tokens, 0)
+
+    def check_tokenizer(self, write: Callable[[str], str]) -> None:
+        self.entity_labels.check(write)
+        self.relation_labels.check(write, "[ x | x | {} = x ]")
+
     def decode(self, example: JointExample | str | Sequence[str], text: str) -> Decoded[JointExample]:
-        example = self.as_example(example)
-        found, problems = read_brackets(example.tokens, text, self.entity_labels, self.relation_labels)
+        raw, example = isinstance(example, str), self.as_example(example)
+        tokens, found, problems = read_brackets(
+            example.tokens, text, self.entity_labels, self.relation_labels, split=raw
+        )
         relations = _resolve_tails(found, problems)
-        prediction = JointExample(example.tokens, tuple(b.span for b in found), tuple(relations), example.id)
+        prediction = JointExample(tokens, tuple(b.span for b in found), tuple(relations), example.id)
         return Decoded(prediction, tuple(problems), text)
 
     def score(
@@ -83,16 +98,17 @@ def _resolve_tails(found: list[LabelledBracket], problems: list[Problem]) -> set
     """The relations of all brackets; a tail that names no entity is an entity_error."""
     by_name: dict[str, list[Span]] = {}
     for bracket in found:
-        by_name.setdefault(bracket.name, []).append(bracket.span)
+        by_name.setdefault(normalize(bracket.name), []).append(bracket.span)
     relations: set[Relation] = set()
     for bracket in found:
         for label, name in bracket.relations:
-            if name not in by_name:
+            if normalize(name) not in by_name:
                 problems.append(Problem("entity_error", f"the tail {name!r} of {label!r} is no entity"))
                 continue
             head = bracket.span
-            # The nearest entity of that name; the next one if that relation is there already.
-            for tail in sorted(by_name[name], key=lambda t: min(abs(t.start - head.end), abs(head.start - t.end))):
+            # The nearest entity of that name, the head itself last; the next one if that relation is there already.
+            tails = by_name[normalize(name)]
+            for tail in sorted(tails, key=lambda t: (t == head, min(abs(t.start - head.end), abs(head.start - t.end)))):
                 relation = Relation(head, tail, label)
                 if relation not in relations:
                     relations.add(relation)

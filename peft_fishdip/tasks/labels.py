@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from .text import SPECIAL
+from .text import SPECIAL, fold, normalize
+
+_STRUCTURE = re.compile(r"[][|=]")
 
 
 class Labels:
@@ -26,7 +29,7 @@ class Labels:
                 not isinstance(name, str)
                 or not name
                 or name != " ".join(name.split())
-                or any(c in SPECIAL for c in name)
+                or any(c in SPECIAL for c in normalize(name))
             ):
                 raise ValueError(
                     f"{what} {label!r}: its name {name!r} must be words separated by single spaces, without "
@@ -38,6 +41,9 @@ class Labels:
                     "give each its own, or one of the two would be lost when reading back"
                 )
             self._labels[name] = label
+        self._folded: dict[str, list[str]] = {}
+        for name, label in self._labels.items():
+            self._folded.setdefault(fold(name), []).append(label)
 
     def name(self, label: str) -> str:
         """Natural name of a label; ValueError names the known ones."""
@@ -46,8 +52,27 @@ class Labels:
         return self.names[label]
 
     def label(self, name: str) -> str | None:
-        """Label with this natural name, or None."""
-        return self._labels.get(name)
+        """Label with this natural name, or None; a name may be written as a tokenizer normalises it."""
+        if name in self._labels:
+            return self._labels[name]
+        found = self._folded.get(fold(name), ())
+        return found[0] if len(found) == 1 else None
+
+    def check(self, write: Callable[[str], str], form: str = "[ x | {} ]") -> None:
+        """Refuse names that a tokenizer changes so that they cannot be read back.
+
+        `write` gives a text as it comes out of the tokenizer's pieces; `form` is where the task writes a name.
+        """
+        place = _STRUCTURE.split(form).index(" {} ")
+        for label, name in self.names.items():
+            text = form.format(name).strip()
+            written = write(text)
+            parts = _STRUCTURE.split(written)
+            if len(parts) != len(_STRUCTURE.split(form)) or self.label(" ".join(parts[place].split())) != label:
+                raise ValueError(
+                    f"{self.what} {label!r}: the tokenizer writes {text!r} as {written!r}, so that the name {name!r} "
+                    "cannot be read back; pass a mapping from label to a name that this tokenizer keeps"
+                )
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,8 @@ import torch
 from tqdm.auto import tqdm
 
 from .base import check_lengths
-from .generation import check_model, check_positive, encode_sources, evaluating
+from .generation import check_model, check_positive, evaluating
+from .lengths import check_tokenizer, read_sources, sources_cut
 from .records import RelationExample
 from .relation import RelationTask
 
@@ -32,7 +34,6 @@ def likelihood_accuracy(losses: Sequence[Sequence[float]], labels: Sequence[str]
     return sum(g == c for g, c in zip(gold, choose(losses, labels), strict=True)) / len(gold) if gold else 0.0
 
 
-@torch.inference_mode()
 def candidate_losses(
     model: Any,
     tokenizer: Any,
@@ -47,25 +48,40 @@ def candidate_losses(
 ) -> list[list[float]]:
     """-log p(target of the label | source) for every example and candidate label, shape (examples, labels).
 
-    Summed over the target's tokens. Sources are cut to `max_length` tokens. `reference=True` gives the loss of
-    the reference: targets are cut or padded to `max_length`, padding counts as if it were to be generated, and
-    the mean is taken over all positions.
+    Summed over the target's tokens. Of a sentence whose source is longer than `max_length` tokens, the parts around
+    head and tail are read; a warning counts these. `reference=True` gives the loss of the reference: targets are cut
+    or padded to `max_length`, padding counts as if it were to be generated, and the mean is taken over all positions.
+    Raises ValueError if the tokenizer cannot write the names of the task's labels.
     """
     check_model(model)
     check_positive(batch_size=batch_size, max_length=max_length)
-    encoded = encode_sources(tokenizer, [task.source(x) for x in examples], max_length, "right")
+    check_tokenizer(task, tokenizer)
+    sources = read_sources(task, tokenizer, examples, max_length)
+    if told := sources_cut([source.num_tokens for source in sources], max_length, "max_length"):
+        warnings.warn(told, stacklevel=2)
     pairs = []
+    num_cut = 0
     for row, example in enumerate(examples):
-        targets = tokenizer(
-            text_target=[task.candidate(example, label) for label in labels],
-            truncation=reference,
-            max_length=max_length if reference else None,
-        )["input_ids"]
-        pairs += [(row, column, encoded[row], target) for column, target in enumerate(targets)]
+        texts = [task.candidate(example, label) for label in labels]
+        targets = tokenizer(text_target=texts, verbose=False)["input_ids"]
+        if reference and any(len(target) > max_length for target in targets):
+            num_cut += sum(len(target) > max_length for target in targets)
+            targets = tokenizer(text_target=texts, truncation=True, max_length=max_length)["input_ids"]
+        pairs += [(row, column, sources[row].ids, target) for column, target in enumerate(targets)]
+    if num_cut:
+        warnings.warn(
+            f"{num_cut} of {len(pairs)} targets are longer than max_length={max_length} tokens and were cut, as in the "
+            "reference; their relations are not told apart. Pass a larger max_length",
+            stacklevel=2,
+        )
     pairs.sort(key=lambda pair: (-len(pair[2]), -len(pair[3])))
     losses = [[0.0] * len(labels) for _ in examples]
     device = next(model.parameters()).device
-    with evaluating(model), tqdm(total=len(pairs), desc="Scoring", delay=2, disable=not progress) as bar:
+    with (
+        torch.inference_mode(),
+        evaluating(model),
+        tqdm(total=len(pairs), desc="Scoring", delay=2, disable=not progress) as bar,
+    ):
         for first in range(0, len(pairs), batch_size):
             chosen = pairs[first : first + batch_size]
             batch = tokenizer.pad({"input_ids": [pair[2] for pair in chosen]}, return_tensors="pt").to(device)

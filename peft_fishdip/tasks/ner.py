@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import ClassVar
 
 from .base import Decoded, Problem, Scores, Task
 from .brackets import read_brackets, write_brackets
 from .labels import Labels
+from .lengths import longest
 from .metrics import micro_f1
-from .records import NerExample
+from .records import NerExample, on_tokens, shifted
 from .text import sentence, tokenize
 
 
 class NerTask(Task[NerExample]):
     """Entities of a sentence. `labels` maps the data set's labels to their natural names.
+
+    A raw text is tokenised; a token in which a predicted entity begins or ends is split there.
 
     `encode` reports "crossing_span" and "blank_boundary".
     """
@@ -38,10 +41,21 @@ class NerTask(Task[NerExample]):
         tagged = [(span, [self.labels.name(span.label)]) for span in example.spans]
         return write_brackets(example.tokens, tagged)
 
+    def shorten(self, example: NerExample, fits: Callable[[str], bool]) -> NerExample:
+        """The first tokens, as many as fit, and what stands on them."""
+        count = longest(lambda n: fits(sentence(example.tokens[:n])), len(example.tokens))
+        return on_tokens(example, range(count))
+
+    def restore(self, example: NerExample, prediction: NerExample) -> NerExample:
+        return shifted(prediction, example.tokens, 0)
+
+    def check_tokenizer(self, write: Callable[[str], str]) -> None:
+        self.labels.check(write)
+
     def decode(self, example: NerExample | str | Sequence[str], text: str) -> Decoded[NerExample]:
-        example = self.as_example(example)
-        found, problems = read_brackets(example.tokens, text, self.labels)
-        prediction = NerExample(example.tokens, tuple(bracket.span for bracket in found), example.id)
+        raw, example = isinstance(example, str), self.as_example(example)
+        tokens, found, problems = read_brackets(example.tokens, text, self.labels, split=raw)
+        prediction = NerExample(tokens, tuple(bracket.span for bracket in found), example.id)
         return Decoded(prediction, tuple(problems), text)
 
     def score(

@@ -7,9 +7,9 @@ same thing. `id` names the example and takes no part in equality.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Protocol, TypeVar
 
 
 @dataclass(frozen=True)
@@ -180,3 +180,51 @@ class DstExample:
                     f"{seen[entry.domain, entry.slot]!r} and {entry.value!r}; a state holds one per slot"
                 )
             seen[entry.domain, entry.slot] = entry.value
+
+
+T = TypeVar("T", NerExample, JointExample, RelationExample, SrlExample)
+
+
+def nearest_tokens(count: int, anchors: Sequence[Span], length: int) -> list[int]:
+    """Positions of the `count` tokens out of `length` that are nearest to the anchors, in order of the sentence."""
+
+    def distance(position: int) -> int:
+        return min(max(span.start - position, position + 1 - span.end, 0) for span in anchors)
+
+    return sorted(sorted(range(length), key=distance)[:count])
+
+
+def on_tokens(example: T, positions: Sequence[int], gap: str = "") -> T:
+    """An example on some of its tokens, with `gap` where others are left out; what stands on those is dropped."""
+    tokens: list[str] = []
+    new: dict[int, int] = {}
+    for number, position in enumerate(positions):
+        if gap and number and positions[number - 1] + 1 < position:
+            tokens.append(gap)
+        new[position] = len(tokens)
+        tokens.append(example.tokens[position])
+    return _moved(example, tuple(tokens), new)
+
+
+def shifted(example: T, tokens: tuple[str, ...], by: int) -> T:
+    """An example whose tokens stand in other tokens from position `by` on, as an example of these."""
+    return _moved(example, tokens, {position: position + by for position in range(len(example.tokens))})
+
+
+def _moved(example: T, tokens: tuple[str, ...], new: Mapping[int, int]) -> T:
+    """An example with other tokens; `new` maps the positions that are kept."""
+
+    def move(value: Any) -> Any:
+        if isinstance(value, Span):
+            if any(position not in new for position in range(value.start, value.end)):
+                return None
+            return Span(new[value.start], new[value.end - 1] + 1, value.label)
+        if isinstance(value, Relation):
+            head, tail = move(value.head), move(value.tail)
+            return head and tail and Relation(head, tail, value.label)
+        if isinstance(value, tuple):
+            return tuple(kept for kept in map(move, value) if kept is not None)
+        return value
+
+    changes = {part.name: move(getattr(example, part.name)) for part in fields(example) if part.name != "tokens"}
+    return replace(example, tokens=tokens, **changes)

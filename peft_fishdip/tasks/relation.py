@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import ClassVar
 
 from .base import Decoded, Problem, Scores, Task, check_lengths
 from .brackets import write_brackets
 from .labels import Labels
-from .records import RelationExample, Span
+from .lengths import longest
+from .records import RelationExample, Span, nearest_tokens, on_tokens
 from .srl import split_marked
 from .text import sentence
 
@@ -19,11 +20,13 @@ class RelationTask(Task[RelationExample]):
     Source: `[ Born Bright ] is a [ Dido ] film . The relationship between [ Born Bright ] and [ Dido ] is`;
     target: `relationship between [ Born Bright ] and [ Dido ] = director`. Raw texts mark the head first and
     the tail second. Head and tail may nest, other than in the reference; where they cross, only the question
-    names the second, and `encode` reports "crossing_span".
+    names the second, and `encode` reports "crossing_span". Of a sentence that is too long, the parts around head and
+    tail are kept, and the question always.
     """
 
     name: ClassVar[str] = "relation"
     example_type: ClassVar[type] = RelationExample
+    truncation_side: ClassVar[str] = "left"
 
     def __init__(self, labels: Mapping[str, str] | Iterable[str]) -> None:
         self.labels = Labels(labels, "relation")
@@ -45,6 +48,22 @@ class RelationTask(Task[RelationExample]):
     def candidate(self, example: RelationExample, label: str) -> str:
         """The target for any label, right or not."""
         return f"relationship between {_pair(example)} = {self.labels.name(label)}"
+
+    def shorten(self, example: RelationExample, fits: Callable[[str], bool]) -> RelationExample:
+        """Head, tail and as many tokens around them as fit beside the question; "..." for a gap between the two."""
+        anchors = [example.head, example.tail]
+        least = sum(any(span.start <= i < span.end for span in anchors) for i in range(len(example.tokens)))
+
+        def part(count: int) -> RelationExample:
+            return on_tokens(example, nearest_tokens(max(count, least), anchors, len(example.tokens)), gap="...")
+
+        return part(longest(lambda count: fits(self.source(part(count))), len(example.tokens)))
+
+    def restore(self, example: RelationExample, prediction: RelationExample) -> RelationExample:
+        return RelationExample(example.tokens, example.head, example.tail, prediction.label, example.id)
+
+    def check_tokenizer(self, write: Callable[[str], str]) -> None:
+        self.labels.check(write, "[ x ] and [ x ] = {} ")
 
     def decode(self, example: RelationExample | str | Sequence[str], text: str) -> Decoded[RelationExample]:
         example = self.as_example(example)

@@ -19,8 +19,8 @@ from transformers import AutoTokenizer
 from . import names
 from .base import Task
 from .dst import DstTask
-from .generation import text_of
 from .joint import JointTask
+from .lengths import text_of
 from .ner import NerTask
 from .readers.conll import read_conll
 from .readers.conll04 import read_conll04

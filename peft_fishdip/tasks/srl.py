@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import ClassVar
 
 from .base import Decoded, Problem, Scores, Task
 from .brackets import read_brackets, write_brackets
 from .labels import Labels
+from .lengths import longest
 from .metrics import srl_f1
-from .records import Span, SrlExample
+from .records import Span, SrlExample, nearest_tokens, on_tokens, shifted
 from .text import sentence, tokenize
 
 
@@ -40,9 +41,24 @@ class SrlTask(Task[SrlExample]):
         tagged = [(span, [self.labels.name(span.label)]) for span in example.arguments]
         return write_brackets(example.tokens, tagged)
 
+    def shorten(self, example: SrlExample, fits: Callable[[str], bool]) -> SrlExample:
+        """The predicate and the tokens around it, as many as fit, and the arguments on them."""
+
+        def part(count: int) -> SrlExample:
+            length, least = len(example.tokens), example.predicate.end - example.predicate.start
+            return on_tokens(example, nearest_tokens(max(count, least), [example.predicate], length))
+
+        return part(longest(lambda count: fits(self.source(part(count))), len(example.tokens)))
+
+    def restore(self, example: SrlExample, prediction: SrlExample) -> SrlExample:
+        return shifted(prediction, example.tokens, example.predicate.start - prediction.predicate.start)
+
+    def check_tokenizer(self, write: Callable[[str], str]) -> None:
+        self.labels.check(write)
+
     def decode(self, example: SrlExample | str | Sequence[str], text: str) -> Decoded[SrlExample]:
         example = self.as_example(example)
-        found, problems = read_brackets(example.tokens, text, self.labels)
+        _, found, problems = read_brackets(example.tokens, text, self.labels)
         arguments = tuple(bracket.span for bracket in found)
         prediction = SrlExample(example.tokens, example.predicate, arguments, example.id)
         return Decoded(prediction, tuple(problems), text)

@@ -1,12 +1,15 @@
-"""Tag sequences (IOB1, BIO, IOBES, BILOU) and spans."""
+"""Tag sequences (IOB1, BIO, IOBES, BILOU, BMES, IO) and spans."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from .records import Span
 
-SCHEMES = ("conll", "iob1", "bio", "iobes", "bilou")
+SCHEMES = ("conll", "iob1", "bio", "iobes", "bilou", "bmes", "io")
+NO_TYPE = "entity"
+"""The label of tags without one, such as B and I."""
 
 
 class TagError(ValueError):
@@ -17,39 +20,70 @@ class TagError(ValueError):
         self.position, self.expected, self.found = position, expected, found
 
 
-_PREFIXES = {"conll": "BIESLU", "iob1": "BI", "bio": "BI", "iobes": "BIES", "bilou": "BILU"}
+_PREFIXES = {"conll": "BIESLUM", "iob1": "BI", "bio": "BI", "iobes": "BIES", "bilou": "BILU", "bmes": "BMES"}
+_SEVERAL = re.compile(r"\||[,;+/#&](?:[BIESLUM]-|O$)")
+_SEVERAL_LABELS = re.compile(r"[|,;]")
+
+
+def _split(tag: object, scheme: str) -> tuple[str, str] | None:
+    """Prefix and label of a tag of the scheme, ("", "") for O, None for anything else."""
+    if not isinstance(tag, str) or not tag:
+        return None
+    if tag == "O":
+        return "", ""
+    if scheme == "io":
+        return None if _SEVERAL_LABELS.search(tag) else ("I", tag.removeprefix("I-"))
+    prefix, dash, label = tag.partition("-")
+    if len(prefix) != 1 or prefix not in _PREFIXES[scheme] or (dash and not label) or _SEVERAL.search(label):
+        return None
+    return prefix, label if dash else NO_TYPE
+
+
+def is_tag(tag: object, scheme: str = "conll") -> bool:
+    """Is `tag` one of the scheme's tags?"""
+    return _split(tag, scheme) is not None
 
 
 def tags_to_spans(tags: Sequence[str], scheme: str = "conll") -> list[Span]:
     """Spans of a tag sequence.
 
     The scheme "conll" reads any mixture the way CoNLL's conlleval script does: an I- that continues nothing
-    starts a span. The others are strict: a tag that the scheme does not allow there raises TagError.
+    starts a span; the M- of BMES reads as I-. "io" takes every tag but O for a label, with or without I-; adjacent
+    equal labels are one span. The others are strict: a tag that the scheme does not allow there raises TagError, as
+    do several tags in one. Tags without a label (B, I, O) give spans of the label "entity".
     """
     if scheme not in SCHEMES:
         raise ValueError(f"scheme={scheme!r}: choose one of {', '.join(SCHEMES)}")
     spans: list[Span] = []
     start, label = 0, ""  # label "" = no span is open
     for position, tag in enumerate((*tags, "O")):
-        prefix, _, kind = tag.partition("-") if isinstance(tag, str) else ("", "", "")
-        if tag != "O" and (len(prefix) != 1 or prefix not in _PREFIXES[scheme] or not kind):
-            raise TagError(position, f"O or one of {'-, '.join(_PREFIXES[scheme])}- with a label", tag)
-        goes_on = bool(label) and prefix in "IEL" and kind == label
-        if scheme in ("bio", "iobes", "bilou") and prefix in "IEL" and not goes_on:
+        parts = _split(tag, scheme)
+        if parts is None:
+            raise TagError(position, _expected(scheme), tag)
+        prefix, kind = parts
+        goes_on = bool(label) and prefix in ("I", "M", "E", "L") and kind == label
+        if scheme in ("bio", "iobes", "bilou", "bmes") and prefix in ("I", "M", "E", "L") and not goes_on:
             raise TagError(position, f"a span of {kind!r} to be open before {prefix}-", tag)
-        if scheme in ("iobes", "bilou") and label and not goes_on:
+        if scheme in ("iobes", "bilou", "bmes") and label and not goes_on:
             raise TagError(position, f"the span of {label!r} to go on", tag)
         if scheme == "iob1" and prefix == "B" and kind != label:
             raise TagError(position, f"B- only between two adjacent spans of {kind!r}", tag)
         if label and not goes_on:
             spans.append(Span(start, position, label))
             label = ""
-        if tag != "O" and not goes_on:
+        if prefix and not goes_on:
             start, label = position, kind
-        if prefix in "ELSU":
+        if prefix in ("E", "L", "S", "U"):
             spans.append(Span(start, position + 1, label))
             label = ""
     return spans
+
+
+def _expected(scheme: str) -> str:
+    if scheme == "io":
+        return "O or one label"
+    prefixes = "-, ".join(_PREFIXES[scheme])
+    return f"O or one of {prefixes}- with a label, one tag per token (labels without prefix: scheme='io')"
 
 
 def spans_to_tags(spans: Iterable[Span], length: int) -> list[str]:

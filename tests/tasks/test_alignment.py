@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peft_fishdip.tasks.alignment import align
+from peft_fishdip.tasks.alignment import align, character_ranges
 
 from .plain_alignment import plain_align
 
@@ -62,3 +64,26 @@ def test_long_sequences():
     tokens = [f"w{i % 97}" for i in range(700)]
     output = [*tokens[:100], "new", *tokens[120:400], *tokens[380:]]
     assert align(tokens, output) == plain_align(tokens, output)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.text("abc", max_size=12), st.data())
+def test_characters_match_characters_where_only_spaces_differ(text, data):
+    def split():
+        cuts = sorted(data.draw(st.sets(st.integers(1, max(1, len(text) - 1)), max_size=5)))
+        bounds = [0, *(cut for cut in cuts if cut < len(text)), len(text)]
+        return [(start, end) for start, end in pairwise(bounds) if start < end]
+
+    words, output = split(), split()
+    assert character_ranges([text[a:b] for a, b in words], [text[a:b] for a, b in output]) == output
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.lists(st.text("ab", min_size=1, max_size=3), max_size=9),
+    st.lists(st.text("ab", min_size=1, max_size=3), max_size=9),
+)
+def test_character_ranges_of_any_texts_increase(words, output):
+    ranges = [place for place in character_ranges(words, output) if place]
+    assert all(0 <= start < end <= sum(map(len, words)) for start, end in ranges)
+    assert all(one[1] <= other[0] for one, other in pairwise(ranges))

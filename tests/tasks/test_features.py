@@ -10,7 +10,7 @@ from .tiny import tiny_tokenizer
 
 TASK = NerTask({"A": "kind"})
 EXAMPLE = NerExample(("a", "b", "c"), (Span(0, 2, "A"),))
-TOKENIZER = tiny_tokenizer(["a b c [ | ] kind"])
+TOKENIZER = tiny_tokenizer(["a b c [ | ] kind [belief] d s"])
 
 
 def words(ids):
@@ -27,10 +27,13 @@ def test_ids_of_source_and_target():
 
 
 def test_sources_are_cut_on_the_side_of_the_task():
-    (feature,) = to_features(TASK, TOKENIZER, [EXAMPLE], max_source_length=3)
+    with pytest.warns(UserWarning, match="1 examples, with source_cut 1 .*max_source_length"):
+        (feature,) = to_features(TASK, TOKENIZER, [EXAMPLE], max_source_length=3)
     assert words(feature["input_ids"]) == "a b </s>"
+    assert words(feature["labels"]) == "[ a b | kind ] </s>"  # no word that was not read
     dialogue = DstExample((Turn("user", "a b c"),))
-    (feature,) = to_features(DstTask({"d": ("s",)}), TOKENIZER, [dialogue], max_source_length=3)
+    with pytest.warns(UserWarning, match="source_cut 1"):
+        (feature,) = to_features(DstTask({"d": ("s",)}), TOKENIZER, [dialogue], max_source_length=3)
     assert words(feature["input_ids"]) == "c <unk> </s>"  # the ";" after the turn
 
 
@@ -43,7 +46,7 @@ def test_misuse_is_refused():
 
 
 def test_what_is_lost_is_counted():
-    with pytest.warns(UserWarning, match="1 examples, with target_cut 1"):
+    with pytest.warns(UserWarning, match="1 examples, with target_cut 1 .*max_target_length"):
         (feature,) = to_features(TASK, TOKENIZER, [EXAMPLE], max_target_length=4)
     assert words(feature["labels"]) == "[ a b </s>"
     crossing = NerExample(("a", "b", "c"), (Span(0, 2, "A"), Span(1, 3, "A")))

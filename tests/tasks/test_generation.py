@@ -91,13 +91,17 @@ def test_batches_by_length_in_the_order_given():
 
 def test_long_sources_lose_the_right_end():
     texts = ["a b c d e"]
-    tokenizer = tiny_tokenizer(texts)
-    assert generate(Recorder(), tokenizer, texts, max_source_length=3) == ["a b"]
-    assert generate(Recorder(), tokenizer, texts, max_source_length=3, truncation_side="left") == ["d e"]
+    tokenizer = tiny_tokenizer([*texts, "[belief] d s"])
+    with pytest.warns(UserWarning, match="1 of 1 sources are longer than max_source_length=3 .*max_source_length=6"):
+        assert generate(Recorder(), tokenizer, texts, max_source_length=3) == ["a b"]
+    with pytest.warns(UserWarning, match="source_cut"):
+        assert generate(Recorder(), tokenizer, texts, max_source_length=3, truncation_side="left") == ["d e"]
     assert tokenizer.truncation_side == "right"
     # a dialogue loses its beginning
-    (result,) = predict(Recorder(), tokenizer, DstTask({"d": ("s",)}), ["x a b c d"], max_source_length=4)
+    with pytest.warns(UserWarning, match="source_cut"):
+        (result,) = predict(Recorder(), tokenizer, DstTask({"d": ("s",)}), ["x a b c d"], max_source_length=4)
     assert result.text == "c d <unk>"  # the ";" after the turn
+    assert result.problems[0].kind == "source_cut"
 
 
 def test_unknown_words_stay_words():
@@ -177,10 +181,17 @@ def test_candidate_losses_are_sums_over_the_target(relation_model):
 def test_only_the_reference_cuts_candidates(relation_model):
     model, tokenizer, _ = relation_model
     for reference in (False, True):
-        (row,) = candidate_losses(
-            model, tokenizer, RELATIONS, PEOPLE[:1], ["P1", "P2"], max_length=5, reference=reference
-        )
+        with pytest.warns(UserWarning, match="were cut") as seen:
+            (row,) = candidate_losses(
+                model, tokenizer, RELATIONS, PEOPLE[:1], ["P1", "P2"], max_length=5, reference=reference
+            )
         assert (row[0] == row[1]) == reference
+        messages = [str(warning.message) for warning in seen]
+        assert "sources are longer than max_length=5" in messages[0]
+        assert [("2 of 2 targets are longer than max_length=5" in message) for message in messages[1:]] == [
+            True
+        ] * reference
+        assert all(warning.filename == __file__ for warning in seen)
 
 
 def test_a_trained_model_classifies_by_likelihood(relation_model):

@@ -7,8 +7,10 @@ import pytest
 
 from peft_fishdip.tasks import (
     DstExample,
+    DstTask,
     JointExample,
     NerExample,
+    NerTask,
     Relation,
     RelationExample,
     SlotValue,
@@ -51,6 +53,24 @@ def test_only_records_of_one_type():
         to_dataset([NerExample(TOKENS), SrlExample(TOKENS, Span(1, 2))])
     with pytest.raises(ValueError, match="no examples"):
         to_dataset([])
+    with pytest.raises(TypeError, match="records or predictions expected, such as NerExample, got dict"):
+        to_dataset([{"tokens": TOKENS}])
+    with pytest.raises(TypeError, match="got NerExample and Decoded"):
+        to_dataset([NerExample(TOKENS), NerTask(["P"]).decode(TOKENS, "")])
+
+
+def test_predictions_are_rows_with_their_problems():
+    ner, dst = NerTask(["P"]), DstTask({"d": ["s"]})
+    results = [ner.decode(TOKENS, "[ Ann | P ] in Oslo"), ner.decode("Bo", "[ Bo | Q ]")]
+    dataset = to_dataset(results)
+    assert dataset.column_names == ["tokens", "spans", "id", "generated_text", "problems"]
+    assert dataset[0]["problems"] == []
+    assert dataset[1]["problems"] == [{"kind": "label_error", "message": results[1].problems[0].message}]
+    assert dataset["generated_text"][1] == "[ Bo | Q ]"
+    assert from_dataset(dataset, NerExample) == [result.prediction for result in results]
+    states = [dst.decode("hi", "[belief] d s v [belief]")]
+    assert from_dataset(to_dataset(states), DstExample) == [states[0].prediction]
+    assert len(to_dataset([ner.decode("a b", "a b")])) == 1  # nothing found, no problem
 
 
 def tagged(tags, feature):

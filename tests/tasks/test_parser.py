@@ -171,3 +171,67 @@ def test_relation_is_the_text_after_the_last_equals_sign(text, label, errors):
     decoded = RelationTask({"P57": "director", "P1": "x"}).decode(example, text)
     assert decoded.prediction.label == label
     assert {problem.kind for problem in decoded.problems} == errors
+
+
+@pytest.mark.parametrize(
+    ("tokens", "text", "span", "kind"),
+    [
+        # the text is the same but for its spaces
+        (["Mia", "'s", "cat"], "[ Mia's | P ] cat", (0, 2), None),
+        (["Mia", "'s", "cat"], "[ Mia | P ]'s cat", (0, 1), None),
+        (["New", "York", "-", "based"], "[ NewYork | P ] -based", (0, 2), None),
+        (["15", "kg", "of", "it"], "[ 15kg | P ] of it", (0, 2), None),
+        (["王", "芳", "住", "上", "海"], "[ 王芳 | P ] 住上海", (0, 2), None),
+        (["王", "芳", "住", "上", "海"], "王芳住 [ 上海 | P ]", (3, 5), None),
+        # ... beside other mistakes, too
+        (["Mia", "'s", "sister", "left"], "[ Mia's | P ] sistr left", (0, 2), "wrong_reconstruction"),
+        (["a", "tall", "New", "York", "tower"], "a tal [ NewYork | P ] tower", (2, 4), "wrong_reconstruction"),
+        (["in", "Bern", ",", "we", "ate"], "we [ Bern | P ], we ate", (1, 2), "wrong_reconstruction"),
+        (["Bern.", "It"], "[ Bern | P ] It", (0, 1), "wrong_reconstruction"),
+        # the boundary lies inside a token
+        (["Mia's", "cat"], "[ Mia | P ] 's cat", None, "partial_token"),
+        (["a", "Bonn-born", "poet"], "a [ Bonn | P ] -born poet", None, "partial_token"),
+        (["15kg", "of"], "15 [ kg | P ] of", None, "partial_token"),
+        (["王芳住上海"], "王芳住 [ 上海 | P ]", None, "partial_token"),
+        (["New York", "calls"], "New [ York | P ] calls", None, "partial_token"),
+        (["re-elected", "Mia", "Lee-Cox"], "re-elected [ Mia Lee | P ] -Cox", None, "partial_token"),
+        # nothing is aligned
+        (["cat"], "the cat [ sat | P ]", None, "alignment_error"),
+    ],
+)
+def test_boundaries_and_spaces(tokens, text, span, kind):
+    decoded = NerTask(["P"]).decode(tokens, text)
+    assert [(s.start, s.end) for s in decoded.prediction.spans] == ([span] if span else [])
+    assert decoded.prediction.tokens == tuple(tokens)
+    kinds = [problem.kind for problem in decoded.problems]
+    assert (kind in kinds) if kind else not kinds
+    # whatever is written, a bracket with a known label is a span or a problem that names it
+    assert span or any("bracket around" in problem.message for problem in decoded.problems)
+
+
+@pytest.mark.parametrize(
+    ("raw", "text", "tokens", "spans"),
+    [
+        ("A Bonn-born poet", "A [ Bonn | P ] -born poet", "A Bonn -born poet", [(1, 2)]),
+        ("the MiaLee2 robot", "the [ Mia | P ] [ Lee | P ] 2 robot", "the Mia Lee 2 robot", [(1, 2), (2, 3)]),
+        ("서울에서 산다", "[ 서울 | P ] 에서 산다", "서울 에서 산다", [(0, 1)]),
+        ("x=Bonn1|y", "x&equals; [ Bonn | P ] 1&vert; y", "x = Bonn 1 | y", [(2, 3)]),
+        ("Cafe\u0301bar", "[ Café | P ] bar", "Cafe\u0301 bar", [(0, 1)]),
+        ("½m wide", "[ 1⁄2 | P ] m wide", "½ m wide", [(0, 1)]),
+    ],
+)
+def test_tokens_of_a_raw_text_are_split_where_a_prediction_ends(raw, text, tokens, spans):
+    for task in (NerTask(["P"]), JointTask(["P"], ["r"])):
+        decoded = task.decode(raw, text)
+        assert decoded.prediction.tokens == tuple(tokens.split(" "))
+        assert [(s.start, s.end) for s in decoded.prediction.spans] == spans
+        assert decoded.problems == ()
+
+
+def test_a_tail_with_the_words_of_its_head_is_the_other_entity():
+    tokens = ["Bo", "met", "his", "friend", "Bo"]
+    task = JointTask(["P"], ["knows"])
+    decoded = task.decode(tokens, "[ Bo | P | knows = Bo ] met his friend [ Bo | P ]")
+    assert decoded.prediction.relations == (Relation(Span(0, 1, "P"), Span(4, 5, "P"), "knows"),)
+    alone = task.decode(tokens[:2], "[ Bo | P | knows = Bo ] met")
+    assert alone.prediction.relations == (Relation(Span(0, 1, "P"), Span(0, 1, "P"), "knows"),)

@@ -45,9 +45,26 @@ def test_every_scheme_reads_its_own_tags(case):
         else:
             iobes[span.end - 1] = f"E-{span.label}"
     bilou = [tag.replace("E-", "L-").replace("S-", "U-") for tag in iobes]
-    for scheme, tags in {"bio": bio, "iob1": iob1, "iobes": iobes, "bilou": bilou}.items():
+    bmes = [tag.replace("I-", "M-") for tag in iobes]
+    for scheme, tags in {"bio": bio, "iob1": iob1, "iobes": iobes, "bilou": bilou, "bmes": bmes}.items():
         assert tags_to_spans(tags, scheme) == spans
         assert tags_to_spans(tags) == spans
+        typeless = [tag[0] for tag in tags]
+        if scheme != "iob1":  # there, whether adjacent spans are told apart depends on their labels
+            assert tags_to_spans(typeless, scheme) == [Span(s.start, s.end, "entity") for s in spans]
+
+
+def test_labels_alone_are_tags_of_the_scheme_io():
+    """As in Few-NERD; what conll takes for an unknown prefix is a label there."""
+    tags = ["art-film", "art-film", "O", "person-artist/author", "I-LOC", "LOC", "X"]
+    assert tags_to_spans(tags, "io") == [
+        Span(0, 2, "art-film"),
+        Span(3, 4, "person-artist/author"),
+        Span(4, 6, "LOC"),
+        Span(6, 7, "X"),
+    ]
+    with pytest.raises(TagError, match="scheme='io'"):
+        tags_to_spans(tags)
 
 
 @pytest.mark.parametrize(
@@ -64,8 +81,17 @@ def test_every_scheme_reads_its_own_tags(case):
         ("iobes", "B-X S-X", 1),
         ("iobes", "S-X I-X", 1),
         ("bilou", "B-X E-X", 1),
-        ("conll", "B", 0),
-        ("conll", "B-", 0),
+        ("conll", "O B- O", 1),
+        ("conll", "B-X|B-Y", 0),
+        ("conll", "B-X|Y", 0),
+        ("bio", "B-X/I-Y", 0),
+        ("conll", "B-X,O", 0),
+        ("conll", "O|B-X", 0),
+        ("bmes", "B-X M-X O", 2),
+        ("bmes", "M-X", 0),
+        ("bmes", "B-X I-X", 1),
+        ("io", "X|Y", 0),
+        ("io", "X ", 1),
         ("conll", "X-Y", 0),
         ("conll", "", 0),
     ],
@@ -77,7 +103,7 @@ def test_what_a_scheme_does_not_allow(scheme, tags, position):
 
 
 def test_unknown_scheme():
-    with pytest.raises(ValueError, match="scheme='BIO': choose one of conll, iob1, bio, iobes, bilou"):
+    with pytest.raises(ValueError, match="scheme='BIO': choose one of conll, iob1, bio, iobes, bilou, bmes, io"):
         tags_to_spans([], "BIO")
 
 

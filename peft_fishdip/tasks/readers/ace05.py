@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ..records import JointExample, Relation, Span
-from .common import DataFormatError, StrPath, get, get_texts, parse_json, read_lines
+from .common import DataFormatError, StrPath, get, get_texts, is_blank, parse_json, read_lines, warn_without
 
 
-def read_ace05(path: StrPath, *, reference: bool = False) -> list[JointExample]:
+def read_ace05(path: StrPath, *, reference: bool = False, encoding: str = "utf-8") -> list[JointExample]:
     """Sentences of all documents; positions in the file count through the document, ends inclusive.
 
     A relation argument whose span has several types gets the first. `reference=True` drops such sentences
@@ -16,9 +16,10 @@ def read_ace05(path: StrPath, *, reference: bool = False) -> list[JointExample]:
     do not compare with those on all sentences.
     """
     examples: list[JointExample] = []
-    for number, line in read_lines(path):
-        if line.strip():
+    for number, line in read_lines(path, encoding):
+        if not is_blank(line):
             examples += _document(parse_json(line, path, number), path, number, reference)
+    warn_without("entity", examples, any(example.spans for example in examples), path)
     return examples
 
 

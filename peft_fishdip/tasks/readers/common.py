@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
+import re
+import unicodedata
+import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 StrPath = str | PathLike[str]
@@ -20,27 +25,78 @@ class DataFormatError(ValueError):
         super().__init__(f"{path}, {place}: expected {expected}, found {found!r}")
 
 
-def read_lines(path: StrPath) -> Iterator[tuple[int, str]]:
-    """Number (from 1) and text of each line, without line end; UTF-8, gzip if the name ends in .gz.
+_LINE_END = re.compile(r"\r*\n\r(?![\r\n])|\r*\n|\r")
+_RARE_LINE_END = re.compile("[\x0b\x0c\x1e\x85\u2028\u2029]")
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 
-    A byte order mark at the beginning is no text.
+
+def read_lines(path: StrPath, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
+    """Number (from 1) and text of each line, without line end and byte order marks; gzip if the name ends in .gz.
+
+    Lines end with a newline, a carriage return or both. Characters that `str.splitlines` splits at are text,
+    unless the file has no other line end. A file that begins with a byte order mark of UTF-16 or UTF-32 is read so.
     """
-    opener = gzip.open if str(path).endswith(".gz") else open
-    number = 1
+    text = decode(_bytes(path), path, encoding)
+    ends = _LINE_END if "\n" in text or "\r" in text else _RARE_LINE_END
+    lines = ends.split(text)
+    if not lines[-1]:
+        lines.pop()
+    for number, line in enumerate(lines, 1):
+        yield number, line.lstrip("\ufeff")
+
+
+def _bytes(path: StrPath) -> bytes:
+    if not str(path).endswith(".gz"):
+        return Path(path).read_bytes()
     try:
-        # Only "\n" ends a line: tokens may hold other characters that str.splitlines splits at.
-        with opener(path, "rt", encoding="utf-8-sig", newline="\n") as lines:
-            for number, line in enumerate(lines, 1):
-                yield number, line.rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise DataFormatError(path, f"near line {number}", "text in UTF-8", error.reason) from error
+        with gzip.open(path) as file:
+            return file.read()
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise DataFormatError(path, f"near line {number}", "a whole gzip file, as the name says", str(error)) from error
+        raise DataFormatError(path, "gzip", "a whole gzip file, as the name says", str(error)) from error
 
 
-def read_json(path: StrPath) -> Any:
+def decode(content: bytes, path: StrPath, encoding: str) -> str:
+    """Text of a file; DataFormatError names the line and the parameter `encoding` where it is in another encoding."""
+    remedy = "if it is in another encoding, pass encoding='latin-1', 'gb18030' or what it is"
+    try:
+        known = codecs.lookup(encoding).name
+    except LookupError:
+        raise ValueError(f"encoding={encoding!r}: Python knows no encoding of this name") from None
+    if known == "utf-8":
+        known = next((name for mark, name in _MARKS if content.startswith(mark)), known)
+    try:
+        text = content.decode(known)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        expected = f"text in {encoding.upper()}; {remedy}"
+        raise DataFormatError(path, line, expected, content[error.start : error.start + 1]) from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        expected = f"text in {encoding.upper()} without zero bytes; for UTF-16 pass encoding='utf-16-le' or 'utf-16-be'"
+        raise DataFormatError(path, line, expected, "\0")
+    return text.lstrip("\ufeff")
+
+
+def is_blank(line: str) -> bool:
+    """Is a line empty, or made of white space, control characters and invisible marks only?"""
+    return all(c.isspace() or unicodedata.category(c) in ("Cc", "Cf") for c in line)
+
+
+def warn_without(what: str, examples: Sequence[Any], found: bool, path: StrPath, hint: str = "") -> None:
+    """Warn of a file in which there is nothing to learn: no example, or none with what the task is about."""
+    if not found:
+        hint = f"; {hint}" if hint and examples else ""
+        warnings.warn(f"{path}: {len(examples)} examples and no {what} in any{hint}", stacklevel=3)
+
+
+def read_json(path: StrPath, encoding: str = "utf-8") -> Any:
     """Content of a JSON file."""
-    return parse_json("\n".join(line for _, line in read_lines(path)), path)
+    return parse_json("\n".join(line for _, line in read_lines(path, encoding)), path)
 
 
 def parse_json(text: str, path: StrPath, first_line: int = 1) -> Any:

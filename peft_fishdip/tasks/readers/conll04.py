@@ -6,19 +6,21 @@ from pathlib import Path
 
 from ..records import JointExample, Relation, Span
 from ..tagging import TagError, tags_to_spans
-from .common import DataFormatError, StrPath, get, get_texts, read_json
+from .common import DataFormatError, StrPath, get, get_texts, read_json, warn_without
 
 
-def read_conll04(path: StrPath) -> list[JointExample]:
+def read_conll04(path: StrPath, *, encoding: str = "utf-8") -> list[JointExample]:
     """Read SpERT's JSON (`entities` with type, start, end) or the one with BILOU `tags`.
 
     Relations name head and tail by position in the list of entities, in both. The id is `orig_id` where the
     file has one.
     """
-    data = read_json(path)
+    data = read_json(path, encoding)
     if not isinstance(data, list):
         raise DataFormatError(path, "top level", "a list of sentences", type(data).__name__)
-    return [_example(item, path, number) for number, item in enumerate(data)]
+    examples = [_example(item, path, number) for number, item in enumerate(data)]
+    warn_without("entity", examples, any(example.spans for example in examples), path)
+    return examples
 
 
 def _example(item: object, path: StrPath, number: int) -> JointExample:

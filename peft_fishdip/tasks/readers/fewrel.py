@@ -5,21 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from ..records import RelationExample, Span
-from .common import DataFormatError, StrPath, get, get_texts, read_json
+from .common import DataFormatError, StrPath, get, get_texts, read_json, warn_without
 
 
-def read_fewrel(path: StrPath) -> list[RelationExample]:
+def read_fewrel(path: StrPath, *, encoding: str = "utf-8") -> list[RelationExample]:
     """Examples in the order of the file, labelled by relation id; head and tail are the first mentions."""
-    data = read_json(path)
+    data = read_json(path, encoding)
     if not isinstance(data, dict):
         raise DataFormatError(path, "top level", "an object from relation to instances", type(data).__name__)
-    examples = []
+    examples: list[RelationExample] = []
     for relation in data:
         for number, item in enumerate(get(data, relation, list, path, "top level")):
             name = f"{relation}:{number}"
             tokens = get_texts(item, "tokens", path, name)
             head, tail = (_mention(item, key, len(tokens), path, name) for key in ("h", "t"))
             examples.append(RelationExample(tokens, head, tail, relation, name))
+    warn_without("relation", examples, bool(examples), path)
     return examples
 
 
@@ -37,9 +38,9 @@ def _mention(item: Any, key: str, length: int, path: StrPath, where: str) -> Spa
     return Span(start, end)
 
 
-def read_relation_names(path: StrPath) -> dict[str, str]:
+def read_relation_names(path: StrPath, *, encoding: str = "utf-8") -> dict[str, str]:
     """Natural name of each relation id, from pid2name.json."""
-    data = read_json(path)
+    data = read_json(path, encoding)
     if not isinstance(data, dict):
         raise DataFormatError(path, "top level", "an object from relation id to [name, description]", data)
     names = {}
