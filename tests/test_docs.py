@@ -93,6 +93,7 @@ def reader(folder_of_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")
+@pytest.mark.filterwarnings(r"ignore:.*\(output_cut\):UserWarning")  # random models do not end their texts
 def test_python_blocks_run_in_order(page: str, reader: Path) -> None:
     namespace: dict[str, Any] = {"__name__": "__main__"}
     for block in blocks(page, "python"):
