@@ -20,10 +20,12 @@ from peft_fishdip.tasks import (
     read_conll04,
     read_conll2005,
     read_fewrel,
+    read_multiwoz,
     read_ontonotes,
     read_relation_names,
     read_srl_columns,
     read_srl_lines,
+    read_woz,
 )
 
 from .files import refused
