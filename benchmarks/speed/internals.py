@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.benchmark import Timer, timer
 
-from peft_fishdip.layers.sparse_grad import COSTS, Costs
+from peft_fishdip.layers.sparse_grad import COSTS, Costs, transpose
 from peft_fishdip.selection import num_active as num_active
 from peft_fishdip.selection import top_k as top_k
 
@@ -72,8 +72,8 @@ def costs_of(rows: int, columns: int, tokens: int) -> Costs:
     starts = torch.searchsorted(active, torch.arange(rows + 1) * columns)
     pattern = torch.sparse_csr_tensor(starts, active % columns, torch.zeros(count), (rows, columns))
     product, some = left.t() @ right, torch.arange(0, rows, 3)
-    tall, wide = left.t().contiguous(), right.t().contiguous()
-    names = {"torch": torch, **locals()}
+    tall, wide = transpose(left), transpose(right)
+    names = {"torch": torch, "transpose": transpose, **locals()}
 
     def nanoseconds(statement: str, operations: int) -> Any:
         timer = Timer(statement, globals=names, num_threads=torch.get_num_threads())
@@ -82,7 +82,7 @@ def costs_of(rows: int, columns: int, tokens: int) -> Costs:
     return Costs(
         multiply=nanoseconds("left.t() @ right", tokens * rows * columns),
         dot=nanoseconds("torch.sparse.sampled_addmm(pattern, tall, wide.t(), beta=0.0).values()", tokens * count),
-        move=nanoseconds("left.t().contiguous(), right.t().contiguous()", tokens * (rows + columns)),
+        move=nanoseconds("transpose(left), transpose(right)", tokens * (rows + columns)),
         gather=nanoseconds("left.index_select(1, some)", tokens * some.numel()),
         pick=nanoseconds("product.view(-1).index_select(0, active)", count),
     )

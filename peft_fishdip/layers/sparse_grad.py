@@ -30,6 +30,9 @@ class Costs(NamedTuple):
 
 COSTS = Costs()
 
+SHUFFLES_FAST = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+"""Whether torch shuffles channels with vector instructions, in about 0.4 of the time of a strided copy."""
+
 
 class Pattern:
     """The active entries of a matrix in the forms that the backends need, made when first needed.
@@ -109,9 +112,20 @@ def sampled_gradient(left: Tensor, right: Tensor, delta: SparseDelta) -> Tensor:
     """[`matrix_gradient`] by one dot product of `tokens` terms for each active position; float32."""
     pattern = pattern_of(delta)
     # the kernel reads rows of its first and columns of its second operand: both lie contiguous this way
-    rows = (left.index_select(1, pattern.rows) if pattern.compact else left).float().t().contiguous()
-    columns = right.float().t().contiguous().t()
+    rows = transpose((left.index_select(1, pattern.rows) if pattern.compact else left).float())
+    columns = transpose(right.float()).t()
     return torch.sparse.sampled_addmm(pattern.csr, rows, columns, beta=0.0).values()
+
+
+def transpose(matrix: Tensor) -> Tensor:
+    """The transpose of a float32 matrix, contiguous."""
+    height, width = matrix.shape
+    size = height * width
+    if not (SHUFFLES_FAST and size and matrix.is_contiguous() and matrix.is_cpu):
+        return matrix.t().contiguous()
+    # one pixel whose channels are the entries, in `height` groups: to shuffle them is to transpose
+    pixel = matrix.as_strided((1, size, 1, 1), (size, 1, size, size))
+    return torch.native_channel_shuffle(pixel, height).as_strided((width, height), (height, 1))
 
 
 def subset_gradient(left: Tensor, right: Tensor, delta: SparseDelta) -> Tensor:

@@ -85,3 +85,16 @@ def test_all_backends_are_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
         model.base_model.set_mask({"0.weight": scores.view(300, 300)})
         model(torch.randn(50, 300)).sum().backward()
     assert used == ["sampled", "dense", "subset"]
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("shape", [(3, 5), (1, 7), (7, 1), (64, 48), (0, 4), (4, 0)])
+def test_transposes_are_contiguous_and_right(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int], fast: bool
+) -> None:
+    monkeypatch.setattr(sparse_grad, "SHUFFLES_FAST", fast)
+    matrix = torch.randn(shape)
+    for given in (matrix, torch.randn(shape[::-1]).t(), torch.randn(2 * shape[0], shape[1])[::2]):
+        found = sparse_grad.transpose(given)
+        assert torch.equal(found, given.t())
+        assert found.is_contiguous()

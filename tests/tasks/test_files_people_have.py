@@ -18,10 +18,6 @@ from peft_fishdip.tasks import (
     read_woz,
 )
 
-from .test_readers import write
-
-__all__ = ["write"]
-
 MIA = NerExample(("Mia", "sah", "Köln"), (Span(0, 1, "PER"), Span(2, 3, "LOC")))
 LINES = ["Mia B-PER", "sah O", "Köln B-LOC"]
 
