@@ -11,6 +11,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 
+FSDP_NAME = "_fsdp_wrapped_module."
+"""What FSDP1 adds to the names of the modules that it wraps."""
+
 
 def own_parameter(module: nn.Module, name: str) -> Any:
     """A parameter that a module owns, or None, even while another tensor stands in its place in `__dict__`."""

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..private import own_parameter
+from ..private import FSDP_NAME, own_parameter
 from .atomic import Write, apply_all
-from .install import DIGEST, Tensors, installing, missing, number_of_tensors, summary, summary_size
+from .install import DIGEST, installing, missing, number_of_tensors, summary, summary_size
 from .state import POSITIONS, SUMMARY, VALUES, AdapterState, SparseDelta
 
 LOAD_HOOK = "_fishdip_load_hook"
@@ -155,51 +155,79 @@ def collect_tensors(module: Any, state_dict: dict[str, Tensor], prefix: str, *lo
 
 
 def install_before_load(module: Any, state_dict: Mapping[str, Tensor], prefix: str, *load: Any) -> None:
-    """Check and install all adapters that a state dict brings, as a hook of every module that has layers within.
+    """Check and install all adapters that a state dict has, as a hook of every module with containers within.
 
-    torch calls the outermost one before it reads anything, so a damaged adapter is refused while all is as before. The
-    hooks of modules within see by the list of errors, which belongs to one call of `load_state_dict`, that it is done.
+    torch calls the hook of the outermost module first, before it reads anything, so a damaged adapter is refused while
+    nothing has changed. The list of errors belongs to one call of `load_state_dict`: by it, the hooks of inner modules
+    recognise that the work is done.
 
     Raises:
-        RuntimeError: an adapter is damaged, of another model, or there only in part. Nothing has changed then.
+        RuntimeError: an adapter is damaged, of another model, or incomplete. Nothing has changed then.
     """
     error_msgs = load[-1]
-    with_vector = {container.state for path, container in containers_in(module, prefix) if f"{path}flat" in state_dict}
     writes: list[Write] = []
     try:
         for state, tensors in tensors_in(module, state_dict, prefix).items():
             if state.last_load[0] is error_msgs:
                 continue
-            state.last_load = (error_msgs, bool(tensors), state in with_vector)
+            vector = tensors.pop((VALUES, "flat"), None)
+            state.last_load = (error_msgs, bool(tensors), vector is not None)
             was_installed, state.installed = state.is_installed(tensors), None
-            if not tensors or was_installed:
+            if was_installed:
                 continue  # PEFT has had them checked and installed before
-            lacking = missing(state, tensors)
-            if lacking:
+            lacking = missing(state, tensors) if tensors or vector is not None else None
+            if lacking and not is_current(module, state, state_dict, prefix):
                 raise ValueError(
                     f"the state dict has only a part of adapter {state.adapter_name!r}: {lacking}. Nothing was loaded; "
                     "load a state dict of the whole model, or all tensors of the adapter."
                 )
-            writes += installing(state, tensors)
+            if tensors and not lacking:
+                writes += installing(state, tensors)
     except ValueError as error:
         raise RuntimeError(f"Error in loading state_dict for {type(module).__name__}: {error}") from error
     apply_all(writes)
 
 
-def tensors_in(module: nn.Module, state_dict: Mapping[str, Tensor], prefix: str = "") -> Mapping[AdapterState, Tensors]:
-    """The tensors in a state dict of each adapter within a module; ValueError if a shared module has different tensors
-    under two of its names."""
+def is_current(module: nn.Module, state: AdapterState, state_dict: Mapping[str, Tensor], prefix: str) -> bool:
+    """Whether all that a state dict has of an adapter within a module is what the adapter has now."""
+    keys = [(key, container, delta) for key, container, delta in keys_of(module, prefix) if container.state is state]
+    present = [(container.stored(delta), state_dict[key]) for key, container, delta in keys if key in state_dict]
+    vectors = [(state.flat, state_dict[key]) for key in vector_keys(module, prefix, state) if key in state_dict]
+    return all(is_same(a, b) for a, b in present + vectors)
+
+
+def is_same(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(a, b.to(a.device))
+
+
+def tensors_in(
+    module: nn.Module, state_dict: Mapping[str, Tensor], prefix: str = ""
+) -> dict[AdapterState, dict[tuple[str, str], Tensor]]:
+    """The tensors in a state dict of each adapter within a module, the vector as (VALUES, "flat").
+
+    Raises:
+        ValueError: a shared module has different tensors under two of its names.
+    """
     found: dict[AdapterState, dict[tuple[str, str], Tensor]] = {}
     for key, container, delta in keys_of(module, prefix):
         tensors = found.setdefault(container.state, {})
-        if key not in state_dict:
-            continue
-        tensor = state_dict[key]
-        first = tensors.setdefault((container.kind, name_of(delta)), tensor)
-        alike = first.dtype == tensor.dtype and first.shape == tensor.shape
-        if first is not tensor and not (alike and torch.equal(first, tensor.to(first.device))):
-            raise ValueError(f"{key!r} is of a shared module, and differs from its tensor under another name.")
+        # FSDP1 adds its name to the keys of an inner unit only when torch reaches that unit
+        for name in (key, prefix + key.removeprefix(prefix).replace(FSDP_NAME, "")):
+            tensor = state_dict.get(name)
+            if isinstance(tensor, Tensor):
+                if not is_same(tensors.setdefault((container.kind, name_of(delta)), tensor), tensor):
+                    raise ValueError(f"{key!r} is of a shared module, and differs from its tensor under another name.")
+                break
+    for state, tensors in found.items():
+        for key in vector_keys(module, prefix, state):
+            if key in state_dict:
+                tensors[VALUES, "flat"] = state_dict[key]
     return found
+
+
+def vector_keys(module: nn.Module, prefix: str, state: AdapterState) -> list[str]:
+    """The keys in a state dict of an adapter's trainable vector within a module."""
+    return [path + "flat" for path, container in containers_in(module, prefix) if container is state.carrier]
 
 
 def keys_of(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, Container, SparseDelta | None]]:
@@ -246,6 +274,7 @@ def install_from(model: nn.Module, state: AdapterState, state_dict: Mapping[str,
             "was made for another model, or with other target_modules."
         )
     tensors = tensors_in(model, state_dict)[state]
+    tensors.pop((VALUES, "flat"), None)
     apply_all(installing(state, tensors))
     state.installed = (dict(tensors), state.contents())
 

@@ -92,7 +92,10 @@ def installing(state: AdapterState, tensors: Tensors) -> list[Write]:
         found, active_values = check_delta(delta, *pair, count)
         entries.append(found)
         values.append(active_values)
-    if any(deltas.dtype != torch.float32 for _, deltas in pairs):
+    if not torch.equal(digest(state, pairs, told[WORDS:]), told[:WORDS]):
+        dtypes = {values.dtype for _, values in pairs if values.numel()}
+        if len(dtypes) != 1 or torch.float32 in dtypes:
+            raise ValueError(f"the adapter's tensors are not those that were saved, by their SHA-256: {DAMAGED}")
         if len(tensors) < number_of_tensors(state):
             raise ValueError(
                 "some of the adapter's tensors are missing, and no checksum can tell that they were empty."
@@ -103,12 +106,11 @@ def installing(state: AdapterState, tensors: Tensors) -> list[Write]:
             UserWarning,
             stacklevel=2,
         )
-    elif not torch.equal(digest(state, pairs, told[WORDS:]), told[:WORDS]):
-        raise ValueError(f"the adapter's tensors are not those that were saved, by their SHA-256: {DAMAGED}")
     device = entries[0].active.device if state.flat.is_meta else state.flat.device
     updates = int(told[-1]) if told.numel() == summary_size(state) else state.num_updates
     trainable = torch.cat([value.to(device) for value in values])
-    return [*state.replace_entries(entries, trainable), assign(state, "num_updates", updates)]
+    writes = state.replace_entries(entries, trainable)
+    return [*writes, assign(state, "num_updates", updates), assign(state, "set_by_name", {})]
 
 
 def active_counts(state: AdapterState, pairs: Sequence[tuple[Tensor, Tensor]], told: Tensor) -> list[int]:

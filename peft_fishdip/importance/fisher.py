@@ -36,11 +36,21 @@ def scoring_mode(model: nn.Module, parameters: Iterable[nn.Parameter]) -> Iterat
         with float32_products(model.parameters()):
             yield
     finally:
-        for parameter, (required, gradient) in before.items():
-            parameter.requires_grad_(required)
-            parameter.grad = gradient
-        for module, flag in training.items():
-            module.training = flag
+        try:
+            restore_flags(before, training)
+        except BaseException:  # an interrupt: first restore all
+            restore_flags(before, training)
+            raise
+
+
+def restore_flags(
+    parameters: Mapping[nn.Parameter, tuple[bool, Tensor | None]], training: Mapping[nn.Module, bool]
+) -> None:
+    for parameter, (required, gradient) in parameters.items():
+        parameter.requires_grad_(required)
+        parameter.grad = gradient
+    for module, flag in training.items():
+        module.training = flag
 
 
 def accumulate_importance(
@@ -112,17 +122,29 @@ class ImportanceSums:
         self.add = add
         self.total = {name: torch.zeros(shapes[name], device=p.device) for name, p in parameters.items()}
         self.quantized = {name: p for name, p in parameters.items() if has_quantized_storage(p)}
+        self.hooked = False
         self.plain = {name: p for name, p in parameters.items() if name not in self.quantized}
 
     def add_alone(self, example: Numbered) -> dict[int, float]:
         """Add the importance of one example with a backward pass of its own; returns its loss by its number."""
-        with ExitStack() as stack:
-            for name, parameter in self.plain.items():
-                hook = partial(add_and_free_gradient, self.total[name], self.add)
-                stack.callback(parameter.register_post_accumulate_grad_hook(hook).remove)
-            if self.quantized:
-                stack.enter_context(PerSampleGradients(self.model, self.quantized, self.total, self.add).of_batch(1))
-            return self.backward(example)
+        try:
+            self.hooked = True
+            with ExitStack() as stack:
+                for name, parameter in self.plain.items():
+                    hook = partial(self.add_and_free_gradient, self.total[name])
+                    stack.callback(parameter.register_post_accumulate_grad_hook(hook).remove)
+                if self.quantized:
+                    per_sample = PerSampleGradients(self.model, self.quantized, self.total, self.add)
+                    stack.enter_context(per_sample.of_batch(1))
+                return self.backward(example)
+        finally:
+            self.hooked = False  # hooks that an interrupt left behind do nothing from now on
+
+    def add_and_free_gradient(self, total: Tensor, parameter: Tensor) -> None:
+        gradient = parameter.grad
+        if self.hooked and gradient is not None:
+            self.add(total, (gradient.to_dense() if gradient.is_sparse else gradient).detach().float())
+            parameter.grad = None
 
     def add_together(self, group: Numbered) -> dict[int, float]:
         """Add the importance of each example of a group with one backward pass; returns their losses by number."""
@@ -180,13 +202,6 @@ class ImportanceSums:
         finally:
             for tensor in self.total.values():
                 tensor.zero_()
-
-
-def add_and_free_gradient(total: Tensor, add: Add, parameter: Tensor) -> None:
-    gradient = parameter.grad
-    assert gradient is not None
-    add(total, (gradient.to_dense() if gradient.is_sparse else gradient).detach().float())
-    parameter.grad = None
 
 
 def norm(tensor: Tensor) -> float:

@@ -96,20 +96,24 @@ class PerSampleGradients:
     @contextmanager
     def of_batch(self, size: int) -> Iterator[None]:
         """Inside, make one forward and one backward pass over a batch of `size` examples."""
-        self.size = size
-        with ExitStack() as stack:
-            for module, owned, capture in self.modules:
-                for handle in capture(self, module, owned):
-                    stack.callback(handle.remove)
-            for attention, table in self.biases:
-                stack.enter_context(self.bias_per_example(attention, table))
-            try:
+        try:
+            self.size = size
+            with ExitStack() as stack:
+                for module, owned, capture in self.modules:
+                    for handle in capture(self, module, owned):
+                        stack.callback(handle.remove)
+                for attention, table in self.biases:
+                    stack.enter_context(self.bias_per_example(attention, table))
                 yield
                 for key in list(self.uses):  # some uses do not contribute to the loss
                     self.flush(key)
-            finally:
-                self.uses.clear()
-                self.pending.clear()
+        finally:
+            self.size = 0  # hooks that an interrupt left behind do nothing from now on
+            for module, _, capture in self.modules:
+                if capture is capture_gain:
+                    module.__dict__.pop("weight", None)
+            self.uses.clear()
+            self.pending.clear()
 
     def record(self, output: Tensor, parameters: list[nn.Parameter], use: Callable[[Tensor], list[Use]]) -> Tensor:
         """Record the uses of `parameters` when the gradient of their output (examples, ...) arrives.
@@ -190,7 +194,9 @@ class PerSampleGradients:
         """Inside, the relative attention bias of a T5 attention layer has one copy per example."""
         original = attention.compute_bias
 
-        def compute_bias(*args: Any, **kwargs: Any) -> Tensor:
+        def compute_bias(*args: Any, **kwargs: Any) -> Any:
+            if not self.size:
+                return original(*args, **kwargs)
             buckets: list[Tensor] = []
             handle = table.register_forward_pre_hook(lambda _, inputs: buckets.append(inputs[0]))
             try:
@@ -222,7 +228,9 @@ UsesOf = Callable[[PerSampleGradients, Any, Owned, Tensor, Tensor], list[Use]]  
 def capture_output(uses_of: UsesOf, recorder: PerSampleGradients, module: nn.Module, owned: Owned) -> list[Any]:
     """For modules whose uses follow from the input and the gradient of the output."""
 
-    def after(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    def after(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        if not recorder.size:
+            return None
         x = inputs[0].detach()
         if isinstance(module, nn.Embedding) and x.dim() == 2 and x.shape[0] == 1 < recorder.size:
             # positions, which all examples share
@@ -261,6 +269,8 @@ def capture_gain(recorder: PerSampleGradients, module: nn.Module, owned: Owned) 
     weight = owned["weight"]
 
     def before(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if not recorder.size:
+            return
         x = inputs[0]
         gains = weight.detach().expand(recorder.size, *[1] * (x.dim() - 2), *weight.shape).clone()
         module.__dict__["weight"] = recorder.record(
@@ -269,7 +279,7 @@ def capture_gain(recorder: PerSampleGradients, module: nn.Module, owned: Owned) 
 
     def after(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         module.__dict__.pop("weight", None)
-        if output.shape != inputs[0].shape:
+        if recorder.size and output.shape != inputs[0].shape:
             raise NotSupported(f"{type(module).__name__} does not multiply by its weight")
 
     return [module.register_forward_pre_hook(before), module.register_forward_hook(after, always_call=True)]

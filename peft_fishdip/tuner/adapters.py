@@ -286,7 +286,7 @@ class AdapterTuner(BaseTuner):
         try:
             install_from(model, state, remapped)
         except BaseException:
-            if waiting:
-                discard(model, adapter_name)
+            if waiting and state.take_out is not None:
+                state.take_out()
             raise
         return remapped

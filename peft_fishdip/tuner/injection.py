@@ -195,12 +195,7 @@ def taking_out(model: nn.Module, adapter_name: str) -> Callable[[], None]:
     """A function that takes an adapter out that is about to be added, and restores the active adapters of now."""
     reference = ref(model)  # weak, because the adapter's state keeps the function
     active = [(ref(layer), layer.active_adapter) for layer in layers_of(model)]
-    vectors = [
-        (ref(values.state), values.state.flat.requires_grad)
-        for layer in layers_of(model)
-        for values in layer.fishdip_values.values()
-        if isinstance(values, Values)
-    ]
+    flags = [(ref(parameter), parameter.requires_grad) for parameter in model.parameters()]
 
     def restore() -> None:
         now = reference()
@@ -210,10 +205,10 @@ def taking_out(model: nn.Module, adapter_name: str) -> Callable[[], None]:
             layer = layer_reference()
             if layer is not None:
                 layer._active_adapter = names
-        for state_reference, flag in vectors:
-            state = state_reference()
-            if state is not None:
-                state.flat.requires_grad_(flag)
+        for parameter_reference, flag in flags:
+            parameter = parameter_reference()
+            if parameter is not None:
+                parameter.requires_grad_(flag)
 
     return restore
 
