@@ -197,7 +197,7 @@ def is_current(module: nn.Module, state: AdapterState, state_dict: Mapping[str, 
 
 
 def is_same(a: Tensor, b: Tensor) -> bool:
-    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(a, b.to(a.device))
+    return a is b or (a.dtype == b.dtype and a.shape == b.shape and torch.equal(a, b.to(a.device)))
 
 
 def tensors_in(

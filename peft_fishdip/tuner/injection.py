@@ -195,20 +195,19 @@ def taking_out(model: nn.Module, adapter_name: str) -> Callable[[], None]:
     """A function that takes an adapter out that is about to be added, and restores the active adapters of now."""
     reference = ref(model)  # weak, because the adapter's state keeps the function
     active = [(ref(layer), layer.active_adapter) for layer in layers_of(model)]
-    flags = [(ref(parameter), parameter.requires_grad) for parameter in model.parameters()]
+    # by name: torch cannot move quantized tensors while there are weak references to them
+    flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
 
     def restore() -> None:
         now = reference()
         if now is not None:
             discard(now, adapter_name)
+            for name, parameter in now.named_parameters():
+                parameter.requires_grad_(flags.get(name, parameter.requires_grad))
         for layer_reference, names in active:
             layer = layer_reference()
             if layer is not None:
                 layer._active_adapter = names
-        for parameter_reference, flag in flags:
-            parameter = parameter_reference()
-            if parameter is not None:
-                parameter.requires_grad_(flag)
 
     return restore
 
