@@ -1,4 +1,4 @@
-"""PEFT's enum of methods has no room for outsiders; this adds members to it."""
+"""Adds a member to the enum of PEFT methods, which has no public way to register one from another package."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def find_targets(model: nn.Module, config: FishDipConfig) -> list[Target]:
     tensors: dict[int, tuple[str, nn.Parameter]] = {}
     for name, parameters in owned.items():
         if id(base(modules[name])) in read_from_outside:
-            continue  # the attention stands for it
+            continue  # nn.MultiheadAttention reads and owns them
         for leaf, tensor in parameters.items():
             if id(tensor) in selected:
                 tensors.setdefault(id(tensor), (f"{plain_name(name)}.{leaf}", tensor))
@@ -199,10 +199,10 @@ def refuse_unsupported(target: Target, modules: Mapping[str, nn.Module]) -> None
 def warn_of_the_unreachable(model: nn.Module, reached: Iterable[nn.Parameter]) -> None:
     """Warn of parameters that stay frozen although all were selected, because no module owns and reads them."""
     reached_ids = {id(tensor) for tensor in reached}
-    holders = [(f"{name}." if name else "", module) for name, module in model.named_modules()]
+    owners = [(f"{name}." if name else "", module) for name, module in model.named_modules()]
     left = {
         prefix + leaf
-        for prefix, module in holders
+        for prefix, module in owners
         if module is model or isinstance(module, (nn.ParameterList, nn.ParameterDict))
         for leaf, tensor in module.named_parameters(recurse=False)
         if id(tensor) not in reached_ids
