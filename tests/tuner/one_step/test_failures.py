@@ -127,11 +127,11 @@ def test_a_failure_leaves_all_as_before_or_the_change_complete(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("family", "stride"), [("gpt2", 1), ("t5", 11)])
+@pytest.mark.parametrize(("family", "stride"), [("gpt2", 1), ("t5", 23)])
 @pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_a_failure_anywhere_leaves_all_as_before_or_the_change_complete(
     name: str, error: type[BaseException], family: str, stride: int, folder: Path
 ) -> None:
-    numbers = itertools.count(1, stride)
+    numbers = itertools.count(1, 7 * stride if name.startswith("update_mask") else stride)  # it has many more
     assert "completed" in check_sweep(family, OPERATIONS[name], folder, error, numbers, thorough=50)
