@@ -1,7 +1,6 @@
 # make bench   a comparison on generated sentences: tables and pictures, in a few minutes on two cores
 # make test    lint, types and the tests, but for slow ones
-# make test-all  ... and the slow ones, and the tuner's tests with the oldest supported versions
-# make test-oldest  only the latter, in .venv-oldest
+# make test-all  ... and the slow ones
 # All set everything up in .venv first. PYTHON=python3.12 chooses the interpreter.
 
 PYTHON ?= python3
@@ -9,7 +8,7 @@ BIN := .venv/bin
 # the models are tiny: one thread is as fast as two; waiting threads must not spin
 export OMP_WAIT_POLICY := passive
 
-.PHONY: bench test test-all test-oldest lint clean
+.PHONY: bench test test-all lint clean
 
 bench: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks compare --rates own --output runs/bench
@@ -19,13 +18,6 @@ test: lint
 
 test-all: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
-	$(MAKE) test-oldest
-
-# without bitsandbytes and torchao, whose releases do not go back as far
-test-oldest: .venv-oldest/ready
-	OMP_NUM_THREADS=1 .venv-oldest/bin/python -m pytest -n 2 -m "not slow" -W ignore::DeprecationWarning \
-	  tests/adapter tests/importance tests/layers tests/optim tests/tuner tests/test_config.py tests/test_callback.py \
-	  tests/test_private.py tests/test_selection.py --ignore tests/layers/quantized
 
 lint: .venv/ready
 	$(BIN)/ruff check .
@@ -39,11 +31,5 @@ lint: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench,test,dev]'
 	touch $@
 
-.venv-oldest/ready: pyproject.toml constraints-oldest.txt
-	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
-	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e . \
-	  accelerate filelock hypothesis psutil pytest pytest-xdist seqeval
-	touch $@
-
 clean:
-	rm -rf .venv .venv-oldest
+	rm -rf .venv
