@@ -11,6 +11,7 @@ from torch.utils.data import IterableDataset
 
 from ..distributed import world
 from .losses import IGNORED, Batch, Numbered, batch_size
+from .packing import example_of, refuse_packed, segments
 
 Collator = Callable[[list[Any]], Mapping[str, Any]]  # from a list of feature dicts to a batch
 MIN_OF_A_SHARE, MAX_OF_A_SHARE = 3, 25  # examples that a share stands for, as in the reference (fish_dip.py)
@@ -35,10 +36,12 @@ class ExampleSource(Protocol):
     Attributes:
         seen: how many examples this rank can choose from; final once `candidates` is exhausted.
         empty_message: the error message if no rank has any.
+        may_be_few: all examples are taken if there are fewer than an int `num_samples` asks for; else an error says so.
     """
 
     seen: int
     empty_message: str = "there is no example to score; pass at least one."
+    may_be_few: bool = False
 
     def candidates(self, priorities: Priorities) -> Iterator[Candidate]:
         """This rank's examples with their priorities; no two examples of any ranks have the same number."""
@@ -102,7 +105,7 @@ class IndexedExamples(ExampleSource):
         lengths = self.lengths(self.numbers)
         ordered = sorted(lengths, key=lambda number: (-lengths[number], number))
         for start in range(0, len(ordered), self.batch_size):
-            yield self.fetch(ordered[start : start + self.batch_size])
+            yield from self.fetched(ordered[start : start + self.batch_size])
 
     def groups(self, chosen: Sequence[Candidate]) -> Iterator[Numbered]:
         """Batches of the chosen examples, shortest first; long examples are batches of their own.
@@ -113,17 +116,30 @@ class IndexedExamples(ExampleSource):
         group: list[int] = []
         for number in sorted(lengths, key=lambda number: (lengths[number], number)):
             if group and (len(group) == self.batch_size or (len(group) + 1) * lengths[number] > TOKENS_TOGETHER):
-                yield self.fetch(group)
+                yield from self.fetched(group)
                 group = []
             group.append(number)
         if group:
-            yield self.fetch(group)
+            yield from self.fetched(group)
 
     def lengths(self, numbers: Iterable[int]) -> dict[int, int]:
         return {number: length(self.examples[number]) for number in numbers}
 
+    def fetched(self, numbers: Sequence[int]) -> Iterator[Numbered]:
+        """The examples with these numbers as a batch; or as a batch each, if the collator does not give each one row.
+
+        It joins examples in one row if it avoids padding, and makes two of each if the loss compares pairs.
+        """
+        together = self.fetch(numbers)
+        if len(numbers) > 1 and batch_size(together.batch) != len(numbers):
+            for number in numbers:
+                yield from self.fetched([number])
+            return
+        refuse_packed(together)
+        yield together
+
     def fetch(self, numbers: Sequence[int]) -> Numbered:
-        """The examples with these numbers as a batch."""
+        """The examples with these numbers as one batch."""
         features = [self.examples[number] for number in numbers]
         for number, feature in zip(numbers, features, strict=True):
             if not isinstance(feature, Mapping):
@@ -145,15 +161,22 @@ class BatchStream(ExampleSource):
         self.seen = 0
 
     def candidates(self, priorities: Priorities) -> Iterator[Candidate]:
-        """The rows of this rank's batches, in order."""
+        """The rows of this rank's batches, or the examples that are packed in them, in order."""
         rank, ranks = world()
         for batch in self.batches:
             check_ready(batch)
-            ids = [number * ranks + rank for number in range(self.seen, self.seen + batch_size(batch))]
-            self.seen += len(ids)
+            packed = segments(batch)
+            count = batch_size(batch) if packed is None else len(packed)
+            ids = [number * ranks + rank for number in range(self.seen, self.seen + count)]
+            self.seen += count
             numbered = Numbered(ids, batch)
-            for index, priority in enumerate(priorities(numbered)):
-                yield Candidate(priority, ids[index], rows(numbered, [index]).batch)
+            if packed is None:
+                for index, priority in enumerate(priorities(numbered)):
+                    yield Candidate(priority, ids[index], rows(numbered, [index]).batch)
+            else:
+                for number, segment in zip(ids, packed, strict=True):
+                    example = example_of(batch, segment)
+                    yield Candidate(priorities(Numbered([number], example))[0], number, example)
 
 
 def check_ready(batch: Any) -> None:
@@ -227,10 +250,16 @@ def max_to_pick(num_samples: int | float) -> int:
     return MAX_OF_A_SHARE if isinstance(num_samples, float) else num_samples
 
 
-def number_to_pick(num_samples: int | float, count: int) -> int:
-    """How many of `count` examples score the parameters; raises a ValueError if `num_samples` asks for more."""
+def number_to_pick(num_samples: int | float, count: int, may_be_few: bool = False) -> int:
+    """How many of `count` examples score the parameters.
+
+    Raises:
+        ValueError: an int `num_samples` asks for more, and they may not be few.
+    """
     if isinstance(num_samples, float):
         return min(max(int(num_samples * count), MIN_OF_A_SHARE), MAX_OF_A_SHARE, count)
+    if may_be_few:
+        return min(num_samples, count)
     if num_samples > count:
         raise ValueError(
             f"there are {count} examples, too few to pick from: num_samples={num_samples} asks for {num_samples}; "

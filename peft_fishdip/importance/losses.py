@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch.nn.functional as F
@@ -20,48 +22,64 @@ class Numbered(NamedTuple):
     batch: Batch
 
 
-def default_loss_fn(model: nn.Module, example_loss: str) -> LossFn:
+def default_loss_fn(model: nn.Module, example_loss: str, checked: bool = True) -> LossFn:
     """The loss function for a transformers model (without PEFT's wrapper): the "sum" or "mean" over target tokens.
 
     Supports encoder-decoder models, causal LMs (labels shifted by one), masked LMs, token and sequence classifiers; for
-    models of another kind, a ValueError asks for a `loss_fn`.
+    models of another kind, a ValueError asks for a `loss_fn`. Without `checked`, the losses of encoder-decoder models
+    and LMs come without waiting for the device; see [`TokenLoss`].
     """
     kind = getattr(model, "loss_type", None) or ""
     encoder_decoder = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
     other_heads = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
     if encoder_decoder and kind not in other_heads:
-        return token_loss_fn(example_loss, shifted=False)
+        return TokenLoss(example_loss, shifted=False, checked=checked)
     if kind in ("ForCausalLM", "ForConditionalGeneration") or type(model).__name__.endswith("LMHeadModel"):
-        return token_loss_fn(example_loss, shifted=True)
+        return TokenLoss(example_loss, shifted=True, checked=checked)
     if kind in ("ForMaskedLM", "ForTokenClassification"):
-        return token_loss_fn(example_loss, shifted=False)
+        return TokenLoss(example_loss, shifted=False, checked=checked)
     if kind in ("ForSequenceClassification", "ForImageClassification", "ForAudioClassification"):
-        return classification_loss
+        return partial(classification_loss, checked=checked)
     raise ValueError(
         f"the loss of single examples is not known for {type(model).__name__}; pass loss_fn, a function of the model "
         "and a batch that returns the losses of its examples, shape (batch,)."
     )
 
 
-def token_loss_fn(example_loss: str, shifted: bool) -> LossFn:
-    """Cross-entropy of each example's target tokens; `shifted` if logits predict the next label, as in causal LMs."""
+class TokenLoss:
+    """Cross-entropy of each example's target tokens, the "sum" or the "mean" over them: a LossFn.
 
-    def loss(model: nn.Module, batch: Batch) -> Tensor:
+    `shifted` says that logits predict the next label, as in causal LMs. Unless `checked`, an example without a target
+    has a loss of -inf instead of raising an error, so that the result is not waited for.
+    """
+
+    def __init__(self, example_loss: str, shifted: bool, checked: bool = True) -> None:
+        self.example_loss = example_loss
+        self.shifted = shifted
+        self.checked = checked
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         labels = require_labels(batch)
-        logits = model(**batch).logits
-        if shifted:
+        return self.of_rows(self.of_tokens(model(**batch).logits, labels), labels)
+
+    def of_tokens(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss of each label that can be predicted: (batch, length), or (batch, length - 1) if shifted."""
+        if self.shifted:
             logits, labels = logits[:, :-1], labels[:, 1:]
         logits = logits[:, logits.shape[1] - labels.shape[1] :]  # some architectures prepend a prompt to the logits
-        targets = (labels != IGNORED).sum(1)
-        refuse_empty(targets)
-        tokens = F.cross_entropy(logits.transpose(1, 2).float(), labels, ignore_index=IGNORED, reduction="none")
+        return F.cross_entropy(logits.transpose(1, 2).float(), labels, ignore_index=IGNORED, reduction="none")
+
+    def of_rows(self, tokens: Tensor, labels: Tensor) -> Tensor:
+        """From the losses of tokens, and the labels, (batch, length), to the losses of examples, (batch,)."""
+        targets = (labels[:, 1:] if self.shifted else labels).ne(IGNORED).sum(1)
+        if self.checked:
+            refuse_empty(targets)
         total = tokens.sum(1)
-        return total / targets if example_loss == "mean" else total
+        total = total / targets if self.example_loss == "mean" else total
+        return total if self.checked else total.masked_fill(targets == 0, -math.inf)
 
-    return loss
 
-
-def classification_loss(model: nn.Module, batch: Batch) -> Tensor:
+def classification_loss(model: nn.Module, batch: Batch, checked: bool = True) -> Tensor:
     """The loss of each example for sequence classification, shape (batch,).
 
     Squared error for a single logit, binary cross-entropy for floating point labels (multi-label), else cross-entropy.
@@ -72,8 +90,11 @@ def classification_loss(model: nn.Module, batch: Batch) -> Tensor:
         return F.mse_loss(logits.squeeze(-1), labels.view(-1).float(), reduction="none")
     if labels.is_floating_point():
         return F.binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(-1)
-    refuse_empty(labels.view(-1) != IGNORED)
-    return F.cross_entropy(logits, labels.view(-1), reduction="none")
+    is_target = labels.view(-1) != IGNORED
+    if checked:
+        refuse_empty(is_target)
+    losses = F.cross_entropy(logits, labels.view(-1), reduction="none")
+    return losses if checked else losses.masked_fill(~is_target, -math.inf)
 
 
 def require_labels(batch: Batch) -> Tensor:
@@ -116,7 +137,12 @@ def example_losses(model: nn.Module, numbered: Numbered, loss_fn: LossFn) -> Ten
     size = len(numbered.ids)
     if not isinstance(losses, Tensor) or losses.shape != (size,):
         found = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
-        raise ValueError(f"loss_fn must return a tensor of shape ({size},), one loss per example, not {found}.")
+        made = batch_size(numbered.batch)
+        why = "" if made == size else (
+            f" The data_collator makes {made} rows of {size} example(s): pass a loss_fn that gives one loss for them, or "
+            "another data_collator."
+        )
+        raise ValueError(f"loss_fn must return a tensor of shape ({size},), one loss per example, not {found}.{why}")
     values = losses.detach().float()
     if not bool(values.isfinite().all()):
         bad = int((~values.isfinite()).nonzero()[0])

@@ -1,25 +1,58 @@
-"""The training steps' own losses as a source of examples, instead of a scan of the training set."""
+"""The examples that training has seen lately, with the losses that it computed for them."""
 
 from __future__ import annotations
 
-import heapq
+import hashlib
+import math
+import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..distributed import world
+from ..private import version_of
 from .examples import Candidate, ExampleSource, Priorities, rows
-from .losses import Batch, LossFn, Numbered, batch_size
+from .losses import IGNORED, Batch, LossFn, Numbered, TokenLoss, batch_size
+from .packing import example_of, segments
+
+READ_AT = 256
+"""Examples after which losses are fetched from the device, and all batches but those of the highest losses are freed."""
+
+SPARE = 4
+"""Examples that are kept for each one that can be chosen: some turn out to have a lower loss when they come again."""
+
+
+class Call(NamedTuple):
+    """A forward call of training: its arguments, their versions, and the losses on the device."""
+
+    batch: Batch
+    versions: list[int | None]
+    losses: Tensor
+    """float32 (rows,); or those of its tokens, (rows, length) or (rows, length - 1), where rows may be packed."""
+
+    @property
+    def changed(self) -> bool:
+        """Whether a tensor has been changed in place since the call, so that the losses are of something else."""
+        return self.versions != versions(self.batch)
+
+
+class Heard(NamedTuple):
+    """An example of training, the last loss that was heard of it, and its number in the order of training."""
+
+    loss: float
+    number: int
+    batch: Batch
 
 
 class RecentExamples(ExampleSource):
     """The training examples with the highest losses since the last mask update.
 
     On a large training set, most of the time of a mask update goes into the losses of all examples. This source uses
-    the losses of the training steps instead: computed with dropout, each with the parameters of its step. Examples that
-    were not trained on since the last update cannot be chosen.
+    the losses of the training steps instead: computed with dropout, each with the parameters of its step. Of an example
+    that was trained on several times, the last loss counts. Examples that were not trained on since the last update
+    cannot be chosen. Rows in which several examples are packed are split where `position_ids` begin anew.
 
         recent = model.base_model.recent_examples()
         for step, batch in enumerate(loader):
@@ -27,59 +60,152 @@ class RecentExamples(ExampleSource):
                 model.base_model.update_mask(recent, optimizer=optimizer)
             ...
 
+    To hear a loss costs no forward pass, and waits for the device once in 256 examples.
+
     Args:
         model: a transformers model, without PEFT's wrapper. A hook on it records each forward call in training mode
             that is given `labels` by name.
         loss_fn: the losses of a batch's examples; its model argument returns the recorded outputs.
-        most: number of examples to keep.
+        most: number of examples to choose from.
+        by_loss: False keeps all examples, and leaves their priorities to the caller of `candidates`.
+        skip_not_finite: leave out examples whose loss is not finite, with a warning. Otherwise they are chosen first,
+            and the update refuses them by name.
 
     Attributes:
-        seen: number of examples recorded since the last update.
+        listening: False stops recording for a while.
     """
 
     empty_message = (
         "no training step has recorded losses since the last update: call model.train(), and the model with "
         "labels=... by name; or update the mask by the examples themselves."
     )
+    may_be_few = True
 
-    def __init__(self, model: nn.Module, loss_fn: LossFn, most: int) -> None:
+    def __init__(
+        self, model: nn.Module, loss_fn: LossFn, most: int, *, by_loss: bool = True, skip_not_finite: bool = False
+    ) -> None:
         self.loss_fn = loss_fn
         self.most = most
+        self.by_loss = by_loss
+        self.skip_not_finite = skip_not_finite
+        self.listening = True
         self.forget()
         self._handle = model.register_forward_hook(self._record, with_kwargs=True)
 
     def forget(self) -> None:
         """Discard all recorded examples; `update_mask` does this after it has used them."""
-        self.seen = 0
-        self._kept: list[tuple[float, int, Batch]] = []
+        self._calls: list[Call] = []
+        self._unread = 0
+        self._seen: set[bytes] = set()
+        self._kept: dict[bytes, Heard] = {}
+        self._next = 0
 
     def close(self) -> None:
         """Stop recording."""
         self._handle.remove()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_calls": [], "_unread": 0, "_seen": set(), "_kept": {}}
+
+    @property
+    def seen(self) -> int:  # type: ignore[override]
+        """Number of different examples recorded since the last update."""
+        self._read()
+        return len(self._seen)
+
     def __len__(self) -> int:
-        """Number of examples that are kept."""
-        return len(self._kept)
+        """Number of examples that can be chosen."""
+        self._read()
+        return min(len(self._kept), self.most) if self.by_loss else len(self._kept)
 
     def candidates(self, priorities: Priorities | None = None) -> Iterator[Candidate]:
-        """The kept examples with their losses, numbered in the order of training; `priorities` is not used."""
+        """The kept examples, numbered in the order of training; `priorities` is only used unless `by_loss`."""
+        self._read()
         rank, ranks = world()
-        for loss, number, batch in self._kept:
-            yield Candidate(loss, -number * ranks + rank, batch)
+        heard = sorted(self._kept.values(), key=lambda example: (-example.loss, example.number))
+        if self.by_loss:
+            ranked = [(example.loss, example) for example in heard[: self.most]]
+        else:
+            assert priorities is not None
+            heard.sort(key=lambda example: example.number)
+            numbers = Numbered([example.number for example in heard], {})
+            ranked = list(zip(priorities(numbers), heard, strict=True))
+        for priority, example in ranked:
+            yield Candidate(priority, example.number * ranks + rank, example.batch)
 
+    @torch.compiler.disable(reason="losses are kept for the next mask update; auto_update=False keeps none")  # type: ignore[untyped-decorator]
     @torch.no_grad()
     def _record(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
         """Record the losses of a training step, if it has labels and named outputs."""
-        labelled = not args and isinstance(kwargs.get("labels"), Tensor)
-        if not module.training or not labelled or not isinstance(output, Mapping):
+        if not self.listening or not module.training or not is_labelled(args, kwargs):
             return
-        step = Numbered(list(range(self.seen, self.seen + batch_size(kwargs))), kwargs)
-        for index, loss in enumerate(self.loss_fn(RecordedOutputs(output), kwargs).float().tolist()):
-            if loss != loss:
-                loss = float("inf")  # NaN: chosen first, and then refused by name
-            keep = heapq.heappush if len(self._kept) < self.most else heapq.heappushpop
-            keep(self._kept, (loss, -step.ids[index], rows(step, [index]).batch))
-        self.seen += len(step.ids)
+        if not isinstance(output, Mapping) or not isinstance(output.get("logits"), Tensor):
+            return
+        labels, positions = kwargs["labels"], kwargs.get("position_ids")
+        may_be_packed = isinstance(positions, Tensor) and positions.shape == labels.shape and labels.dim() == 2
+        count = batch_size(kwargs)
+        if may_be_packed and isinstance(self.loss_fn, TokenLoss):
+            losses = self.loss_fn.of_tokens(output["logits"], labels)
+        else:
+            losses = self.loss_fn(RecordedOutputs(output), kwargs)
+            if losses.shape != (count,):
+                raise ValueError(
+                    f"loss_fn must return one loss for each of the {count} rows, not a tensor of {tuple(losses.shape)}."
+                )
+        self._calls.append(Call(dict(kwargs), versions(kwargs), losses.detach().float()))
+        self._unread += count
+        if self._unread >= READ_AT:
+            self._read()
+
+    def _read(self) -> None:
+        """Fetch the losses of recorded calls, and keep the examples with the highest ones."""
+        calls, self._calls, self._unread = self._calls, [], 0
+        skipped = 0
+        for call in calls:
+            for loss, key, cut in [] if call.changed else self._examples(call):
+                number, self._next = self._next, self._next + 1
+                if loss == -math.inf:  # no target
+                    continue
+                if not math.isfinite(loss):
+                    if self.skip_not_finite:
+                        skipped += 1
+                        continue
+                    loss = math.inf  # NaN too: chosen first, and then refused by name
+                self._seen.add(key)
+                self._kept.pop(key, None)
+                self._kept[key] = Heard(loss, number, cut)
+        if self.by_loss and len(self._kept) > SPARE * self.most:
+            best = sorted(self._kept.items(), key=lambda item: (-item[1].loss, item[1].number))[: SPARE * self.most]
+            self._kept = dict(best)
+        if skipped:
+            warnings.warn(
+                f"the losses of {skipped} examples were not finite in training; they are left out when the mask is "
+                "chosen. Check these examples and the model's dtype (float16 overflows).",
+                UserWarning,
+                stacklevel=2,
+            )
+
+    def _examples(self, call: Call) -> Iterator[tuple[float, bytes, Batch]]:
+        """The loss of each example of a call, a key that is the same whenever the example comes, and its batch."""
+        packed = segments(call.batch)
+        if packed is None:
+            loss_of_rows = call.losses
+            if call.losses.dim() == 2:
+                assert isinstance(self.loss_fn, TokenLoss)
+                loss_of_rows = self.loss_fn.of_rows(call.losses, call.batch["labels"])
+            losses = loss_of_rows.tolist()
+            for index, (loss, key) in enumerate(zip(losses, keys(call.batch, len(losses)), strict=True)):
+                yield loss, key, rows(Numbered(list(range(len(losses))), call.batch), [index]).batch
+            return
+        if not isinstance(self.loss_fn, TokenLoss):
+            raise ValueError(
+                "the rows of a training step hold several examples each (their position_ids begin anew), and loss_fn "
+                "gives one loss for a row; switch packing off, or leave loss_fn out."
+            )
+        for segment in packed:
+            example = example_of(call.batch, segment)
+            tokens = call.losses[segment.row : segment.row + 1, segment.start : segment.stop - self.loss_fn.shifted]
+            yield float(self.loss_fn.of_rows(tokens, example["labels"])), keys(example, 1)[0], example
 
 
 class RecordedOutputs(nn.Module):
@@ -91,3 +217,36 @@ class RecordedOutputs(nn.Module):
 
     def forward(self, **_: Any) -> Any:
         return self.output
+
+
+def is_labelled(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a forward call is given everything by name, `labels` among it."""
+    return not args and isinstance(kwargs.get("labels"), Tensor)
+
+
+def versions(batch: Batch) -> list[int | None]:
+    return [version_of(value) for value in batch.values() if isinstance(value, Tensor)]
+
+
+def keys(batch: Batch, count: int) -> list[bytes]:
+    """For each row of a batch a digest of the example, which does not depend on how far, or where, it is padded.
+
+    An example is known by its tokens and its labels; or by all its tensors if it has no `input_ids`.
+    """
+    own = {k: v.cpu() for k, v in batch.items() if isinstance(v, Tensor) and v.dim() and len(v) == count}
+    mask = own.get("attention_mask")
+    if "input_ids" in own:
+        own = {key: own[key] for key in ("input_ids", "labels") if key in own}
+    found = []
+    for index in range(count):
+        digest = hashlib.blake2b(digest_size=16)
+        for name, tensor in own.items():
+            row = tensor[index]
+            if name == "labels" and not row.is_floating_point():
+                row = row[row != IGNORED]
+            elif name == "input_ids" and mask is not None and mask.shape == tensor.shape:
+                row = row[mask[index] != 0]
+            digest.update(name.encode())
+            digest.update(row.contiguous().view(-1).view(torch.uint8).numpy().tobytes() if row.numel() else b"")
+        found.append(digest.digest())
+    return found

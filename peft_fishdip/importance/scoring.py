@@ -80,7 +80,7 @@ class Scoring:
         total = sum(gather_lists([self.source.seen]))
         if not total:
             raise ValueError(self.source.empty_message)
-        count = total if everything else number_to_pick(num_samples, total)
+        count = total if everything else number_to_pick(num_samples, total, self.source.may_be_few)
         best = set(sorted(gather_lists([order(candidate) for candidate in kept]), reverse=True)[:count])
         return [candidate for candidate in kept if order(candidate) in best], count
 
