@@ -71,7 +71,7 @@ class FishDipCallback(TrainerCallback, ExportableState):
                 f"{' and '.join(lost)} that the first one was given; leave it False: this callback restores itself."
             )
         self._tuner = tuner_of(kwargs["model"])
-        self._tuner._state(self.adapter_name)
+        self._tuner._state(self.adapter_name).stop_driving()
         if args.load_best_model_at_end and isinstance(kwargs["model"], PreTrainedModel):
             raise ValueError(
                 "load_best_model_at_end: the Trainer can save the adapter of a model.add_adapter(...), but not load it "

@@ -20,7 +20,7 @@ CHOICES = {
     "example_loss": ("sum", "mean"),
     "dropped": ("freeze", "reset"),
     "init_mask": ("random", "magnitude"),
-    "delta_scale": ("none", "rms"),
+    "delta_scale": ("auto", "rms", "none"),
 }
 
 AfterSave = Callable[[str, "FishDipConfig", Mapping[str, str] | None], None]
@@ -84,10 +84,15 @@ class FishDipConfig(PeftConfig):
     )
     init_mask: str = setting("random", "Mask before the first update: 'random', or 'magnitude' of the base.")
     delta_scale: str = setting(
-        "none",
-        "'rms': each delta is trained, and its importance measured, divided by its base tensor's RMS (rounded to a "
-        "power of two), so that one learning rate moves every tensor by the same share of its size. Better for T5, at "
-        "rates near 0.1.",
+        "auto",
+        "Unit of the trained values. 'auto': 64 times the base tensor's RMS (rounded to a power of two), so that AdamW "
+        "at its usual rates, such as 1e-3, moves every tensor by the same, sound share of its size. 'rms': the RMS "
+        "itself, for rates near 0.05. 'none': 1, as in the paper. Importance is measured in the same unit.",
+    )
+    auto_update: bool = setting(
+        True,
+        "The mask is updated by training itself, before the first optimizer step and every update_interval steps. It "
+        "ends when FishDipCallback, update_mask, set_mask or recent_examples is used. False: only these update it.",
     )
     seed: int = setting(0, "Seed of the random mask, random deltas and random examples.")
     init_weights: bool = setting(True, "True: all deltas start at zero. False: random deltas, for tests.")
@@ -211,7 +216,7 @@ class FishDipConfig(PeftConfig):
             raise ValueError(f"num_samples={samples!r}: {must}")
         if not is_index(self.seed) or self.seed >= 2**63:
             raise ValueError(f"seed={self.seed!r} must be an int in [0, 2**63).")
-        for name in ("init_weights", "strict"):
+        for name in ("init_weights", "strict", "auto_update"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name}={getattr(self, name)!r} must be True or False.")
         for name, choices in CHOICES.items():

@@ -13,14 +13,12 @@ from .adapter.state import AdapterState, MaskUpdate
 from .config import is_count
 from .distributed import raise_on_all_ranks
 from .importance.examples import Collator, max_to_pick, padding_collator, source_of
-from .importance.fisher import scoring_mode
 from .importance.losses import LossFn, default_loss_fn
 from .importance.recent import RecentExamples
-from .importance.scoring import Scores, Scoring
+from .importance.scoring import Scores
 from .layers.layer import FishDipLayer
 from .tuner.adapters import AdapterTuner
-from .tuner.guards import refuse_unfit
-from .tuner.mask_update import active_adapters_merged, change_mask, check_update, ordered_scores
+from .tuner.mask_update import change_mask, check_update, ordered_scores, scored_update
 
 
 class FishDipModel(AdapterTuner):
@@ -80,27 +78,13 @@ class FishDipModel(AdapterTuner):
         if not is_count(batch_size):
             raise ValueError(f"batch_size={batch_size!r} must be an int, at least 1.")
         state, optimizer = raise_on_all_ranks(lambda: self._checked(adapter_name, optimizer, step))
-        parameters = self._base_parameters(state)
         pad_token_id = getattr(getattr(self.model, "config", None), "pad_token_id", None)
         collator = data_collator or padding_collator(pad_token_id)
         scan = state.config.sample_selection == "highest_loss"
         source = raise_on_all_ranks(lambda: source_of(examples, collator, batch_size, scan))
-        scoring = Scoring(
-            self.model,
-            parameters,
-            state.config,
-            source,
-            loss_fn or default_loss_fn(self.model, state.config.example_loss),
-            shapes={delta.name: delta.shape for delta in state.deltas},
-            seed=state.config.seed + state.num_updates,
-        )
-        raise_on_all_ranks(lambda: refuse_unfit(self._layers(), state))
-        with active_adapters_merged(self.model), scoring_mode(self.model, parameters.values()):
-            scores = scoring.scores()
-        squared = 1 if state.config.importance == "fisher" else 2
-        update = change_mask(state, scores, optimizer, started, step, expected_power=squared)
-        source.forget()
-        return update
+        loss_fn = loss_fn or default_loss_fn(self.model, state.config.example_loss)
+        state.stop_driving()
+        return scored_update(self.model, state, source, loss_fn, optimizer, started, step)
 
     def recent_examples(self, loss_fn: LossFn | None = None, adapter_name: str | None = None) -> RecentExamples:
         """Record the losses of training from now on, to update the mask without a scan: see RecentExamples.
@@ -108,12 +92,14 @@ class FishDipModel(AdapterTuner):
         Raises:
             ValueError: the config chooses examples in another way than by their loss, or the loss is not known.
         """
-        config = self._state(adapter_name).config
+        state = self._state(adapter_name)
+        config = state.config
         if config.sample_selection != "highest_loss":
             raise ValueError(
                 f"sample_selection={config.sample_selection!r} does not look at losses; give update_mask the examples."
             )
-        loss_fn = loss_fn or default_loss_fn(self.model, config.example_loss)
+        loss_fn = loss_fn or default_loss_fn(self.model, config.example_loss, checked=False)
+        state.stop_driving()
         return RecentExamples(self.model, loss_fn, max_to_pick(config.num_samples))
 
     def set_mask(
@@ -137,7 +123,12 @@ class FishDipModel(AdapterTuner):
         started = time.perf_counter()
         state, optimizer = raise_on_all_ranks(lambda: self._checked(adapter_name, optimizer, step))
         ordered = raise_on_all_ranks(lambda: ordered_scores(state, scores))
+        state.stop_driving()
         return change_mask(state, Scores(ordered, (), ()), optimizer, started, step, expected_power=None)
+
+    def last_update(self, adapter_name: str | None = None) -> MaskUpdate | None:
+        """What the last mask update of this process scored and changed; None before the first one."""
+        return self._state(adapter_name).last_update
 
     def mask(self, adapter_name: str | None = None) -> dict[str, Tensor]:
         """The flat positions that are trainable now, per targeted base parameter: int64 (active,), ascending, CPU."""

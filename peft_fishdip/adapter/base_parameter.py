@@ -31,6 +31,8 @@ class TunedParameter:
         temporary: what a temporary merge has put in, if anything: the [`key_of`] its deltas, and the objects whose ids
             are in that key, kept alive so that no other object can have these ids.
         temporary_merges: those that are in force.
+        gradient: float32, the parameter's shape: if not None, backward passes add the whole gradient of the effective
+            values to it, that of entries without a delta too.
     """
 
     def __init__(self, name: str, shape: torch.Size) -> None:
@@ -42,12 +44,13 @@ class TunedParameter:
         self.lock = threading.RLock()
         self.temporary: tuple[object, object] | None = None
         self.temporary_merges: WeakSet[TemporaryMerge] = WeakSet()
+        self.gradient: Tensor | None = None
         self._fingerprint: tuple[object, str] | None = None  # and the version of the base tensor that it belongs to
         self._backup: tuple[Tensor, Tensor] | None = None  # positions and base values
         self._joint: tuple[list[Tensor], Tensor, list[Tensor]] | None = None
 
     def __getstate__(self) -> dict[str, object]:
-        own = ("lock", "temporary_merges", "_fingerprint", "_joint")
+        own = ("lock", "temporary_merges", "_fingerprint", "_joint", "gradient")
         return {key: value for key, value in self.__dict__.items() if key not in own}
 
     def __setstate__(self, state: dict[str, object]) -> None:
@@ -55,11 +58,17 @@ class TunedParameter:
         self.handle = handle_of(self)
         self.lock = threading.RLock()
         self.temporary_merges = WeakSet()
-        self._fingerprint = self._joint = None
+        self._fingerprint = self._joint = self.gradient = None
 
     def of(self, adapters: Sequence[str]) -> tuple[SparseDelta, ...]:
-        """The deltas of these adapters, in their order, without empty ones."""
-        return tuple(self.deltas[name] for name in adapters if name in self.deltas and len(self.deltas[name]))
+        """The deltas of these adapters, in their order; empty ones only while the whole gradient is wanted."""
+        found = [self.deltas[name] for name in adapters if name in self.deltas]
+        return tuple(delta for delta in found if len(delta) or self.gradient is not None)
+
+    def add_gradient(self, gradient: Tensor) -> None:
+        """Add to `gradient`, as a hook of tensors of effective values."""
+        if self.gradient is not None:
+            self.gradient.add_(gradient.detach().reshape(self.shape))
 
     @torch.no_grad()
     def entries(self, weight: Tensor, deltas: Sequence[SparseDelta], views: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -6,7 +6,7 @@ import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -146,6 +146,18 @@ class MaskChange(NamedTuple):
     """int64 (K,): index in the old vector of each entry; -1 for an entry that was not active before."""
 
 
+class Driver(Protocol):
+    """What updates the mask of an adapter by itself, see tuner/auto_update.py."""
+
+    driving: bool
+
+    def stop(self) -> None:
+        """Leave the updates to somebody else from now on."""
+
+    def close(self) -> None:
+        """Release the model."""
+
+
 POSITIONS, VALUES, SUMMARY = "fishdip_indices", "fishdip_values", "fishdip_summary"
 """The kinds of tensors of an adapter in a state dict."""
 
@@ -166,6 +178,7 @@ class AdapterState:
             vector was with it.
         installed: the very tensors that PEFT had installed, and what they made of the adapter.
         untouched: no update, no training, nothing loaded: the mask is the data-free one.
+        driver: what updates the mask by itself, and looks at the learning rate; None once the adapter is deleted.
         sharded: FSDP2 has sharded the vector; it puts whole parameters back during a forward pass.
         traced: the views of the vector while a forward pass is being compiled.
     """
@@ -183,6 +196,8 @@ class AdapterState:
         self.installed: tuple[dict[tuple[str, str], Tensor], object] | None = None
         self.untouched = True
         self.warned = False
+        self.driver: Driver | None = None
+        self._first_version: tuple[tuple[int, int] | None] | None = None
         self.sharded = False
         self._views: tuple[tuple[object, ...], tuple[Tensor, ...]] | None = None
         self.traced: tuple[Tensor, ...] | None = None
@@ -267,6 +282,17 @@ class AdapterState:
                 "file is incomplete. Delete the adapter, and load a whole file."
             )
 
+    def stop_driving(self) -> None:
+        """Leave mask updates to the caller: from now on they happen only when he asks for one."""
+        if self.driver is not None:
+            self.driver.stop()
+
+    def close(self) -> None:
+        """Release what an adapter that is taken out of its model has there."""
+        if self.driver is not None:
+            self.driver.close()
+            self.driver = None
+
     def drop_views(self) -> None:
         self._views = None
 
@@ -287,6 +313,11 @@ class AdapterState:
         """Called from backward passes: warn once that the mask being trained is the data-free one."""
         if self.warned or not self.untouched or self.num_updates:
             return
+        if self.driver is not None and self.driver.driving:
+            if self._first_version is None:
+                self._first_version = (self.version,)
+            if self._first_version == (self.version,):
+                return  # nothing has been trained yet, and the driver will come before it is
         self.warned = True
         warnings.warn(
             f"Adapter {self.adapter_name!r} is being trained on its data-free {self.config.init_mask} mask: no example "

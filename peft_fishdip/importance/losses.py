@@ -138,10 +138,8 @@ def example_losses(model: nn.Module, numbered: Numbered, loss_fn: LossFn) -> Ten
     if not isinstance(losses, Tensor) or losses.shape != (size,):
         found = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
         made = batch_size(numbered.batch)
-        why = "" if made == size else (
-            f" The data_collator makes {made} rows of {size} example(s): pass a loss_fn that gives one loss for them, or "
-            "another data_collator."
-        )
+        why = f" The data_collator makes {made} rows of {size} example(s): pass a loss_fn that joins their losses."
+        why = "" if made == size else why
         raise ValueError(f"loss_fn must return a tensor of shape ({size},), one loss per example, not {found}.{why}")
     values = losses.detach().float()
     if not bool(values.isfinite().all()):

@@ -18,7 +18,7 @@ from .losses import IGNORED, Batch, LossFn, Numbered, TokenLoss, batch_size
 from .packing import example_of, segments
 
 READ_AT = 256
-"""Examples after which losses are fetched from the device, and all batches but those of the highest losses are freed."""
+"""Examples after which losses are fetched, and all examples but those with the highest ones are freed."""
 
 SPARE = 4
 """Examples that are kept for each one that can be chosen: some turn out to have a lower loss when they come again."""
@@ -63,8 +63,8 @@ class RecentExamples(ExampleSource):
     To hear a loss costs no forward pass, and waits for the device once in 256 examples.
 
     Args:
-        model: a transformers model, without PEFT's wrapper. A hook on it records each forward call in training mode
-            that is given `labels` by name.
+        model: a transformers model, without PEFT's wrapper. A hook on it records each forward call in training mode,
+            with gradients, that is given `labels` by name.
         loss_fn: the losses of a batch's examples; its model argument returns the recorded outputs.
         most: number of examples to choose from.
         by_loss: False keeps all examples, and leaves their priorities to the caller of `candidates`.
@@ -90,7 +90,7 @@ class RecentExamples(ExampleSource):
         self.skip_not_finite = skip_not_finite
         self.listening = True
         self.forget()
-        self._handle = model.register_forward_hook(self._record, with_kwargs=True)
+        self._handle = model.register_forward_hook(self._after_forward, with_kwargs=True)
 
     def forget(self) -> None:
         """Discard all recorded examples; `update_mask` does this after it has used them."""
@@ -133,11 +133,15 @@ class RecentExamples(ExampleSource):
         for priority, example in ranked:
             yield Candidate(priority, example.number * ranks + rank, example.batch)
 
-    @torch.compiler.disable(reason="losses are kept for the next mask update; auto_update=False keeps none")  # type: ignore[untyped-decorator]
+    def _after_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
+        if module.training and torch.is_grad_enabled():  # a compiled graph is only left where it trains
+            self._record(args, kwargs, output)
+
+    @torch.compiler.disable(reason="losses are kept for the next mask update; auto_update=False keeps none")
     @torch.no_grad()
-    def _record(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
+    def _record(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
         """Record the losses of a training step, if it has labels and named outputs."""
-        if not self.listening or not module.training or not is_labelled(args, kwargs):
+        if not self.listening or not is_labelled(args, kwargs):
             return
         if not isinstance(output, Mapping) or not isinstance(output.get("logits"), Tensor):
             return

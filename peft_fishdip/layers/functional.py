@@ -119,6 +119,8 @@ class AddedProduct(torch.autograd.Function):
             if ctx.needs_input_grad[0]:
                 delta = ctx.parameter.dense_delta(ctx.deltas, views, ctx.dtype)
                 grad_x = for_product(grad).matmul(for_product(delta)).to(ctx.x_dtype)
+            if ctx.parameter.gradient is not None and operand is not None:
+                ctx.parameter.add_gradient(as_rows(grad).t().matmul(as_rows(operand)))
             grad_views = product_gradients(grad, operand, ctx.deltas, views, ctx.needs_input_grad[3:])
         return grad_x, None, None, *grad_views
 
@@ -238,7 +240,10 @@ def effective_weight(weight: Tensor, parameter: TunedParameter, deltas: Deltas) 
     """The effective values of `weight` as a new tensor, from which gradients flow to the deltas."""
     views = active_views(deltas)
     if not torch.compiler.is_compiling():
-        return EffectiveWeight.apply(weight, parameter, deltas, *views)
+        effective: Tensor = EffectiveWeight.apply(weight, parameter, deltas, *views)
+        if parameter.gradient is not None and effective.requires_grad:
+            effective.register_hook(parameter.add_gradient)
+        return effective
     flat = parameter.restored(weight).reshape(-1)
     total = total_delta(torch.zeros_like(flat, dtype=torch.float32), deltas, views)
     return (at_least_float(flat) + total).to(flat.dtype).view(weight.shape)

@@ -166,9 +166,16 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
             self.unmerge()  # at once: a layer that is only tied to another may never be called
 
     def delete_adapter(self, adapter_name: str) -> None:
+        self.close([adapter_name])
         super().delete_adapter(adapter_name)
         for parameter in self.tuned.values():
             parameter.deltas.pop(adapter_name, None)
+
+    def close(self, adapter_names: Sequence[str] | None = None) -> None:
+        """Release what adapters, all by default, that leave the model have there."""
+        for name, values in self.fishdip_values.items():
+            if adapter_names is None or name in adapter_names:
+                values.state.close()  # type: ignore[operator, union-attr]
 
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: Any = None) -> None:
         """Move the adapter to a device; its values stay float32, whatever dtype the base has."""
@@ -210,6 +217,11 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
                     self.unmerge_parameter(name)
                 ready = ready and not deltas
         return ready
+
+    @property
+    def wants_whole_gradients(self) -> bool:
+        """Whether backward passes shall find the gradient of all entries, not just of the active ones."""
+        return any(parameter.gradient is not None for parameter in self.tuned.values())
 
     def locked(self) -> AbstractContextManager[Any]:
         """Within, no other thread uses the parameters of this layer."""

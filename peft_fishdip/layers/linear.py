@@ -21,7 +21,7 @@ class FishDipLinear(FishDipLayer):
 
     def tuned_forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         deltas, base = self.deltas("weight"), self.base_layer
-        if not deltas or args or kwargs or not is_plain(base, (nn.Linear, Conv1D)):
+        if not deltas or args or kwargs or self.wants_whole_gradients or not is_plain(base, (nn.Linear, Conv1D)):
             return super().tuned_forward(x, *args, **kwargs)
         weight, bias, parameter = self.base_parameter("weight"), self.effective("bias"), self.tuned["weight"]
         transposed = isinstance(base, Conv1D)
@@ -37,7 +37,8 @@ class FishDipEmbedding(FishDipLayer):
     def tuned_forward(self, ids: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         deltas = self.deltas("weight")
         base: Any = self.base_layer
-        if not deltas or args or kwargs or not is_plain(base, (nn.Embedding,)) or base.scale_grad_by_freq:
+        usual = is_plain(base, (nn.Embedding,)) and not base.scale_grad_by_freq
+        if not deltas or args or kwargs or self.wants_whole_gradients or not usual:
             return super().tuned_forward(ids, *args, **kwargs)
         weight, parameter = self.base_parameter("weight"), self.tuned["weight"]
         if torch.compiler.is_compiling():

@@ -22,7 +22,8 @@ class FishDipNorm(FishDipLayer):
 
     def tuned_forward(self, *args: Any, **kwargs: Any) -> Any:
         needs_graph = torch.is_grad_enabled() and not torch.compiler.is_compiling()
-        if not needs_graph or kwargs or len(args) != 1 or not calls_only_itself(self.base_layer):
+        usual = needs_graph and not kwargs and len(args) == 1 and calls_only_itself(self.base_layer)
+        if not usual or self.wants_whole_gradients:
             return super().tuned_forward(*args, **kwargs)
         (x,) = args
         deltas = {name: self.deltas(name) for name in self.tuned}

@@ -27,6 +27,7 @@ from ..quantization import has_quantized_storage
 from .generation import generating_merged
 from .guards import refuse_adapter_names
 from .injection import Injection, discard, take_out, taking_out, unwrap
+from .mask_update import base_parameters
 from .targets import checked_by_name, find_targets, with_linear_names
 
 
@@ -80,11 +81,6 @@ class AdapterTuner(BaseTuner):
         """
         refuse_unknown(adapter_names, self.peft_config)
         super().set_requires_grad(adapter_names, requires_grad)
-
-    def _base_parameters(self, state: AdapterState) -> dict[str, nn.Parameter]:
-        """The base parameters that the adapter targets, in its order."""
-        found = tuned_parameters(self.model, state.adapter_name)
-        return {delta.name: found[delta.name][1] for delta in state.deltas}  # type: ignore[misc]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the model, with the deltas of the active adapters."""
@@ -251,7 +247,8 @@ class AdapterTuner(BaseTuner):
         super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
         state = self._states().get(adapter_name)
         if state is not None and not autocast_adapter_dtype:
-            dtypes = [base.dtype for base in self._base_parameters(state).values() if not has_quantized_storage(base)]
+            bases = base_parameters(self.model, state).values()
+            dtypes = [base.dtype for base in bases if not has_quantized_storage(base)]
             state.flat.data = state.flat.data.to(dtypes[0] if dtypes else torch.float32)
             state.drop_views()
 

@@ -21,6 +21,7 @@ from ..layers.linear import FishDipEmbedding, FishDipLinear
 from ..layers.norm import FishDipNorm, is_norm
 from ..layers.quantized import FishDipQuantizedLinear
 from ..quantization import backend_of, keep_readable
+from .auto_update import AutoUpdate
 from .generation import remove_generate
 from .guards import put_guards, remove_guards
 
@@ -123,6 +124,7 @@ class Injection:
         state.allocate(positions, carrier, first_values(state, self.targets, positions))
         for target, delta in zip(self.targets, state.deltas, strict=True):
             self.tuned[id(target.tensor)].deltas[self.adapter_name] = delta
+        AutoUpdate(self.model, state)
 
 
 def layer_for(model: nn.Module, module: nn.Module) -> FishDipLayer:
@@ -167,6 +169,7 @@ def unwrap(model: nn.Module, empty_only: bool = False) -> None:
     """Put the wrapped modules back in their places; with `empty_only`, only those whose layer has no adapter."""
     for name, layer in reversed(list(model.named_modules(remove_duplicate=False))):
         if isinstance(layer, FishDipLayer) and not (empty_only and len(layer.fishdip_values)):
+            layer.close()
             model.set_submodule(name, layer.base_layer)
     if any(True for _ in layers_of(model)):
         return
@@ -215,6 +218,7 @@ def taking_out(model: nn.Module, adapter_name: str) -> Callable[[], None]:
 def take_out(model: nn.Module, adapter_name: str) -> bool:
     """Take an adapter out of the model, and layers that have no adapter left; tells whether there is another one."""
     for layer in layers_of(model):
+        layer.close([adapter_name])
         for container in (layer.fishdip_values, layer.fishdip_indices, layer.fishdip_summary):
             if adapter_name in container:
                 del container[adapter_name]

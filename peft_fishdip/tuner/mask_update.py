@@ -15,11 +15,15 @@ from ..adapter.combine import listed
 from ..adapter.state import AdapterState, MaskUpdate
 from ..config import is_count
 from ..distributed import broadcast_from_rank0, raise_on_all_ranks, refuse_sharded
-from ..importance.scoring import Scores
+from ..importance.examples import ExampleSource
+from ..importance.fisher import scoring_mode
+from ..importance.losses import LossFn
+from ..importance.scoring import Scores, Scoring
 from ..layers.layer import layers_of, tuned_parameters, unmerge_all
 from ..optim.carry_over import carry_over, check_optimizer
 from ..quantization import has_quantized_storage
 from ..selection import top_k
+from .guards import refuse_unfit
 
 
 def check_update(model: nn.Module, state: AdapterState, optimizer: Any, step: int | None) -> Any:
@@ -43,6 +47,44 @@ def active_adapters_merged(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         repeat_once(lambda: unmerge_all(layers))
+
+
+def base_parameters(model: nn.Module, state: AdapterState) -> dict[str, nn.Parameter]:
+    """The base parameters that an adapter targets, in its order."""
+    found = tuned_parameters(model, state.adapter_name)
+    return {delta.name: found[delta.name][1] for delta in state.deltas}  # type: ignore[misc]
+
+
+def scored_update(
+    model: nn.Module,
+    state: AdapterState,
+    source: ExampleSource,
+    loss_fn: LossFn,
+    optimizer: Any,
+    started: float,
+    step: int | None,
+) -> MaskUpdate:
+    """Score the parameters by examples of `source`, and change the mask; see `FishDipModel.update_mask`.
+
+    `optimizer` is checked already, or None.
+    """
+    parameters = base_parameters(model, state)
+    scoring = Scoring(
+        model,
+        parameters,
+        state.config,
+        source,
+        loss_fn,
+        shapes={delta.name: delta.shape for delta in state.deltas},
+        seed=state.config.seed + state.num_updates,
+    )
+    raise_on_all_ranks(lambda: refuse_unfit(layers_of(model), state))
+    with active_adapters_merged(model), scoring_mode(model, parameters.values()):
+        scores = scoring.scores()
+    squared = 1 if state.config.importance == "fisher" else 2
+    update = change_mask(state, scores, optimizer, started, step, expected_power=squared)
+    source.forget()
+    return update
 
 
 @torch.no_grad()

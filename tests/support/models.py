@@ -197,8 +197,8 @@ def padded(examples: list[dict[str, Any]]) -> dict[str, Tensor]:
 
 
 def tuned(base: nn.Module, **settings: Any) -> Any:
-    """`base` with a Fish-Dip adapter. Random deltas with init_weights=False."""
-    settings.setdefault("density", 0.05)
+    """`base` with a Fish-Dip adapter, whose mask only the test updates. Random deltas with init_weights=False."""
+    settings = {"density": 0.05, "auto_update": False, "delta_scale": "none", **settings}
     return get_peft_model(base, FishDipConfig(**settings))
 
 
