@@ -1,0 +1,317 @@
+"""Mask updates that follow from training alone, without a call or a callback."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+from weakref import ReferenceType, WeakSet, ref
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+
+from ..adapter.base_parameter import TunedParameter
+from ..adapter.state import AdapterState
+from ..distributed import gather_lists, raise_on_all_ranks, sum_in_place
+from ..importance.examples import max_to_pick
+from ..importance.losses import LossFn, batch_size, default_loss_fn
+from ..importance.recent import RecentExamples, is_labelled
+from ..importance.scoring import Scores
+from ..layers.layer import layers_of, tuned_parameters
+from ..optim.rates import check_rates
+from .mask_update import change_mask, check_update, scored_update
+
+LOOK_BACK = 250
+"""Examples of training, the last ones before an update, that a mask is chosen by."""
+
+ATTEMPTS = 5
+"""Steps in a row that may give nothing to choose a mask by."""
+
+STEPS = "fishdip_steps"
+"""In a parameter group of an optimizer, and so in its state dict: steps that have trained each adapter."""
+
+
+class AutoUpdate:
+    """Updates the mask of one adapter before the first optimizer step, and then every `update_interval` steps.
+
+    It hears the losses of training from the model's own forward calls, and the steps from torch's optimizers. The first
+    mask is chosen within the first step, by the examples heard until then; this step does not train the adapter. Later
+    ones are chosen before the forward pass of the next step, by the last examples before it. If a call has no `labels`
+    by name, or the model's losses are not known, the mask is chosen by the squared gradient of a whole step instead.
+
+    Attributes:
+        driving: False once somebody else updates the mask.
+    """
+
+    def __init__(self, model: nn.Module, state: AdapterState) -> None:
+        self.model = model
+        self.state = state
+        self.driving = state.config.auto_update
+        self.steps = 0
+        self.next_due: int | None = 0 if state.num_updates == 0 else None  # until the optimizer is known
+        self.attempts = 0
+        self.trained = False  # since the last step
+        self.rows = self.rows_per_step = 0
+        self._optimizer: ReferenceType[Optimizer] | None = None
+        self._handles: list[Any] = []
+        self.recent: RecentExamples | None = None
+        state.driver = self  # before the hooks: should making them be interrupted, it is closed with the adapter
+        if self.driving:
+            self._handles.append(model.register_forward_pre_hook(self._before_forward, with_kwargs=True))
+            self.recent = self._recent_examples()
+        hear_steps_of(self)
+
+    def _recent_examples(self) -> RecentExamples | None:
+        """A record of training's losses; None if those of single examples are not known."""
+        config = self.state.config
+        try:
+            loss_fn = default_loss_fn(self.model, config.example_loss, checked=False)
+        except ValueError:
+            return None
+        by_loss = config.sample_selection == "highest_loss"
+        most = max_to_pick(config.num_samples)
+        return RecentExamples(self.model, loss_fn, most, by_loss=by_loss, skip_not_finite=True)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_optimizer": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        hear_steps_of(self)
+
+    def stop(self) -> None:
+        """Leave the updates to somebody else from now on."""
+        self.driving = False
+        self._end_gradients()
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        if self.recent is not None:
+            self.recent.close()
+            self.recent = None
+
+    def close(self) -> None:
+        """Release the model."""
+        self.stop()
+        _drivers.discard(self)
+
+    @property
+    def due(self) -> bool:
+        return self.next_due is not None and self.steps >= self.next_due
+
+    def group_in(self, optimizer: Optimizer) -> dict[str, Any] | None:
+        """The parameter group of an optimizer that holds the adapter's vector, if any."""
+        vector = self.state.flat
+        for group in optimizer.param_groups:
+            if any(parameter is vector for parameter in group["params"]):
+                return group
+        return None
+
+    # ----- forward calls -------------------------------------------------------------------------------------------
+
+    def _before_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        if module.training and torch.is_grad_enabled():  # a compiled graph is only left where it trains
+            self._prepare(args, kwargs)
+
+    @torch.compiler.disable(reason="a mask may be chosen before a step; auto_update=False leaves that to the caller")
+    def _prepare(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Choose the mask if it is due, or listen to what it can be chosen by."""
+        if not self._trains():
+            return
+        self.trained = True
+        labelled = self.recent is not None and is_labelled(args, kwargs)
+        if labelled:
+            self.rows += batch_size(kwargs)
+        if self.due and not self._gathers_gradients:
+            optimizer = None if self._optimizer is None else self._optimizer()
+            if self.steps and optimizer is not None and self._has_heard():
+                self._update_by_losses(optimizer)
+            elif self.steps or not labelled:
+                self._gather_gradients()
+        if self.recent is not None:
+            self.recent.listening = self.due or self._nearly_due()
+
+    def _trains(self) -> bool:
+        """Whether this call trains the adapter."""
+        layer = next(layers_of(self.model), None)
+        if layer is None or layer.disable_adapters or layer.merged:
+            return False
+        return self.state.adapter_name in layer.active_adapters and self.state.flat.requires_grad
+
+    def _nearly_due(self) -> bool:
+        """Whether the examples of this step are among the last [`LOOK_BACK`] before the next update."""
+        if self.next_due is None:
+            return self._optimizer is None
+        return (self.next_due - self.steps) * self.rows_per_step <= max(LOOK_BACK, self.rows_per_step)
+
+    # ----- optimizer steps -----------------------------------------------------------------------------------------
+
+    def before_step(self, optimizer: Optimizer, group: dict[str, Any]) -> None:
+        """Choose the mask if it is due and has not been chosen before the forward pass."""
+        if not self.driving or not self.trained or self.state.flat.grad is None:
+            return
+        steps = group.get(STEPS, {}).get(self.state.adapter_name, 0)
+        if self._optimizer is None or self._optimizer() is not optimizer or steps != self.steps:
+            self._optimizer = ref(optimizer)
+            self._begin_at(steps)
+        if not self.due:
+            return
+        is_first = self.state.num_updates == 0
+        if self._has_heard():
+            self._update_by_losses(optimizer)
+        elif not self._update_by_gradients(optimizer):
+            self.attempts += 1
+            if self.attempts >= ATTEMPTS:
+                self._give_up()
+        if is_first and self.driving:
+            self.state.flat.grad = None  # it belongs to the data-free mask
+
+    def after_step(self, group: dict[str, Any]) -> None:
+        """Count a step."""
+        if self.driving and self.trained:
+            self.steps += 1
+            group[STEPS] = {**group.get(STEPS, {}), self.state.adapter_name: self.steps}
+            self.trained = False
+            self.rows_per_step, self.rows = self.rows, 0
+
+    def _begin_at(self, steps: int) -> None:
+        """Find when the next update is due, for an optimizer that has made so many steps."""
+        self.steps = steps
+        interval = self.state.config.update_interval
+        if self.state.num_updates == 0:
+            self.next_due = steps
+        elif interval is None:
+            self.next_due = None
+        elif steps and steps % interval == 0:  # training goes on from a checkpoint: hear some examples first
+            self.next_due = steps + max(1, interval // 10)
+        else:
+            self.next_due = -(-steps // interval) * interval
+
+    # ----- updates -------------------------------------------------------------------------------------------------
+
+    def _has_heard(self) -> bool:
+        """Whether any process has heard a loss since the last update."""
+        return any(gather_lists([self.recent is not None and len(self.recent) > 0]))
+
+    def _update_by_losses(self, optimizer: Optimizer) -> None:
+        started = time.perf_counter()
+        checked = raise_on_all_ranks(lambda: check_update(self.model, self.state, optimizer, self.steps))
+        loss_fn: LossFn = default_loss_fn(self.model, self.state.config.example_loss)
+        assert self.recent is not None
+        with torch.autocast(self.state.flat.device.type, enabled=False):  # the caller's, around the forward pass
+            scored_update(self.model, self.state, self.recent, loss_fn, checked, started, self.steps)
+        self._updated()
+
+    def _update_by_gradients(self, optimizer: Optimizer) -> bool:
+        """Choose the mask by the gradients of this step; False if there are none, or one is not finite."""
+        started = time.perf_counter()
+        tuned = self._tuned()
+        whole = {name: parameter.gradient for name, parameter in tuned.items() if parameter.gradient is not None}
+        self._end_gradients()
+        complete = len(whole) == len(tuned)
+        if not all(gather_lists([complete])):
+            return False
+        sum_in_place(whole.values())
+        if not all(bool(gradient.isfinite().all()) for gradient in whole.values()):
+            return False
+        if not any(bool(gradient.any()) for gradient in whole.values()):
+            return False
+        checked = raise_on_all_ranks(lambda: check_update(self.model, self.state, optimizer, self.steps))
+        squared = self.state.config.importance == "fisher"
+        scores = {name: whole[name].square_() if squared else whole[name].abs_() for name in self.state.support_sizes}
+        power = 1 if squared else 2
+        change_mask(self.state, Scores(scores, (), ()), checked, started, self.steps, expected_power=power)
+        self._updated()
+        return True
+
+    def _updated(self) -> None:
+        """Find when the next update is due."""
+        interval = self.state.config.update_interval
+        self.next_due = None if interval is None else (self.steps // interval + 1) * interval
+        self.attempts = 0
+        if self.recent is not None:
+            self.recent.forget()
+
+    def _give_up(self) -> None:
+        """Say that no mask can be chosen, and try no more."""
+        self.stop()
+        self.state.warned = True
+        warnings.warn(
+            f"the mask of adapter {self.state.adapter_name!r} stays as it is: {ATTEMPTS} training steps gave neither "
+            "losses to choose examples by (from calls with labels=... by name) nor finite gradients of the targeted "
+            "parameters. Call model.base_model.update_mask(examples, loss_fn=..., optimizer=optimizer), or set_mask.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+    def _tuned(self) -> dict[str, TunedParameter]:
+        found = tuned_parameters(self.model, self.state.adapter_name)
+        return {name: parameter for name, (parameter, _) in found.items()}
+
+    @property
+    def _gathers_gradients(self) -> bool:
+        return any(parameter.gradient is not None for parameter in self._tuned().values())
+
+    def _gather_gradients(self) -> None:
+        """Have the backward passes until the next step find the gradients of all entries."""
+        for delta in self.state.deltas:
+            device = delta.active.device
+            self._tuned()[delta.name].gradient = torch.zeros(delta.shape, device=device)
+
+    def _end_gradients(self) -> None:
+        for parameter in self._tuned().values():
+            parameter.gradient = None
+
+
+_drivers: WeakSet[AutoUpdate] = WeakSet()
+_hooked: list[Any] = []
+
+
+def hear_steps_of(driver: AutoUpdate) -> None:
+    """Have `driver` hear the steps of all optimizers from now on, for as long as it lives."""
+    _drivers.add(driver)
+    if not _hooked:
+        _hooked.append(register_optimizer_step_pre_hook(before_step))
+        _hooked.append(register_optimizer_step_post_hook(after_step))
+
+
+def concerned(optimizer: Optimizer) -> list[tuple[AutoUpdate, dict[str, Any]]]:
+    """The drivers whose vectors an optimizer trains, each with the vector's parameter group."""
+    groups = [(driver, driver.group_in(optimizer)) for driver in list(_drivers)]
+    return [(driver, group) for driver, group in groups if group is not None]
+
+
+def before_step(
+    optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """A hook of every optimizer's step. A closure, which computes the gradients within the step, is followed by it."""
+    found = concerned(optimizer)
+    for driver, _ in found:
+        check_rates(optimizer, driver.state)
+
+    def update() -> None:
+        for driver, group in found:
+            driver.before_step(optimizer, group)
+
+    closure: Callable[[], Tensor] | None = args[1] if len(args) > 1 else kwargs.get("closure")
+    if closure is None or not found:
+        update()
+        return None
+
+    def with_update() -> Tensor:
+        loss = closure()
+        update()
+        return loss
+
+    if len(args) > 1:
+        return (args[0], with_update, *args[2:]), kwargs
+    return args, {**kwargs, "closure": with_update}
+
+
+def after_step(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """A hook of every optimizer's step."""
+    for driver, group in concerned(optimizer):
+        driver.after_step(group)
