@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import math
 import warnings
+from statistics import median
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from torch import nn
 from torch.optim import Optimizer
 
-from ..adapter.initial import AUTO_UNIT
+from ..adapter.initial import AUTO_UNIT, rms
 from ..adapter.state import AdapterState
+from ..layers.layer import tuned_parameters
+from ..quantization import has_quantized_storage
 from .adafactor import SparseAdafactor
-
-TYPICAL_RMS = 0.04
-"""Of the weights of a transformer, which is the unit that a delta without a scale is compared with."""
 
 SMALLEST, LARGEST = 0.005, 0.5
 """What a step of Adam may change an entry by, as a share of its tensor's RMS; 0.02 to 0.1 have trained well."""
 
 SMALLEST_ADAFACTOR, LARGEST_ADAFACTOR = 5e-4, 0.5
+MATRICES = 8
+"""Of a model, by whose size the rate is judged if deltas have no scale."""
+
 LARGEST_OF_MODULES = 2e-2
 """Rate of Adam at which a new module, such as a classifier, changes by more than its own size in few steps."""
 
@@ -32,7 +36,7 @@ BEGIN_WITH = {
 _checked: WeakKeyDictionary[Optimizer, set[str]] = WeakKeyDictionary()
 
 
-def check_rates(optimizer: Optimizer, state: AdapterState) -> None:
+def check_rates(optimizer: Optimizer, model: nn.Module, state: AdapterState) -> None:
     """Warn, once for an optimizer and adapter, of a rate at which training learns nothing or diverges.
 
     The rate is the highest one that a schedule names; a warm-up that begins with 0 is fine.
@@ -42,7 +46,7 @@ def check_rates(optimizer: Optimizer, state: AdapterState) -> None:
         return
     done.add(state.adapter_name)
     group = next(group for group in optimizer.param_groups if any(p is state.flat for p in group["params"]))
-    message = fault_of(optimizer, group, state)
+    message = fault_of(optimizer, group, model, state)
     if message is not None:
         warnings.warn(message, UserWarning, stacklevel=2)
     message = fault_of_modules(optimizer, state)
@@ -50,7 +54,7 @@ def check_rates(optimizer: Optimizer, state: AdapterState) -> None:
         warnings.warn(message, UserWarning, stacklevel=2)
 
 
-def fault_of(optimizer: Optimizer, group: dict[str, Any], state: AdapterState) -> str | None:
+def fault_of(optimizer: Optimizer, group: dict[str, Any], model: nn.Module, state: AdapterState) -> str | None:
     """What is wrong with the rate of the adapter's vector, if anything."""
     rate, kind = peak(group), type(optimizer).__name__
     if isinstance(optimizer, SparseAdafactor):
@@ -63,15 +67,16 @@ def fault_of(optimizer: Optimizer, group: dict[str, Any], state: AdapterState) -
         )
     elif is_adam(optimizer):
         low, high, remedy = SMALLEST, LARGEST, BEGIN_WITH[state.config.delta_scale]
-        relative = rate * {"auto": AUTO_UNIT, "rms": 1.0, "none": 1 / TYPICAL_RMS}[state.config.delta_scale]
+        scale = state.config.delta_scale
+        relative = rate / typical_rms(model, state) if scale == "none" else rate * (AUTO_UNIT if scale == "auto" else 1)
     else:
         return None  # the size of its steps depends on the gradients
     if low <= relative <= high or not 0 < rate < math.inf:
         return None
-    size, effect = ("small", "hardly learns") if relative < low else ("large", "diverges")
+    size, effect = ("small", "will hardly learn") if relative < low else ("large", "is likely to diverge")
     return (
         f"the learning rate {rate:g} of {kind} is far too {size} for adapter {state.adapter_name!r} with "
-        f"delta_scale={state.config.delta_scale!r}, which {effect} with it: {remedy}."
+        f"delta_scale={state.config.delta_scale!r}: it {effect}; {remedy}."
     )
 
 
@@ -87,6 +92,14 @@ def fault_of_modules(optimizer: Optimizer, state: AdapterState) -> str | None:
         f"{max(rates):g}, at which they change by more than their own size within a few steps; use "
         "delta_scale='auto', with which 1e-3 suits them and the adapter, or give them a group of their own."
     )
+
+
+def typical_rms(model: nn.Module, state: AdapterState) -> float:
+    """The median RMS of some of the matrices that an adapter changes; 1 if none can be read."""
+    found = [tensor for _, tensor in tuned_parameters(model, state.adapter_name).values()]
+    plain = [tensor for tensor in found if tensor.dim() > 1 and not has_quantized_storage(tensor)]
+    sizes = [rms(tensor.detach()) for tensor in plain[:: max(1, len(plain) // MATRICES)]]
+    return median(sizes) if sizes else 1.0
 
 
 def is_adam(optimizer: Optimizer) -> bool:

@@ -47,7 +47,7 @@ class AutoUpdate:
     """
 
     def __init__(self, model: nn.Module, state: AdapterState) -> None:
-        self.model = model
+        self._model = ref(model)  # which keeps this object, by its hooks
         self.state = state
         self.driving = state.config.auto_update
         self.steps = 0
@@ -75,17 +75,24 @@ class AutoUpdate:
         most = max_to_pick(config.num_samples)
         return RecentExamples(self.model, loss_fn, most, by_loss=by_loss, skip_not_finite=True)
 
+    @property
+    def model(self) -> nn.Module:
+        model = self._model()
+        assert model is not None
+        return model
+
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_optimizer": None}
+        return self.__dict__ | {"_model": self.model, "_optimizer": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        self.__dict__.update(state, _model=ref(state["_model"]))
         hear_steps_of(self)
 
     def stop(self) -> None:
         """Leave the updates to somebody else from now on."""
         self.driving = False
-        self._end_gradients()
+        if self._model() is not None:
+            self._end_gradients()
         for handle in self._handles:
             handle.remove()
         self._handles = []
@@ -290,7 +297,7 @@ def before_step(
     """A hook of every optimizer's step. A closure, which computes the gradients within the step, is followed by it."""
     found = concerned(optimizer)
     for driver, _ in found:
-        check_rates(optimizer, driver.state)
+        check_rates(optimizer, driver.model, driver.state)
 
     def update() -> None:
         for driver, group in found:

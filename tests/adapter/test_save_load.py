@@ -228,7 +228,7 @@ def test_copies_of_a_trained_model_are_whole_and_independent(family: str, way: A
     with torch.no_grad():
         expected = model(**batch).logits
         assert torch.equal(twin(**batch).logits, expected)
-    optimizer = torch.optim.AdamW([flat_of(twin)], lr=0.1)
+    optimizer = torch.optim.AdamW([flat_of(twin)], lr=0.02)
     twin.base_model.update_mask(make(9)[6:], optimizer=optimizer)
     twin(**batch).loss.backward()
     optimizer.step()
@@ -255,7 +255,7 @@ def test_an_adapter_with_a_classifier_of_its_own_is_saved_with_it(tmp_path: Path
         (bert_tagger, "TOKEN_CLS", tagger_examples),
     ):
         model = tuned(build(), task_type=task)
-        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.05)
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.01)
         model.base_model.update_mask(make(5), optimizer=optimizer)
         train(model, make(5), 2, optimizer)
         model.save_pretrained(str(tmp_path / task))

@@ -147,7 +147,9 @@ def test_values_and_gradients_are_those_of_the_dense_weights(kind: str, density:
 def test_two_adapters_at_once_each_get_their_gradient(kind: str) -> None:
     base, x = built(kind), KINDS[kind][1]
     model = tuned(copy.deepcopy(base), density=0.5, init_weights=False)
-    model.add_adapter("other", type(model.peft_config["default"])(density=0.5, init_weights=False, seed=1))
+    model.add_adapter(
+        "other", type(model.peft_config["default"])(density=0.5, init_weights=False, delta_scale="none", seed=1)
+    )
     model.base_model.set_adapter(["default", "other"])
     twin = copy.deepcopy(base)
     parameters = dict(twin.named_parameters())

@@ -14,7 +14,7 @@ from transformers import Adafactor
 
 from peft_fishdip import SparseAdafactor
 
-from ..support.models import bert_classifier, flat_of, seq2seq_examples, tied_t5, train, tuned
+from ..support.models import ANY_RATE, bert_classifier, flat_of, seq2seq_examples, tied_t5, train, tuned
 from .dense_adafactor import RECIPE, give, gradients_of, scores_of
 
 
@@ -105,6 +105,7 @@ def test_a_state_keeps_its_precision_over_a_vector_in_bfloat16() -> None:
         assert found == value if name == "step" else torch.equal(found, value) and found.dtype == torch.float64
 
 
+@pytest.mark.filterwarnings(ANY_RATE)
 def test_a_state_that_does_not_fit_is_refused_and_nothing_changes() -> None:
     model = tuned(tied_t5(), density=0.02)
     optimizer = SparseAdafactor(model, beta1=0.9)

@@ -27,6 +27,9 @@ from peft_fishdip import FishDipConfig, tuner_of
 VOCABULARY = 48
 WIDTH = 16
 
+ANY_RATE = "ignore:(the learning rate|Adafactor trains the vector|modules that are trained whole):UserWarning"
+"""For pytest.mark.filterwarnings: any optimizer and learning rate is fine."""
+
 UNSCORED = "ignore:Adapter .* is being trained on its data-free:UserWarning"
 """For pytest.mark.filterwarnings: training a mask that no example has scored is fine."""
 

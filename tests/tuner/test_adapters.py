@@ -243,7 +243,7 @@ def test_an_adapter_in_low_precision_trains_and_saves() -> None:
     for cast, dtype in ((True, torch.float32), (False, torch.bfloat16)):
         model = get_peft_model(base, FishDipConfig(density=0.1), autocast_adapter_dtype=cast)
         assert flat_of(model).dtype == dtype
-        optimizer = torch.optim.AdamW([flat_of(model)], lr=0.01)
+        optimizer = torch.optim.AdamW([flat_of(model)], lr=1e-3)
         model.base_model.update_mask(classifier_examples(4), optimizer=optimizer)
         model(**padded(classifier_examples(3))).loss.backward()
         optimizer.step()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import Adafactor
 
-from ..support.models import FAMILIES, base_bits, flat_of, padded, seq2seq_examples, tied_t5, tuned
+from ..support.models import ANY_RATE, FAMILIES, base_bits, flat_of, padded, seq2seq_examples, tied_t5, tuned
 
 OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.3),
@@ -37,6 +37,7 @@ def support(model: Any) -> dict[str, dict[int, float]]:
     }
 
 
+@pytest.mark.filterwarnings(ANY_RATE)
 @pytest.mark.parametrize(
     ("optimizer", "dropped"), [*((name, "freeze") for name in OPTIMIZERS), ("sgd", "reset"), ("adamw", "reset")]
 )

@@ -16,6 +16,7 @@ from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments
 from peft_fishdip import FishDipCallback
 
 from ..support.models import (
+    ANY_RATE,
     assert_base_is,
     bert_classifier,
     classifier_examples,
@@ -162,6 +163,7 @@ def exact_match(prediction: Any) -> dict[str, float]:
     return {"match": float((prediction.predictions[:, 1 : 1 + width] == labels[:, :width]).mean())}
 
 
+@pytest.mark.filterwarnings(ANY_RATE)
 def test_a_seq2seq_trainer_generates_with_the_adapter_and_ends_with_its_best(tmp_path: Path) -> None:
     model, callback = tuned(tied_t5(), update_interval=2, density=0.2, task_type="SEQ_2_SEQ_LM"), FishDipCallback()
     steps = {"save_strategy": "steps", "eval_strategy": "steps", "save_steps": 2, "eval_steps": 2}

@@ -63,10 +63,10 @@ def added(family: str, base: Path, **settings: Any) -> Any:
     """A model with an adapter that transformers has added, trained over two masks."""
     _, kind, _, make, heads = FAMILIES[family]
     model = kind.from_pretrained(base).eval()
-    model.add_adapter(FishDipConfig(density=0.05, modules_to_save=heads, **settings))
+    model.add_adapter(FishDipConfig(density=0.05, modules_to_save=heads, delta_scale="none", **settings))
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     assert len(trainable) == (3 if heads else 1)
-    optimizer = torch.optim.AdamW(trainable, lr=0.05)
+    optimizer = torch.optim.AdamW(trainable, lr=0.01)
 
     def update(step: int) -> None:
         if step % 2 == 0:
@@ -232,7 +232,7 @@ def test_an_adapter_loads_over_another_base_with_a_warning_and_not_strictly(fold
 
 @pytest.mark.parametrize("heads", [None, ["classifier"]])
 def test_a_trainer_trains_it_as_it_trains_a_peft_model(heads: list[str] | None, tmp_path: Path) -> None:
-    settings = {"density": 0.05, "update_interval": 2, "modules_to_save": heads}
+    settings = {"density": 0.05, "update_interval": 2, "modules_to_save": heads, "delta_scale": "none"}
     plain = bert_classifier()
     plain.add_adapter(FishDipConfig(**settings))
     callback = FishDipCallback()

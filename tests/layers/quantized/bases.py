@@ -65,7 +65,7 @@ def adapted(folder: Path, kind: str, **settings: Any) -> Any:
     """A quantised base with an adapter that was trained over two masks."""
     examples = seq2seq_examples(8) if folder.name == "t5" else EXAMPLES
     model = tuned(quantised(folder, kind), **{"density": 0.05, "num_samples": 4, **settings})
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
 
     def update(step: int) -> None:
         if step % 3 == 0:

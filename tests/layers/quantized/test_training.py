@@ -43,7 +43,13 @@ def test_a_trainer_updates_and_saves_an_adapter_of_a_quantised_base(
 ) -> None:
     model = tuned(quantised(saved["llama"], kind), density=0.05, num_samples=4, update_interval=2)
     arguments = TrainingArguments(
-        output_dir=str(tmp_path), max_steps=4, per_device_train_batch_size=2, report_to=[], use_cpu=True, save_steps=2
+        output_dir=str(tmp_path),
+        max_steps=4,
+        per_device_train_batch_size=2,
+        learning_rate=0.01,
+        report_to=[],
+        use_cpu=True,
+        save_steps=2,
     )
     trainer = Trainer(
         model=model,
