@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..adapter.atomic import repeat_once
 from ..adapter.base_parameter import TemporaryMerge, TunedParameter, active_views
 from ..adapter.containers import Indices, Summary, Values
+from ..adapter.memory import Replaced
 from ..adapter.state import AdapterState, SparseDelta
 from ..private import own_parameter, own_submodule, own_submodules
 from .functional import effective_weight
@@ -31,6 +32,7 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
         base_layer: the wrapped module.
         tuned: per name within `base_layer` ("weight", "out_proj.bias") the parameter, which all modules that are tied
             to it share.
+        replaced: per name a Parameter in whose place stands that of another use of the same memory.
     """
 
     adapter_layer_names = ("fishdip_values", "fishdip_indices", "fishdip_summary")
@@ -41,6 +43,7 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
         super().__init__()
         self.base_layer = base_layer
         self.tuned: dict[str, TunedParameter] = {}
+        self.replaced: dict[str, Replaced] = {}
         self.fishdip_summary = nn.ModuleDict()  # first: a state dict brings it before the last positions and values
         self.fishdip_values = nn.ModuleDict()
         self.fishdip_indices = nn.ModuleDict()
@@ -77,6 +80,23 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
         self.fishdip_values[name] = values = Values(state, owned)
         self.fishdip_indices[name] = Indices(state, owned)
         self.fishdip_summary[name] = Summary(values)
+
+    def share(self, name: str, parameter: nn.Parameter, keep_own: bool = False) -> None:
+        """Let the wrapped module use this very Parameter in place of its own, to give that back with `keep_own`."""
+        module, leaf = owner(self.base_layer, name)
+        own = own_parameter(module, leaf)
+        if own is parameter:
+            return
+        if keep_own:
+            self.replaced[name] = Replaced(own)
+        setattr(module, leaf, parameter)
+
+    def give_back(self) -> None:
+        """Give the wrapped module its own Parameters again."""
+        for name, replaced in list(self.replaced.items()):
+            module, leaf = owner(self.base_layer, name)
+            setattr(module, leaf, replaced.given_back(own_parameter(module, leaf)))
+            self.replaced.pop(name, None)
 
     # a tied parameter is merged once for all layers that use it, so there is no list per layer as PEFT has it
     @property

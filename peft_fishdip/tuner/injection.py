@@ -13,6 +13,7 @@ from ..adapter.base_parameter import TunedParameter, fingerprints
 from ..adapter.combine import listed
 from ..adapter.containers import Values, unwatch_loads, watch_loads
 from ..adapter.initial import Target, delta_scale, first_positions, first_values
+from ..adapter.memory import identity
 from ..adapter.state import AdapterState, SparseDelta
 from ..config import FishDipConfig
 from ..fingerprint import described, differences
@@ -45,13 +46,14 @@ class Injection:
         self.targets = targets
         self.restore = restore
         self.found = {use.module for target in targets for use in target.uses}
-        self.tuned = {
-            id(layer.base_parameter(name)): parameter
+        known = {
+            identity(layer.base_parameter(name)): parameter
             for layer in layers_of(model)
             for name, parameter in layer.tuned.items()
         }
-        for target in targets:
-            self.tuned.setdefault(id(target.tensor), TunedParameter(target.name, target.shape))
+        self.tuned = [
+            known.get(identity(target.tensor)) or TunedParameter(target.name, target.shape) for target in targets
+        ]
         self.done = False
 
     def prepare_base(self) -> None:
@@ -75,7 +77,8 @@ class Injection:
                     "whether this is the one cannot be told; load it without strict, and save it again."
                 )
             return
-        tensors = {target.name: (self.tuned[id(target.tensor)], target.tensor) for target in self.targets}
+        pairs = zip(self.targets, self.tuned, strict=True)
+        tensors = {target.name: (parameter, target.tensor) for target, parameter in pairs}
         present = fingerprints(tensors)
         found = differences(saved, present)
         unknown = sorted(tensors.keys() - (saved.keys() & present.keys()))
@@ -110,20 +113,20 @@ class Injection:
         modules = {name: self.model.get_submodule(name) for name in self.found}
         layers = wrapped(self.model, modules)
         owned: dict[str, dict[str, SparseDelta]] = {name: {} for name in modules}
-        for target, scale in zip(self.targets, scales, strict=True):
-            tuned = self.tuned[id(target.tensor)]
+        for target, tuned, scale in zip(self.targets, self.tuned, scales, strict=True):
             delta = SparseDelta(target.name, target.shape, scale, state)
             state.deltas.append(delta)
             owned[target.uses[0].module][target.uses[0].parameter] = delta
             for use in target.uses:
                 layers[use.module].tuned[use.parameter] = tuned
+                layers[use.module].share(use.parameter, target.tensor, keep_own=True)
         for name, layer in layers.items():
             layer.update_layer(state, owned[name])
         watch_loads(self.model)
         carrier = next(part for part in self.model.modules() if isinstance(part, Values) and part.state is state)
         state.allocate(positions, carrier, first_values(state, self.targets, positions))
-        for target, delta in zip(self.targets, state.deltas, strict=True):
-            self.tuned[id(target.tensor)].deltas[self.adapter_name] = delta
+        for tuned, delta in zip(self.tuned, state.deltas, strict=True):
+            tuned.deltas[self.adapter_name] = delta
         AutoUpdate(self.model, state)
 
 
@@ -170,6 +173,7 @@ def unwrap(model: nn.Module, empty_only: bool = False) -> None:
     for name, layer in reversed(list(model.named_modules(remove_duplicate=False))):
         if isinstance(layer, FishDipLayer) and not (empty_only and len(layer.fishdip_values)):
             layer.close()
+            layer.give_back()
             model.set_submodule(name, layer.base_layer)
     if any(True for _ in layers_of(model)):
         return
