@@ -45,3 +45,8 @@ def rnn_weights(module: nn.Module) -> tuple[list[Any], list[str]]:
 def version_of(tensor: Tensor) -> int | None:
     """Differs after each change in place, except through `.data`; None for tensors made in inference mode."""
     return None if tensor.is_inference() else tensor._version
+
+
+def is_replica(module: nn.Module) -> bool:
+    """Whether a module is a copy without parameters that torch.nn.DataParallel has made for one call."""
+    return bool(getattr(module, "_is_replica", False))

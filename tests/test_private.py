@@ -108,6 +108,14 @@ def test_an_rnn_reads_its_weights_from_a_list() -> None:
     assert private.rnn_weights(nn.Linear(2, 2)) == ([], [])
 
 
+def test_replicas_of_data_parallel_are_known() -> None:
+    module = nn.Linear(2, 2)
+    replica = module._replicate_for_data_parallel()
+    assert not private.is_replica(module)
+    assert private.is_replica(replica), "nn.DataParallel no longer marks its replicas"
+    assert private.own_parameter(replica, "weight") is None
+
+
 def test_versions_tell_changes_in_place() -> None:
     tensor = torch.zeros(2)
     first = private.version_of(tensor)

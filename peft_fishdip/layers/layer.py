@@ -16,7 +16,7 @@ from ..adapter.base_parameter import TemporaryMerge, TunedParameter, active_view
 from ..adapter.containers import Indices, Summary, Values
 from ..adapter.memory import Replaced
 from ..adapter.state import AdapterState, SparseDelta
-from ..private import own_parameter, own_submodule, own_submodules
+from ..private import is_replica, own_parameter, own_submodule, own_submodules
 from .functional import effective_weight
 from .recompute import rebuilt_for_backward
 from .stand_in import owner, standing_in
@@ -104,9 +104,16 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
         return list(dict.fromkeys(name for parameter in self.tuned.values() for name in parameter.merged_adapters))
 
     def base_parameter(self, name: str) -> Tensor:
-        """The base tensor of that name, even while an effective one stands in its place."""
+        """The base tensor of that name, even while an effective one stands in its place.
+
+        Raises:
+            ValueError: the wrapped module has no such parameter any more, as in replicas of torch.nn.DataParallel.
+        """
         module, leaf = owner(self.base_layer, name)
-        return own_parameter(module, leaf)
+        parameter: Tensor | None = own_parameter(module, leaf)
+        if parameter is None:
+            raise ValueError(why_without(module, self.tuned[name].name))
+        return parameter
 
     def base_values(self, name: str) -> Tensor:
         """The base values of that name, in the parameter's shape: the tensor itself if nothing is merged into it."""
@@ -283,6 +290,21 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
 
     def __repr__(self) -> str:
         return "fishdip." + super().__repr__()
+
+
+def why_without(module: nn.Module, name: str) -> str:
+    """The message for a tuned parameter that its module has lost."""
+    if is_replica(module):
+        return (
+            f"torch.nn.DataParallel cannot call a model with a Fish-Dip adapter: its replicas have no {name!r} of "
+            "their own. A Trainer uses it by itself where it sees several GPUs: start a process for each, torchrun "
+            "--nproc_per_node 2 train.py or accelerate launch train.py, or let it see one, CUDA_VISIBLE_DEVICES=0. "
+            "For evaluation, call merge_adapter() or merge_and_unload() first."
+        )
+    return (
+        f"{name!r}, which a Fish-Dip adapter tunes, is no parameter of its {type(module).__name__} any more, as after "
+        "pruning or parametrizing it: do that before the adapter is added, or after merge_and_unload()."
+    )
 
 
 def unmerge_all(layers: Iterable[FishDipLayer]) -> None:
