@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 
 FSDP_NAME = "_fsdp_wrapped_module."
@@ -50,3 +51,8 @@ def version_of(tensor: Tensor) -> int | None:
 def is_replica(module: nn.Module) -> bool:
     """Whether a module is a copy without parameters that torch.nn.DataParallel has made for one call."""
     return bool(getattr(module, "_is_replica", False))
+
+
+def active_ddp() -> Any:
+    """The DistributedDataParallel whose forward pass is running, if any."""
+    return DistributedDataParallel._get_active_ddp_module()

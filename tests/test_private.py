@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 from types import FunctionType
 
 import pytest
@@ -114,6 +115,25 @@ def test_replicas_of_data_parallel_are_known() -> None:
     assert not private.is_replica(module)
     assert private.is_replica(replica), "nn.DataParallel no longer marks its replicas"
     assert private.own_parameter(replica, "weight") is None
+
+
+def test_the_forward_pass_of_ddp_is_known(tmp_path: Path) -> None:
+    found = []
+
+    class Inside(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found.append(private.active_ddp())
+            return super().forward(x)
+
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        outer = nn.parallel.DistributedDataParallel(Inside(2, 2))
+        outer(torch.ones(1, 2))
+        outer.module(torch.ones(1, 2))
+    finally:
+        torch.distributed.destroy_process_group()
+    assert found == [outer, None], "DistributedDataParallel no longer tells which one is running"
+    assert outer.static_graph is False
 
 
 def test_versions_tell_changes_in_place() -> None:

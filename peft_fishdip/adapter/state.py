@@ -16,6 +16,7 @@ from ..distributed import refuse_sharded
 from ..private import own_parameter, version_of
 from .atomic import Write, assign, copy_into
 from .handles import handle_of
+from .inner_gradients import InnerGradients
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,7 @@ class AdapterState:
         driver: what updates the mask by itself, and looks at the learning rate; None once the adapter is deleted.
         sharded: FSDP2 has sharded the vector; it puts whole parameters back during a forward pass.
         traced: the views of the vector while a forward pass is being compiled.
+        inner: where gradients of checkpointed blocks go, under DistributedDataParallel.
     """
 
     def __init__(self, adapter_name: str, config: FishDipConfig) -> None:
@@ -201,6 +203,7 @@ class AdapterState:
         self.sharded = False
         self._views: tuple[tuple[object, ...], tuple[Tensor, ...]] | None = None
         self.traced: tuple[Tensor, ...] | None = None
+        self.inner: InnerGradients | None = None
 
     @property
     def flat(self) -> nn.Parameter:
@@ -235,7 +238,9 @@ class AdapterState:
 
     def __getstate__(self) -> dict[str, object]:
         no_load: dict[str, object] = {"set_by_name": {}, "take_out": None, "last_load": (None, False, False)}
-        return self.__dict__ | no_load | {"installed": None, "_views": None}  # views refer to their graph
+        return (
+            self.__dict__ | no_load | {"installed": None, "inner": None, "_views": None}
+        )  # views refer to their graph
 
     @property
     def version(self) -> tuple[int, int] | None:
@@ -262,7 +267,7 @@ class AdapterState:
 
         One split costs one concatenation in backward; a slice per layer would cost a vector of K zeros each.
         """
-        flat = self.flat
+        flat: Tensor = self.flat if self.inner is None else self.inner.source(self.flat)
         if torch.compiler.is_compiling():
             return flat.split(self.sizes) if self.traced is None else self.traced
         with_grad = flat.requires_grad and torch.is_grad_enabled()
