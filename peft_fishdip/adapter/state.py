@@ -17,6 +17,7 @@ from ..private import own_parameter, version_of
 from .atomic import Write, assign, copy_into
 from .handles import handle_of
 from .inner_gradients import InnerGradients
+from .recording import is_exported
 
 
 @dataclass(frozen=True)
@@ -268,7 +269,7 @@ class AdapterState:
         One split costs one concatenation in backward; a slice per layer would cost a vector of K zeros each.
         """
         flat: Tensor = self.flat if self.inner is None else self.inner.source(self.flat)
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or is_exported():
             return flat.split(self.sizes) if self.traced is None else self.traced
         with_grad = flat.requires_grad and torch.is_grad_enabled()
         mode = (with_grad, torch.is_inference_mode_enabled(), threading.get_ident())

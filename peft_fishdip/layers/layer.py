@@ -15,6 +15,7 @@ from ..adapter.atomic import repeat_once
 from ..adapter.base_parameter import TemporaryMerge, TunedParameter, active_views
 from ..adapter.containers import Indices, Summary, Values
 from ..adapter.memory import Replaced
+from ..adapter.recording import is_exported, refuse_symbolic
 from ..adapter.state import AdapterState, SparseDelta
 from ..private import is_replica, own_parameter, own_submodule, own_submodules
 from .functional import effective_weight
@@ -223,6 +224,7 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
             with self.locked():
                 if self.base_is_current():
                     return self.base_layer(*args, **kwargs)
+        refuse_symbolic(*args)
         return self.tuned_forward(*args, **kwargs)
 
     def base_is_current(self) -> bool:
@@ -281,7 +283,7 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
                 tensor = effective_weight(weight, parameter, deltas)
                 stack.enter_context(standing_in(self.base_layer, name, tensor))
                 # vectors (norms, biases) are kept for backward: they are smaller than the activations of a few tokens
-                if weight.dim() > 1 and not torch.compiler.is_compiling():
+                if weight.dim() > 1 and not torch.compiler.is_compiling() and not is_exported():
                     make = partial(parameter.effective, weight.detach(), deltas, active_views(deltas))
                     rebuild[tensor.untyped_storage().data_ptr(), tensor.dtype] = make
             if rebuild:
