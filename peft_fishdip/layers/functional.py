@@ -252,9 +252,12 @@ def effective_weight(weight: Tensor, parameter: TunedParameter, deltas: Deltas) 
 
 def total_delta(total: Tensor, deltas: Deltas, views: Sequence[Tensor]) -> Tensor:
     """A float32 vector plus the deltas at their flat positions, in operations that torch.compile can follow."""
+    # ONNX has no other addition at positions
+    add = torch.Tensor.scatter_add if is_exported() else torch.Tensor.index_add
     for delta, view in zip(deltas, views, strict=True):
-        total = total.index_add(0, delta.active, view.float() * delta.scale)
-        total = total.index_add(0, delta.inactive, delta.inactive_values.float())
+        total = add(total, 0, delta.active, view.float() * delta.scale)
+        if delta.inactive.numel() or not is_exported():
+            total = add(total, 0, delta.inactive, delta.inactive_values.float())
     return total
 
 

@@ -162,13 +162,14 @@ torch.testing.assert_close(found.detach(), torch.load("{tmp_path}/expected.pt"))
 
 
 @pytest.mark.filterwarnings("ignore")  # of the exporter itself
-def test_onnx_computes_what_the_adapter_did(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dynamo", [True, False])
+def test_onnx_computes_what_the_adapter_did(dynamo: bool, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     reference = pytest.importorskip("onnx.reference")
     model, x = made("bert")
     path = str(tmp_path / "model.onnx")
     with torch.no_grad():
-        torch.onnx.export(model, (x,), path, dynamo=True, verbose=False)
+        torch.onnx.export(model, (x,), path, dynamo=dynamo, verbose=False, input_names=["x"], opset_version=18)
         [found] = reference.ReferenceEvaluator(path).run(None, {"x": x.numpy()})
         torch.testing.assert_close(torch.from_numpy(found), model(x), rtol=1e-4, atol=1e-5)
 
