@@ -48,6 +48,11 @@ def version_of(tensor: Tensor) -> int | None:
     return None if tensor.is_inference() else tensor._version
 
 
+def moved_by_accelerate(model: nn.Module) -> bool:
+    """Whether accelerate has put hooks on modules, which bring offloaded parameters when they are called."""
+    return any("_hf_hook" in module.__dict__ for module in model.modules())
+
+
 def is_replica(module: nn.Module) -> bool:
     """Whether a module is a copy without parameters that torch.nn.DataParallel has made for one call."""
     return bool(getattr(module, "_is_replica", False))

@@ -8,6 +8,7 @@ from types import FunctionType
 
 import pytest
 import torch
+from accelerate import cpu_offload
 from peft import PeftType
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import nn
@@ -115,6 +116,14 @@ def test_replicas_of_data_parallel_are_known() -> None:
     assert not private.is_replica(module)
     assert private.is_replica(replica), "nn.DataParallel no longer marks its replicas"
     assert private.own_parameter(replica, "weight") is None
+
+
+def test_hooks_of_accelerate_are_known() -> None:
+    model = nn.Sequential(nn.Linear(2, 2))
+    assert not private.moved_by_accelerate(model)
+    cpu_offload(model, execution_device=torch.device("cpu"))
+    assert private.moved_by_accelerate(model), "accelerate keeps its hooks elsewhere now"
+    assert model[0].weight.is_meta
 
 
 def test_the_forward_pass_of_ddp_is_known(tmp_path: Path) -> None:

@@ -14,11 +14,13 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from ..adapter.combine import listed
 from ..adapter.initial import Target, Use
 from ..adapter.memory import identity, overlapping, repeats_entries, share_entries
 from ..config import FishDipConfig
 from ..distributed import refuse_sharded
 from ..layers.layer import FishDipLayer
+from ..private import moved_by_accelerate
 from ..quantization import backend_of, has_quantized_storage
 
 # PEFT trains these modules whole, but adds them to modules_to_save only after the adapter is in
@@ -73,6 +75,7 @@ def find_targets(model: nn.Module, config: FishDipConfig) -> list[Target]:
         targets.append(Target(name, tensor, uses[key], module, backend_of(model, module, uses[key][0].parameter)))
     for target in targets:
         refuse_unsupported(target, modules)
+    refuse_offloaded(model, targets)
     refuse_overlaps(model, targets)
     if not targets and config.layers_to_transform is not None:
         raise ValueError(
@@ -197,6 +200,18 @@ def refuse_unsupported(target: Target, modules: Mapping[str, nn.Module]) -> None
             raise ValueError(
                 f"the embedding {use.module!r} has max_norm={module.max_norm} and rewrites its own weight; exclude it."
             )
+
+
+def refuse_offloaded(model: nn.Module, targets: Iterable[Target]) -> None:
+    """Raise ValueError if accelerate keeps targets elsewhere, and brings them only for the calls of their module."""
+    away = [target.name for target in targets if target.tensor.is_meta]
+    places = getattr(model, "hf_device_map", None) or {}
+    if away and (moved_by_accelerate(model) or {"cpu", "disk"} & {str(place) for place in places.values()}):
+        raise ValueError(
+            f"{listed(away)} are offloaded to the CPU or the disk (device_map, cpu_offload or disk_offload of "
+            "accelerate), and Fish-Dip needs the weights that it tunes in place: load the base on one device, in "
+            "half precision or quantized if memory is short; or leave the offloaded modules out with exclude_modules."
+        )
 
 
 def refuse_overlaps(model: nn.Module, targets: Iterable[Target]) -> None:
