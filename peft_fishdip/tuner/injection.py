@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 from weakref import ref
 
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -21,6 +24,7 @@ from ..layers.layer import FishDipLayer, layers_of
 from ..layers.linear import FishDipEmbedding, FishDipLinear
 from ..layers.norm import FishDipNorm, is_norm
 from ..layers.quantized import FishDipQuantizedLinear
+from ..private import own_submodules
 from ..quantization import backend_of, keep_readable
 from .auto_update import AutoUpdate
 from .generation import remove_generate
@@ -194,29 +198,49 @@ def discard(model: nn.Module, adapter_name: str) -> None:
             configs.pop(adapter_name, None)
             if not configs and not left:
                 del module.__dict__["peft_config"]
-                if "_hf_peft_config_loaded" in module.__dict__:  # transformers: whether there is such a dict
-                    module.__dict__["_hf_peft_config_loaded"] = False
+        if "peft_config" not in module.__dict__ and "_hf_peft_config_loaded" in module.__dict__:
+            module.__dict__["_hf_peft_config_loaded"] = False  # transformers: whether there is such a dict
 
 
 def taking_out(model: nn.Module, adapter_name: str) -> Callable[[], None]:
-    """A function that takes an adapter out that is about to be added, and restores the active adapters of now."""
+    """A function that takes an adapter out that is about to be added, and makes the model what it is now."""
     reference = ref(model)  # weak, because the adapter's state keeps the function
-    active = [(ref(layer), layer.active_adapter) for layer in layers_of(model)]
+    children = [(ref(part), {n: ref(child) for n, child in children_of(part)}) for part in model.modules()]
+    kinds = (BaseTunerLayer, AuxiliaryTrainingWrapper)
+    active = [(ref(part), part._active_adapter) for part in model.modules() if isinstance(part, kinds)]
     # by name: torch cannot move quantized tensors while there are weak references to them
     flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
 
     def restore() -> None:
         now = reference()
-        if now is not None:
-            discard(now, adapter_name)
-            for name, parameter in now.named_parameters():
-                parameter.requires_grad_(flags.get(name, parameter.requires_grad))
+        if now is None:
+            return
+        discard(now, adapter_name)
+        for part_reference, before in children:
+            part = part_reference()
+            if part is not None:
+                restore_children(part, {name: child() for name, child in before.items()})
+        for name, parameter in now.named_parameters():
+            parameter.requires_grad_(flags.get(name, parameter.requires_grad))
         for layer_reference, names in active:
-            layer = layer_reference()
+            layer: Any = layer_reference()
             if layer is not None:
                 layer._active_adapter = names
 
     return restore
+
+
+def children_of(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    return [(name, child) for name, child in own_submodules(module).items() if child is not None]
+
+
+def restore_children(module: nn.Module, before: Mapping[str, nn.Module | None]) -> None:
+    """Take out children that were not there before, such as copies that PEFT trains, and put back those that were."""
+    for name, child in children_of(module):
+        if name not in before:
+            delattr(module, name)
+        elif before[name] is not None and child is not before[name]:
+            module.add_module(name, before[name])
 
 
 def take_out(model: nn.Module, adapter_name: str) -> bool:

@@ -94,6 +94,15 @@ def find_targets(model: nn.Module, config: FishDipConfig) -> list[Target]:
     return targets
 
 
+def refuse_name(adapter_name: str) -> None:
+    """Raise ValueError for the name of an adapter under which torch cannot keep it."""
+    if not adapter_name or "." in adapter_name or hasattr(nn.ModuleDict, adapter_name):
+        raise ValueError(
+            f"adapter_name={adapter_name!r} cannot be a key of torch.nn.ModuleDict, where adapters are kept: it is "
+            "empty, has a dot, or is the name of a method there; choose another."
+        )
+
+
 def with_linear_names(config: FishDipConfig, model: nn.Module) -> FishDipConfig:
     """The config with `target_modules="all-linear"` replaced by the names of the linear modules, in place.
 
