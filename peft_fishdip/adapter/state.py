@@ -17,6 +17,8 @@ from ..private import own_parameter, version_of
 from .atomic import Write, assign, copy_into
 from .handles import handle_of
 from .inner_gradients import InnerGradients
+from .lineage import Lineage
+from .positions import gathered, locate
 from .recording import is_exported
 
 
@@ -184,6 +186,7 @@ class AdapterState:
         sharded: FSDP2 has sharded the vector; it puts whole parameters back during a forward pass.
         traced: the views of the vector while a forward pass is being compiled.
         inner: where gradients of checkpointed blocks go, under DistributedDataParallel.
+        lineage: tells whether the values belong to the mask.
     """
 
     def __init__(self, adapter_name: str, config: FishDipConfig) -> None:
@@ -205,6 +208,7 @@ class AdapterState:
         self._views: tuple[tuple[object, ...], tuple[Tensor, ...]] | None = None
         self.traced: tuple[Tensor, ...] | None = None
         self.inner: InnerGradients | None = None
+        self.lineage = Lineage()
 
     @property
     def flat(self) -> nn.Parameter:
@@ -383,17 +387,3 @@ class AdapterState:
         writes += [assign(self, "untouched", False), assign(self, "awaited_sizes", None)]
         drop = Write(self.drop_views, self.drop_views)
         return [drop, *writes, drop]
-
-
-def locate(haystack: Tensor, needles: Tensor) -> tuple[Tensor, Tensor]:
-    """Index of each needle in an ascending vector, 0 where there is no such entry, and whether there is one."""
-    if not haystack.numel():
-        return torch.zeros_like(needles), torch.zeros_like(needles, dtype=torch.bool)
-    index = torch.searchsorted(haystack, needles).clamp_(max=haystack.numel() - 1)
-    found = haystack[index] == needles
-    return torch.where(found, index, 0), found
-
-
-def gathered(old: Tensor, source: Tensor) -> Tensor:
-    """`old` re-indexed by [`MaskChange.source`], zero for new entries."""
-    return torch.where(source >= 0, old[source.clamp(min=0)], 0)

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from ..adapter.base_parameter import TunedParameter
 from ..adapter.state import AdapterState
 from ..layers.layer import FishDipLayer, layers_of
+from .copies import ADAPTERS, check_values
 from .reentrant import STATES, after_forward, before_forward
 
 RESIZE = "resize_token_embeddings"
@@ -24,6 +25,7 @@ def put_guards(model: nn.Module) -> None:
     if HOOKS not in model.__dict__:
         handles = model.__dict__[HOOKS] = []
         handles.append(model.register_forward_pre_hook(refuse_in_call, with_kwargs=True))
+        handles.append(model.register_forward_pre_hook(check_values))
         handles.append(model.register_forward_pre_hook(before_forward))
         handles.append(model.register_forward_hook(after_forward))
         handles.append(model.register_load_state_dict_post_hook(share_again))
@@ -38,6 +40,7 @@ def remove_guards(model: nn.Module) -> None:
     for handle in model.__dict__.pop(HOOKS, []):
         handle.remove()
     model.__dict__.pop(STATES, None)
+    model.__dict__.pop(ADAPTERS, None)
     model.__dict__.pop(RESIZE, None)
 
 

@@ -27,6 +27,7 @@ from ..layers.quantized import FishDipQuantizedLinear
 from ..private import own_submodules
 from ..quantization import backend_of, keep_readable
 from .auto_update import AutoUpdate
+from .copies import watch
 from .generation import remove_generate
 from .guards import put_guards, remove_guards
 
@@ -132,6 +133,7 @@ class Injection:
         for tuned, delta in zip(self.tuned, state.deltas, strict=True):
             tuned.deltas[self.adapter_name] = delta
         AutoUpdate(self.model, state)
+        watch(self.model, state, layers[self.targets[0].uses[0].module])
 
 
 def layer_for(model: nn.Module, module: nn.Module) -> FishDipLayer:
