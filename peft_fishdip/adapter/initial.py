@@ -133,11 +133,13 @@ def first_values(state: AdapterState, targets: Sequence[Target], positions: Sequ
     """The trainable vector: zeros, or with `init_weights=False` random deltas on the scale of each base tensor."""
     device = positions[0][0].device
     if state.config.init_weights:
-        return torch.zeros(sum(active.numel() for active, _ in positions), device=device)
+        return torch.zeros(sum(active.numel() for active, _ in positions), dtype=torch.float32, device=device)
     # two adapters with one config must differ
     generator = torch.Generator().manual_seed(state.config.seed + zlib.crc32(state.adapter_name.encode()))
     parts = [
-        torch.randn(active.numel(), generator=generator) * max(rms(target.values()), 0.02) / delta.scale
+        torch.randn(active.numel(), generator=generator, dtype=torch.float32)
+        * max(rms(target.values()), 0.02)
+        / delta.scale
         for target, delta, (active, _) in zip(targets, state.deltas, positions, strict=True)
     ]
     return torch.cat(parts).to(device)
