@@ -1,7 +1,7 @@
 """Whether the values of an adapter belong to its mask.
 
-The trainable vector has no positions: copied to another adapter, or averaged over a change of mask, its values mean
-other entries. Nothing of torch tells of such a write, so it is looked for when the model is called next.
+The trainable vector has no positions: copied to another adapter, or averaged over a change of mask, its values stand
+for other entries. Nothing of torch tells of such a write, so it is looked for when the model is called next.
 """
 
 from __future__ import annotations
