@@ -52,8 +52,14 @@ class Target(NamedTuple):
         return self.backend.get_base_weight(self.module) if self.backend else self.tensor.detach()
 
 
+AUTO_UNIT = 64.0
+"""With `delta_scale="auto"`, the delta in RMS of its base tensor that a trainable value of 1 stands for. Adam at a rate
+of 1e-3, which also suits new modules, then changes an entry by 0.064 RMS in a step: see benchmarks/reports/recipe."""
+
+
 def delta_scale(config: FishDipConfig, target: Target) -> float:
-    """The factor from trainable values to deltas: 1, or the RMS of the base tensor, if finite, as a power of two."""
+    """The factor from trainable values to deltas, a power of two: 1; or the RMS of the base tensor, if finite, times
+    AUTO_UNIT or 1."""
     if config.delta_scale == "none":
         return 1.0
     size = rms(target.values())
@@ -62,7 +68,7 @@ def delta_scale(config: FishDipConfig, target: Target) -> float:
             f"delta_scale={config.delta_scale!r}: the RMS of {target.name!r} is {size}; use delta_scale='none', or "
             "leave its module out with exclude_modules."
         )
-    return 2.0 ** round(math.log2(size))
+    return (AUTO_UNIT if config.delta_scale == "auto" else 1.0) * 2.0 ** round(math.log2(size))
 
 
 @torch.no_grad()
