@@ -20,7 +20,7 @@ CHOICES = {
     "example_loss": ("sum", "mean"),
     "dropped": ("freeze", "reset"),
     "init_mask": ("random", "magnitude"),
-    "delta_scale": ("none", "rms", "auto"),
+    "delta_scale": ("auto", "rms", "none"),
 }
 
 AfterSave = Callable[[str, "FishDipConfig", Mapping[str, str] | None], None]
@@ -87,7 +87,7 @@ class FishDipConfig(PeftConfig):
         "none",
         "'rms': each delta is trained, and its importance measured, divided by its base tensor's RMS (rounded to a "
         "power of two), so that one learning rate moves every tensor by the same share of its size. Better for T5, at "
-        "rates near 0.1. 'auto': 64 times that unit, for AdamW's usual rates.",
+        "rates near 0.1.",
     )
     seed: int = setting(0, "Seed of the random mask, random deltas and random examples.")
     init_weights: bool = setting(True, "True: all deltas start at zero. False: random deltas, for tests.")

@@ -21,9 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(write_report(options.output, options.to).read_text(encoding="utf-8"))
         else:
             prepare_process(threads=1)
-            name = Path(options.model).name
-            own = Settings(name, num_train=options.train, num_validation=options.validation, steps=options.steps)
-            measure(options.data, options.model, options.output, own, options.data_sets, options.seeds)
+            own = {name: getattr(options, name) for name in ("num_train", "num_validation", "steps")}
+            settings = Settings(Path(options.model).name, **own)
+            measure(options.data, options.model, options.output, settings, options.data_sets, options.seeds)
     except SettingsError as error:
         print(f"benchmarks.recipe: {error}", file=sys.stderr)
         return 2
@@ -38,9 +38,9 @@ def make_parser() -> argparse.ArgumentParser:
     measuring.add_argument("--model", required=True, help="an encoder: its folder or Hub id")
     measuring.add_argument("--data-sets", nargs="+", default=[*FILES], choices=[*FILES], help="default: all")
     measuring.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="default: 0 1")
-    for name, default in (("train", Settings.num_train), ("validation", Settings.num_validation)):
-        measuring.add_argument(f"--{name}", type=int, default=default, help=f"sentences (default: {default})")
-    measuring.add_argument("--steps", type=int, default=Settings.steps, help=f"default: {Settings.steps}")
+    for name in ("num_train", "num_validation", "steps"):
+        default = getattr(Settings, name)
+        measuring.add_argument(f"--{name.replace('_', '-')}", type=int, default=default, help=f"default: {default}")
     reporting = commands.add_parser("report", help="write report.md and results.json")
     reporting.add_argument("--to", type=Path, default=Path("benchmarks/reports/recipe"), help="folder of the report")
     for command in (measuring, reporting):

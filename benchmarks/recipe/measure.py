@@ -18,7 +18,7 @@ from ..machine import describe_machine
 from ..outcome import Trace
 from ..settings import SettingsError, TrainingParams, default_params, one_line
 from .recipes import RECIPES, Recipe
-from .tagging import FILES, load_tagged, scores, to_features
+from .tagging import FILES, Tagged, load_tagged, scores, to_features
 
 CPU = torch.device("cpu")
 
@@ -40,6 +40,9 @@ class Settings:
     max_grad_norm: float = 1.0
     max_length: int = 128
 
+    def load(self, data_set: str, data: Path, seed: int) -> Tagged:
+        return load_tagged(data_set, data, self.num_train, self.most_words, self.num_validation, seed)
+
     def params(self, recipe: Recipe) -> TrainingParams:
         own: dict[str, Any] = {key: value for key, value in asdict(self).items() if key in asdict(default_params())}
         own |= {"optimizer": recipe.optimizer, "learning_rate": recipe.rate, "early_stop_loss": 0.0}
@@ -55,7 +58,7 @@ def measure(
         SettingsError: the model or a data set is wrong, or the folder holds runs that were made with other settings.
     """
     for name in data_sets:
-        load_tagged(name, data, settings.num_train, settings.most_words, settings.num_validation, seeds[0])
+        settings.load(name, data, seeds[0])
     for seed, name, recipe in ((s, d, r) for s in seeds for d in data_sets for r in RECIPES):
         path = output / name / f"{recipe.name}-seed-{seed}.json"
         run = {"data_set": name, "seed": seed, "recipe": asdict(recipe), "settings": asdict(settings)}
@@ -70,7 +73,7 @@ def measure(
 
 def figures(recipe: Recipe, name: str, data: Path, model_name: str, settings: Settings, seed: int) -> dict[str, Any]:
     """Train on a few sentences, and score on validation sentences."""
-    tagged = load_tagged(name, data, settings.num_train, settings.most_words, settings.num_validation, seed)
+    tagged = settings.load(name, data, seed)
     params, trace = settings.params(recipe), Trace()
     set_seed(seed)
     try:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftConfig, get_peft_model
+from peft import LoraConfig, get_peft_model
 
 from peft_fishdip import FishDipConfig
 
@@ -34,36 +34,35 @@ class Recipe:
         own = "" if self.classifier_rate is None else f"-classifier-{self.classifier_rate:g}"
         return f"{self.method}{scale}-{self.optimizer}-{self.rate:g}{own}"
 
-    def adapter_config(self, seed: int) -> PeftConfig | None:
-        """The adapter; None for full fine-tuning."""
-        if self.method == "lora":
-            return LoraConfig(task_type=TASK, r=8, target_modules="all-linear", exclude_modules=["classifier"])
-        if self.method == "fishdip":
-            return FishDipConfig(task_type=TASK, delta_scale=self.delta_scale, seed=seed)
-        return None
-
     def adapted(self, model: Any, seed: int) -> Any:
-        config = self.adapter_config(seed)
-        return model if config is None else get_peft_model(model, config)
+        """The model with its adapter; for full fine-tuning the model itself."""
+        if self.method == "full":
+            return model
+        if self.method == "lora":
+            config = LoraConfig(task_type=TASK, r=8, target_modules="all-linear", exclude_modules=["classifier"])
+            return get_peft_model(model, config)
+        return get_peft_model(model, FishDipConfig(task_type=TASK, delta_scale=self.delta_scale, seed=seed))
 
     def make_optimizer(self, model: Any, params: TrainingParams) -> torch.optim.Optimizer:
         """The optimizer of `params`, with the classifier in a group of its own if it has its own rate."""
         if self.classifier_rate is None:
             return make_optimizer(model, params)
-        trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-        vectors = [parameter for name, parameter in trained.items() if "fishdip_values" in name]
-        others = [parameter for name, parameter in trained.items() if "fishdip_values" not in name]
-        groups = [{"params": vectors}, {"params": others, "lr": self.classifier_rate}]
+        groups: Any = [{"params": []}, {"params": [], "lr": self.classifier_rate}]
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                groups["fishdip_values" not in name]["params"].append(parameter)
         return torch.optim.AdamW(groups, lr=params.learning_rate, weight_decay=params.weight_decay)
 
 
 DEFAULT = Recipe("fishdip", "adamw", 1e-3, "auto")
 """What users get who choose nothing but a usual learning rate."""
+RMS_RATES = (0.004, 0.008, 0.016, 0.02, 0.05, 0.1)
+"""A rate of 0.008 in units of the RMS is what 1e-3 is in units of 8 RMS, but for clipping."""
 RECIPES = (
     *(Recipe("fishdip", "adamw", rate, "auto") for rate in (3e-4, 1e-3, 2e-3, 4e-3)),
     *(Recipe("fishdip", "sparse_adafactor", rate, "rms") for rate in (1e-2, 3e-2, 1e-1)),
     *(Recipe("fishdip", "adamw", rate, "none") for rate in (1e-3, 3e-3, 1e-2)),
-    *(Recipe("fishdip", "adamw", rate, "rms", classifier_rate=1e-3) for rate in (0.02, 0.05, 0.1)),
+    *(Recipe("fishdip", "adamw", rate, "rms", classifier_rate=1e-3) for rate in RMS_RATES),
     *(Recipe("lora", "adamw", rate) for rate in (1e-3, 2e-3)),
     *(Recipe("full", "adamw", rate) for rate in (1e-4, 3e-4)),
 )

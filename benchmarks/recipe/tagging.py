@@ -43,10 +43,10 @@ def load_tagged(name: str, root: Path, num_train: int, most_words: int, num_vali
     Raises:
         SettingsError: the data set is missing or malformed, or has too few sentences.
     """
-    if name not in FILES:
-        raise SettingsError(f"data set {name!r} is unknown; there are {', '.join(FILES)}")
     try:
-        train, validation = ([*read(root / file)] for file in FILES[name])
+        train, validation = (
+            [*(read_conll04 if file.endswith("json") else read_conll)(root / file)] for file in FILES[name]
+        )
     except (OSError, ValueError) as error:
         raise SettingsError(f"data set {name!r} of --data {root}: {error}") from error
     labels = sorted({span.label for example in train for span in example.spans})
@@ -56,10 +56,6 @@ def load_tagged(name: str, root: Path, num_train: int, most_words: int, num_vali
     tags = ["O", *(f"{prefix}-{label}" for label in labels for prefix in "BI")]
     few = random.Random(0).sample(validation, min(num_validation, len(validation)))
     return Tagged(tags, random.Random(seed).sample(train, num_train), few)
-
-
-def read(path: Path) -> Sequence[Any]:
-    return read_conll04(path) if path.suffix == ".json" else read_conll(path)
 
 
 def to_features(examples: Sequence[NerExample], tags: Sequence[str], tokenizer: Any, max_length: int) -> Features:
