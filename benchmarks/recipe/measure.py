@@ -16,7 +16,7 @@ from ..files import read_own, write_json
 from ..fitting import fit
 from ..machine import describe_machine
 from ..outcome import Trace
-from ..settings import SettingsError, TrainingParams, default_params, one_line
+from ..settings import SettingsError, TrainingParams, default_params
 from .recipes import RECIPES, Recipe
 from .tagging import FILES, Tagged, load_tagged, scores, to_features
 
@@ -55,10 +55,8 @@ def measure(
     """Make all runs that the folder lacks: the first seed of everything, then the next.
 
     Raises:
-        SettingsError: the model or a data set is wrong, or the folder holds runs that were made with other settings.
+        SettingsError: a data set is wrong, or the folder holds runs that were made with other settings.
     """
-    for name in data_sets:
-        settings.load(name, data, seeds[0])
     for seed, name, recipe in ((s, d, r) for s in seeds for d in data_sets for r in RECIPES):
         path = output / name / f"{recipe.name}-seed-{seed}.json"
         run = {"data_set": name, "seed": seed, "recipe": asdict(recipe), "settings": asdict(settings)}
@@ -75,14 +73,10 @@ def figures(recipe: Recipe, name: str, data: Path, model_name: str, settings: Se
     """Train on a few sentences, and score on validation sentences."""
     tagged = settings.load(name, data, seed)
     params, trace = settings.params(recipe), Trace()
-    set_seed(seed)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model_name)
-        base = AutoModelForTokenClassification.from_pretrained(
-            model_name, num_labels=len(tagged.tags), dtype=torch.float32
-        )
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"--model {model_name}: {one_line(error)}") from error
+    set_seed(seed)  # of the new classifier, and of dropout
+    tokenizer = AutoTokenizer.from_pretrained(model_name)
+    options: Any = {"num_labels": len(tagged.tags), "dtype": torch.float32}
+    base = AutoModelForTokenClassification.from_pretrained(model_name, **options)
     train = to_features(tagged.train, tagged.tags, tokenizer, params.max_length)
     validation = to_features(tagged.validation, tagged.tags, tokenizer, params.max_length)
     model = recipe.adapted(base, seed)

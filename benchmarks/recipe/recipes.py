@@ -13,8 +13,7 @@ from peft_fishdip import FishDipConfig
 from ..optimizers import make_optimizer
 from ..settings import TrainingParams
 
-TASK = "TOKEN_CLS"
-"""PEFT trains the whole new classifier beside an adapter of this type."""
+TASK = "TOKEN_CLS"  # PEFT trains the whole new classifier beside an adapter of this type
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,6 @@ class Recipe:
 
 
 DEFAULT = Recipe("fishdip", "adamw", 1e-3, "auto")
-"""What users get who choose nothing but a usual learning rate."""
 RMS_RATES = (0.004, 0.008, 0.016, 0.02, 0.05, 0.1)
 """A rate of 0.008 in units of the RMS is what 1e-3 is in units of 8 RMS, but for clipping."""
 RECIPES = (

@@ -22,25 +22,26 @@ OURS = [recipe for recipe in RECIPES if recipe.method == "fishdip"]
 COMPACT = ("data_set", "seed", "f1", "validation_loss", "training_loss", "train_seconds", "trained_entries")
 FIGURES = {"f1": 1, "validation_loss": 3}
 """With the digits that are shown."""
-BOLD = "Bold: the best of Fish-Dip's recipes."
+MORE = {"training_loss": 3, "train_seconds": 0}
+NOTE = "Bold: the best of Fish-Dip's recipes. ±: standard error over data sets and seeds."
 
 
 class Results:
     """The runs of those seeds of each data set that all recipes have."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
-        found = {(run["data_set"], run["seed"], Recipe(**run["recipe"])): run for run in runs}
-        pairs = sorted({key[:2] for key in found}, key=lambda pair: ([*FILES].index(pair[0]), pair[1]))
-        self.pairs = [pair for pair in pairs if all((*pair, recipe) in found for recipe in RECIPES)]
-        self.runs = {key: run for key, run in found.items() if key[:2] in self.pairs}
+        found = {((run["data_set"], run["seed"]), Recipe(**run["recipe"])): run for run in runs}
+        pairs = sorted({pair for pair, _ in found}, key=lambda pair: ([*FILES].index(pair[0]), pair[1]))
+        self.pairs = [pair for pair in pairs if all((pair, recipe) in found for recipe in RECIPES)]
+        self.runs = {key: run for key, run in found.items() if key[0] in self.pairs}
         self.data_sets = list(dict.fromkeys(name for name, _ in self.pairs))
         if not self.pairs:
             raise SettingsError("no seed of a data set has a run of each recipe yet; let measure go on")
 
-    def values(self, recipe: Recipe, figure: str, data_set: str | None = None) -> list[float]:
-        """One per seed; of all data sets where none is given."""
+    def values(self, recipe: Recipe, figure: str, data_set: str | None) -> list[float]:
+        """One per seed of a data set; or of all data sets."""
         factor = 100 if figure == "f1" else 1
-        return [factor * self.runs[(*x, recipe)][figure] for x in self.pairs if data_set in (None, x[0])]
+        return [factor * self.runs[x, recipe][figure] for x in self.pairs if data_set in (None, x[0])]
 
     def mean(self, recipe: Recipe, figure: str, data_set: str | None = None) -> float:
         """Over the seeds of a data set; or over the data sets."""
@@ -49,17 +50,12 @@ class Results:
         return mean(self.values(recipe, figure, data_set))
 
     def best(self, figure: str, data_set: str | None = None) -> Recipe:
-        """Of Fish-Dip's recipes."""
         sign = 1 if figure == "f1" else -1
         return max(OURS, key=lambda recipe: sign * self.mean(recipe, figure, data_set))
 
 
 def write_report(output: Path, folder: Path) -> Path:
-    """Write report.md and results.json; returns the former's path.
-
-    Raises:
-        SettingsError: there are not enough runs, or a file cannot be read or written.
-    """
+    """Write report.md, whose path is returned, and results.json; a SettingsError if there are not enough runs."""
     runs = list(read_runs(output))
     results = Results(runs)
     first = next(iter(results.runs.values()))
@@ -68,11 +64,9 @@ def write_report(output: Path, folder: Path) -> Path:
     rows = [{key: run[key] for key in COMPACT} | {"recipe": Recipe(**run["recipe"]).name} for run in runs]
     content = {"settings": first["settings"], "revisions": revisions, "machine": machine, "runs": rows}
     write_json(folder / "results.json", content)
-    tables = [data_set_table(results, name) for name in results.data_sets]
-    section = Section("tables", "Tables", "", (difference_table(results), mean_table(results), *tables))
-    made = f"Revision {', '.join(revisions)}. {machine}."
-    if left := len(runs) - len(results.runs):
-        made += f" {left} runs of seeds that not all recipes have are left out."
+    tables = [recipe_table(results, name) for name in (None, *results.data_sets)]
+    section = Section("tables", "Tables", "", (difference_table(results), *tables))
+    made = f"Revision {', '.join(revisions)}. {machine}. Runs left out, of seeds that not all recipes have: {len(runs) - len(results.runs)}."
     text = markdown("What to begin with", f"{conditions(first['settings'])} {made}", [section])
     seeds = " ".join(map(str, sorted({seed for _, seed in results.pairs})))
     measuring = f"measure --data path/to/data --model path/to/{first['settings']['model']} --seeds {seeds}"
@@ -113,32 +107,20 @@ def difference_table(results: Results) -> Table:
     return table("The default and the best", ("data set", *header), rows, note)
 
 
-def mean_table(results: Results) -> Table:
+def recipe_table(results: Results, name: str | None) -> Table:
     rows = []
     for recipe in RECIPES:
-        f1 = [results.values(each, "f1") for each in (recipe, DEFAULT)]
+        row: list[Any] = [title(recipe)]
+        for figure, digits in FIGURES.items():
+            row.append(number(results.mean(recipe, figure, name), digits, recipe == results.best(figure, name)))
+        f1 = (results.values(each, "f1", name) for each in (recipe, DEFAULT))
         gains = [own - default for own, default in zip(*f1, strict=True)]
         error = f" ± {stdev(gains) / len(gains) ** 0.5:.1f}" if len(gains) > 1 and recipe != DEFAULT else ""
-        gain = Cell(f"{mean(gains):.1f}{error}", mean(gains))
-        rows.append((title(recipe), *marked(results, recipe, None), gain))
-    note = "Beyond the default: mean and standard error over data sets and seeds, in points of F1."
-    return table("Mean", ("recipe", "F1", "loss", "beyond the default"), rows, BOLD, note)
-
-
-def data_set_table(results: Results, name: str) -> Table:
-    rows = []
-    for recipe in RECIPES:
-        f1 = ", ".join(f"{value:.1f}" for value in results.values(recipe, "f1", name))
-        rest = [results.mean(recipe, figure, name) for figure in ("training_loss", "train_seconds")]
-        rows.append((title(recipe), *marked(results, recipe, name), f1, *map(number, rest, (3, 0))))
-    return table(name, ("recipe", "F1", "loss", "F1 by seed", "training loss", "seconds"), rows, BOLD)
-
-
-def marked(results: Results, recipe: Recipe, name: str | None) -> list[Cell]:
-    return [
-        number(results.mean(recipe, figure, name), digits, recipe == results.best(figure, name))
-        for figure, digits in FIGURES.items()
-    ]
+        row.append(Cell(f"{mean(gains):.1f}{error}", mean(gains)))
+        row += [number(results.mean(recipe, figure, name), digits) for figure, digits in MORE.items()]
+        rows.append(row)
+    header = ("recipe", "F1", "loss", "F1 minus default", "training loss", "seconds")
+    return table(name or "Mean of the data sets", header, rows, NOTE)
 
 
 def number(value: float, digits: int = 1, best: bool = False) -> Cell:

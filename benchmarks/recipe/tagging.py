@@ -16,8 +16,7 @@ from peft_fishdip.tasks import NerExample, Span, micro_f1, read_conll, read_conl
 from ..features import Features, collate
 from ..settings import SettingsError
 
-IGNORED = -100
-"""The label of tokens that are not the first of their word."""
+IGNORED = -100  # the label of tokens that are not the first of their word
 BATCH_SIZE = 16
 FILES = {
     "conll04-ner": ("conll04/conll04_train.json", "conll04/conll04_dev.json"),
