@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -83,7 +82,6 @@ def figures(recipe: Recipe, name: str, data: Path, model_name: str, settings: Se
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     optimizer = recipe.make_optimizer(model, params)
     fit(model, train, params, params.steps, seed, CPU, trace, optimizer)
-    started = time.perf_counter()
     f1, loss = scores(model, validation, tagged.validation, tagged.tags)
     return {
         "trained_entries": trained,
@@ -94,7 +92,6 @@ def figures(recipe: Recipe, name: str, data: Path, model_name: str, settings: Se
         "overlaps": [update["mask_overlap"] for update in trace.updates],
         "train_seconds": trace.train_time,
         "update_seconds": trace.update_time,
-        "eval_seconds": time.perf_counter() - started,
     }
 
 

@@ -50,8 +50,8 @@ class Results:
         return mean(self.values(recipe, figure, data_set))
 
     def best(self, figure: str, data_set: str | None = None) -> Recipe:
-        sign = 1 if figure == "f1" else -1
-        return max(OURS, key=lambda recipe: sign * self.mean(recipe, figure, data_set))
+        choose = max if figure == "f1" else min
+        return choose(OURS, key=lambda recipe: self.mean(recipe, figure, data_set))
 
 
 def write_report(output: Path, folder: Path) -> Path:
@@ -66,7 +66,8 @@ def write_report(output: Path, folder: Path) -> Path:
     write_json(folder / "results.json", content)
     tables = [recipe_table(results, name) for name in (None, *results.data_sets)]
     section = Section("tables", "Tables", "", (difference_table(results), *tables))
-    made = f"Revision {', '.join(revisions)}. {machine}. Runs left out, of seeds that not all recipes have: {len(runs) - len(results.runs)}."
+    left = len(runs) - len(results.runs)
+    made = f"Revision {', '.join(revisions)}. {machine}. Runs left out, of seeds that are not complete: {left}."
     text = markdown("What to begin with", f"{conditions(first['settings'])} {made}", [section])
     seeds = " ".join(map(str, sorted({seed for _, seed in results.pairs})))
     measuring = f"measure --data path/to/data --model path/to/{first['settings']['model']} --seeds {seeds}"
