@@ -66,9 +66,9 @@ def write_report(output: Path, folder: Path) -> Path:
     write_json(folder / "results.json", content)
     tables = [recipe_table(results, name) for name in (None, *results.data_sets)]
     section = Section("tables", "Tables", "", (difference_table(results), *tables))
-    left = len(runs) - len(results.runs)
-    made = f"Revision {', '.join(revisions)}. {machine}. Runs left out, of seeds that are not complete: {left}."
-    text = markdown("What to begin with", f"{conditions(first['settings'])} {made}", [section])
+    pairs = ", ".join(f"{name} seed {seed}" for name, seed in results.pairs)
+    made = f"Runs: {pairs}; left out: {len(runs) - len(results.runs)}. Revision {', '.join(revisions)}."
+    text = markdown("What to begin with", f"{conditions(first['settings'])} {made} {machine}.", [section])
     seeds = " ".join(map(str, sorted({seed for _, seed in results.pairs})))
     measuring = f"measure --data path/to/data --model path/to/{first['settings']['model']} --seeds {seeds}"
     made_by = "\n".join(f"python -m benchmarks.recipe {x} --output runs/recipe" for x in (measuring, "report"))
@@ -117,7 +117,8 @@ def recipe_table(results: Results, name: str | None) -> Table:
         f1 = (results.values(each, "f1", name) for each in (recipe, DEFAULT))
         gains = [own - default for own, default in zip(*f1, strict=True)]
         error = f" ± {stdev(gains) / len(gains) ** 0.5:.1f}" if len(gains) > 1 and recipe != DEFAULT else ""
-        row.append(Cell(f"{mean(gains):.1f}{error}", mean(gains)))
+        gain = results.mean(recipe, "f1", name) - results.mean(DEFAULT, "f1", name)
+        row.append(Cell(f"{gain:.1f}{error}", gain))
         row += [number(results.mean(recipe, figure, name), digits) for figure, digits in MORE.items()]
         rows.append(row)
     header = ("recipe", "F1", "loss", "F1 minus default", "training loss", "seconds")
