@@ -52,9 +52,9 @@ class Target(NamedTuple):
         return self.backend.get_base_weight(self.module) if self.backend else self.tensor.detach()
 
 
-AUTO_UNIT = 64.0
+AUTO_UNIT = 8.0
 """With `delta_scale="auto"`, the delta in RMS of its base tensor that a trainable value of 1 stands for. Adam at a rate
-of 1e-3, which also suits new modules, then changes an entry by 0.064 RMS in a step: see benchmarks/reports/recipe."""
+of 1e-3, which also suits new modules, then changes an entry by 0.008 RMS in a step: see benchmarks/reports/recipe."""
 
 
 def delta_scale(config: FishDipConfig, target: Target) -> float:
