@@ -9,9 +9,9 @@ from pathlib import Path
 
 from ..machine import prepare_process
 from ..settings import SettingsError
-from .measure import Settings, measure
+from .measure import Settings, kind_of, measure
 from .report import write_report
-from .tagging import FILES
+from .sentences import FILES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             prepare_process(threads=1)
             own = {name: getattr(options, name) for name in ("num_train", "num_validation", "steps")}
-            settings = Settings(Path(options.model).name, **own)
+            settings = Settings(Path(options.model).name, kind_of(options.model).kind, **own)
             measure(options.data, options.model, options.output, settings, options.data_sets, options.seeds)
     except SettingsError as error:
         print(f"benchmarks.recipe: {error}", file=sys.stderr)
@@ -35,7 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     measuring = commands.add_parser("measure", help="make the runs that the output folder lacks")
     measuring.add_argument("--data", type=Path, required=True, help="the folder with the data sets")
-    measuring.add_argument("--model", required=True, help="an encoder: its folder or Hub id")
+    measuring.add_argument("--model", required=True, help="an encoder or encoder-decoder: its folder or Hub id")
     measuring.add_argument("--data-sets", nargs="+", default=[*FILES], choices=[*FILES], help="default: all")
     measuring.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="default: 0 1")
     for name in ("num_train", "num_validation", "steps"):

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForTokenClassification, AutoTokenizer, set_seed
+from transformers import AutoConfig, set_seed
 
 from ..files import read_own, write_json
 from ..fitting import fit
 from ..machine import describe_machine
 from ..outcome import Trace
-from ..settings import SettingsError, TrainingParams, default_params
+from ..settings import SettingsError, TrainingParams, default_params, one_line
 from .recipes import RECIPES, Recipe
-from .tagging import FILES, Tagged, load_tagged, scores, to_features
+from .sentences import FILES, Sentences, load_sentences
+from .tagging import Tagger
+from .writing import Writer
 
 CPU = torch.device("cpu")
 
@@ -28,6 +30,8 @@ class Settings:
 
     model: str
     """Of its folder or Hub id the last part."""
+    kind: str
+    """Of the model: tagger or writer."""
     num_train: int = 64
     most_words: int = 24
     """Longer training sentences are left out, so that a CPU is enough."""
@@ -37,10 +41,9 @@ class Settings:
     warmup_share: float = 0.0
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
-    max_length: int = 128
 
-    def load(self, data_set: str, data: Path, seed: int) -> Tagged:
-        return load_tagged(data_set, data, self.num_train, self.most_words, self.num_validation, seed)
+    def load(self, data_set: str, data: Path, seed: int) -> Sentences:
+        return load_sentences(data_set, data, self.num_train, self.most_words, self.num_validation, seed)
 
     def params(self, recipe: Recipe) -> TrainingParams:
         own: dict[str, Any] = {key: value for key, value in asdict(self).items() if key in asdict(default_params())}
@@ -56,7 +59,7 @@ def measure(
     Raises:
         SettingsError: a data set is wrong, or the folder holds runs that were made with other settings.
     """
-    for seed, name, recipe in ((s, d, r) for s in seeds for d in data_sets for r in RECIPES):
+    for seed, name, recipe in ((s, d, r) for s in seeds for d in data_sets for r in RECIPES[settings.kind]):
         path = output / name / f"{recipe.name}-seed-{seed}.json"
         run = {"data_set": name, "seed": seed, "recipe": asdict(recipe), "settings": asdict(settings)}
         if path.exists():
@@ -68,21 +71,30 @@ def measure(
         print(f"{name} seed {seed} {recipe.name}: F1 {100 * found['f1']:.1f}", file=sys.stderr, flush=True)
 
 
+def kind_of(model: str) -> type[Tagger] | type[Writer]:
+    """How a model says where entities stand.
+
+    Raises:
+        SettingsError: it cannot be loaded.
+    """
+    try:
+        return Writer if AutoConfig.from_pretrained(model).is_encoder_decoder else Tagger
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"--model {model!r}: {one_line(error)}") from error
+
+
 def figures(recipe: Recipe, name: str, data: Path, model_name: str, settings: Settings, seed: int) -> dict[str, Any]:
     """Train on a few sentences, and score on validation sentences."""
-    tagged = settings.load(name, data, seed)
+    sentences = settings.load(name, data, seed)
     params, trace = settings.params(recipe), Trace()
-    set_seed(seed)  # of the new classifier, and of dropout
-    tokenizer = AutoTokenizer.from_pretrained(model_name)
-    options: Any = {"num_labels": len(tagged.tags), "dtype": torch.float32}
-    base = AutoModelForTokenClassification.from_pretrained(model_name, **options)
-    train = to_features(tagged.train, tagged.tags, tokenizer, params.max_length)
-    validation = to_features(tagged.validation, tagged.tags, tokenizer, params.max_length)
-    model = recipe.adapted(base, seed)
+    set_seed(seed)  # of a new classifier, and of dropout
+    base = kind_of(model_name)(model_name, sentences)
+    train = base.features(sentences.train)
+    model = recipe.adapted(base.model, base.task_type, seed)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     optimizer = recipe.make_optimizer(model, params)
     fit(model, train, params, params.steps, seed, CPU, trace, optimizer)
-    f1, loss = scores(model, validation, tagged.validation, tagged.tags)
+    f1, loss = base.scores(model, sentences.validation)
     return {
         "trained_entries": trained,
         "f1": f1,

@@ -13,8 +13,6 @@ from peft_fishdip import FishDipConfig
 from ..optimizers import make_optimizer
 from ..settings import TrainingParams
 
-TASK = "TOKEN_CLS"  # PEFT trains the whole new classifier beside an adapter of this type
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -33,14 +31,15 @@ class Recipe:
         own = "" if self.classifier_rate is None else f"-classifier-{self.classifier_rate:g}"
         return f"{self.method}{scale}-{self.optimizer}-{self.rate:g}{own}"
 
-    def adapted(self, model: Any, seed: int) -> Any:
+    def adapted(self, model: Any, task_type: str, seed: int) -> Any:
         """The model with its adapter; for full fine-tuning the model itself."""
         if self.method == "full":
             return model
         if self.method == "lora":
-            config = LoraConfig(task_type=TASK, r=8, target_modules="all-linear", exclude_modules=["classifier"])
+            new = ["classifier"] if task_type == "TOKEN_CLS" else None
+            config = LoraConfig(task_type=task_type, r=8, target_modules="all-linear", exclude_modules=new)
             return get_peft_model(model, config)
-        return get_peft_model(model, FishDipConfig(task_type=TASK, delta_scale=self.delta_scale, seed=seed))
+        return get_peft_model(model, FishDipConfig(task_type=task_type, delta_scale=self.delta_scale, seed=seed))
 
     def make_optimizer(self, model: Any, params: TrainingParams) -> torch.optim.Optimizer:
         """The optimizer of `params`, with the classifier in a group of its own if it has its own rate."""
@@ -53,14 +52,27 @@ class Recipe:
         return torch.optim.AdamW(groups, lr=params.learning_rate, weight_decay=params.weight_decay)
 
 
+def adamw(delta_scale: str, *rates: float, classifier_rate: float | None = None) -> tuple[Recipe, ...]:
+    return tuple(Recipe("fishdip", "adamw", rate, delta_scale, classifier_rate) for rate in rates)
+
+
 DEFAULT = Recipe("fishdip", "adamw", 1e-3, "auto")
-RMS_RATES = (0.004, 0.008, 0.016, 0.02, 0.05, 0.1)
-"""A rate of 0.008 in units of the RMS is what 1e-3 is in units of 8 RMS, but for clipping."""
-RECIPES = (
-    *(Recipe("fishdip", "adamw", rate, "auto") for rate in (3e-4, 1e-3, 2e-3, 4e-3)),
-    *(Recipe("fishdip", "sparse_adafactor", rate, "rms") for rate in (1e-2, 3e-2, 1e-1)),
-    *(Recipe("fishdip", "adamw", rate, "none") for rate in (1e-3, 3e-3, 1e-2)),
-    *(Recipe("fishdip", "adamw", rate, "rms", classifier_rate=1e-3) for rate in RMS_RATES),
-    *(Recipe("lora", "adamw", rate) for rate in (1e-3, 2e-3)),
-    *(Recipe("full", "adamw", rate) for rate in (1e-4, 3e-4)),
-)
+ADAFACTOR = tuple(Recipe("fishdip", "sparse_adafactor", rate, "rms") for rate in (1e-2, 3e-2, 1e-1))
+RECIPES = {
+    "tagger": (
+        *adamw("auto", 3e-4, 1e-3, 2e-3, 4e-3),
+        *ADAFACTOR,
+        *adamw("none", 1e-3, 3e-3, 1e-2),
+        *adamw("rms", 4e-3, 8e-3, 1.6e-2, 2e-2, 5e-2, 1e-1, classifier_rate=1e-3),
+        *(Recipe("lora", "adamw", rate) for rate in (1e-3, 2e-3)),
+        *(Recipe("full", "adamw", rate) for rate in (1e-4, 3e-4)),
+    ),
+    "writer": (
+        *adamw("auto", 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2),
+        *ADAFACTOR,
+        *adamw("none", 1e-3, 3e-3, 1e-2),
+        *(Recipe("lora", "adamw", rate) for rate in (1e-3, 3e-3, 1e-2)),
+        *(Recipe("full", "adamw", rate) for rate in (3e-4, 1e-3, 3e-3)),
+    ),
+}
+"""Those of each kind of model."""

@@ -15,10 +15,9 @@ from ..results import short_revision
 from ..settings import SettingsError
 from .measure import read_runs
 from .recipes import DEFAULT, RECIPES, Recipe
-from .tagging import FILES
+from .sentences import FILES
 
 Run = Mapping[str, Any]
-OURS = [recipe for recipe in RECIPES if recipe.method == "fishdip"]
 COMPACT = ("data_set", "seed", "f1", "validation_loss", "training_loss", "train_seconds", "trained_entries")
 FIGURES = {"f1": 1, "validation_loss": 3}
 """With the digits that are shown."""
@@ -30,9 +29,10 @@ class Results:
     """The runs of those seeds of each data set that all recipes have."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
+        self.recipes = RECIPES[runs[0]["settings"]["kind"]] if runs else ()
         found = {((run["data_set"], run["seed"]), Recipe(**run["recipe"])): run for run in runs}
         pairs = sorted({pair for pair, _ in found}, key=lambda pair: ([*FILES].index(pair[0]), pair[1]))
-        self.pairs = [pair for pair in pairs if all((pair, recipe) in found for recipe in RECIPES)]
+        self.pairs = [pair for pair in pairs if all((pair, recipe) in found for recipe in self.recipes)]
         self.runs = {key: run for key, run in found.items() if key[0] in self.pairs}
         self.data_sets = list(dict.fromkeys(name for name, _ in self.pairs))
         if not self.pairs:
@@ -51,7 +51,8 @@ class Results:
 
     def best(self, figure: str, data_set: str | None = None) -> Recipe:
         choose = max if figure == "f1" else min
-        return choose(OURS, key=lambda recipe: self.mean(recipe, figure, data_set))
+        ours = (recipe for recipe in self.recipes if recipe.method == "fishdip")
+        return choose(ours, key=lambda recipe: self.mean(recipe, figure, data_set))
 
 
 def write_report(output: Path, folder: Path) -> Path:
@@ -77,13 +78,20 @@ def write_report(output: Path, folder: Path) -> Path:
 
 
 def conditions(own: Mapping[str, Any]) -> str:
+    model, of, more = {
+        "tagger": (
+            "A new token classifier on",
+            "a word",
+            " The new classifier is trained whole, at the same rate where none is given.",
+        ),
+        "writer": ("Augmented text by", "a target token", ""),
+    }[own["kind"]]
     return (
-        f"A new token classifier on {own['model']}, trained on {own['num_train']} sentences of at most "
-        f"{own['most_words']} words: {own['steps']} steps of batch {own['batch_size']}, a linear schedule without "
-        f"warm-up, gradients clipped to {own['max_grad_norm']:g}, no weight decay. Entity F1 in percent, and the loss "
-        f"of a word in nats, of at most {own['num_validation']} validation sentences; test sentences are not used. "
-        "Fish-Dip has a density of 1 % and updates its mask every 100 steps, by all training sentences. The new "
-        "classifier is trained whole, at the same rate where none is given."
+        f"{model} {own['model']}, trained on {own['num_train']} sentences of at most {own['most_words']} words: "
+        f"{own['steps']} steps of batch {own['batch_size']}, a linear schedule without warm-up, gradients clipped to "
+        f"{own['max_grad_norm']:g}, no weight decay. Entity F1 in percent, and the loss of {of} in nats, of at most "
+        f"{own['num_validation']} validation sentences; test sentences are not used. Fish-Dip has a density of 1 % and "
+        f"updates its mask every 100 steps, by all training sentences.{more}"
     )
 
 
@@ -110,7 +118,7 @@ def difference_table(results: Results) -> Table:
 
 def recipe_table(results: Results, name: str | None) -> Table:
     rows = []
-    for recipe in RECIPES:
+    for recipe in results.recipes:
         row: list[Any] = [title(recipe)]
         for figure, digits in FIGURES.items():
             row.append(number(results.mean(recipe, figure, name), digits, recipe == results.best(figure, name)))

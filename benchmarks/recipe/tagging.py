@@ -2,59 +2,42 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch.nn.functional import cross_entropy
+from transformers import AutoModelForTokenClassification, AutoTokenizer
 
-from peft_fishdip.tasks import NerExample, Span, micro_f1, read_conll, read_conll04, spans_to_tags, tags_to_spans
+from peft_fishdip.tasks import NerExample, Span, micro_f1, spans_to_tags, tags_to_spans
 
 from ..features import Features, collate
-from ..settings import SettingsError
+from .sentences import Sentences
 
 IGNORED = -100  # the label of tokens that are not the first of their word
 BATCH_SIZE = 16
-FILES = {
-    "conll04-ner": ("conll04/conll04_train.json", "conll04/conll04_dev.json"),
-    "wnut17": ("wnut17/wnut17train.conll", "wnut17/emerging.dev.conll"),
-    "masakhaner-swa": ("masakhaner/swa/train.txt", "masakhaner/swa/dev.txt"),
-}
-"""The training and the validation part of each data set; the test part is never read."""
+MAX_LENGTH = 128
 
 
-@dataclass(frozen=True)
-class Tagged:
-    """A data set as some sentences to train on, others to validate on, and all BIO tags."""
+class Tagger:
+    """An encoder with a new token classifier over BIO tags."""
 
-    tags: list[str]
-    train: list[NerExample]
-    validation: list[NerExample]
+    kind: ClassVar[str] = "tagger"
+    task_type: ClassVar[str] = "TOKEN_CLS"
+    """PEFT trains the whole new classifier beside an adapter of this type."""
 
+    def __init__(self, name: str, sentences: Sentences) -> None:
+        self.tags = sentences.tags
+        self.tokenizer = AutoTokenizer.from_pretrained(name)
+        options: Any = {"num_labels": len(self.tags), "dtype": torch.float32}
+        self.model = AutoModelForTokenClassification.from_pretrained(name, **options)
 
-def load_tagged(name: str, root: Path, num_train: int, most_words: int, num_validation: int, seed: int) -> Tagged:
-    """So many training sentences of at most `most_words` words, drawn by the seed, and the same validation sentences,
-    of any length, for all seeds.
+    def features(self, examples: Sequence[NerExample]) -> Features:
+        return to_features(examples, self.tags, self.tokenizer, MAX_LENGTH)
 
-    Raises:
-        SettingsError: the data set is missing or malformed, or has too few sentences.
-    """
-    try:
-        train, validation = (
-            [*(read_conll04 if file.endswith("json") else read_conll)(root / file)] for file in FILES[name]
-        )
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"data set {name!r} of --data {root}: {error}") from error
-    labels = sorted({span.label for example in train for span in example.spans})
-    train = [example for example in train if len(example.tokens) <= most_words]
-    if len(train) < num_train:
-        raise SettingsError(f"data set {name!r} has {len(train)} short training sentences; {num_train} are needed")
-    tags = ["O", *(f"{prefix}-{label}" for label in labels for prefix in "BI")]
-    few = random.Random(0).sample(validation, min(num_validation, len(validation)))
-    return Tagged(tags, random.Random(seed).sample(train, num_train), few)
+    def scores(self, model: Any, examples: Sequence[NerExample]) -> tuple[float, float]:
+        """Micro F1 of whole entities, and the mean loss of a word in nats, of the adapted model."""
+        return scores(model, self.features(examples), examples, self.tags)
 
 
 def to_features(examples: Sequence[NerExample], tags: Sequence[str], tokenizer: Any, max_length: int) -> Features:

@@ -1,0 +1,51 @@
+"""Sentences as sources and targets of an encoder-decoder model, and its score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+
+from peft_fishdip.tasks import NerExample, evaluate, to_features
+
+from ..features import Features
+from ..fitting import mean_loss
+from ..pretrained import load_model
+from ..trained_model import cuts_ignored
+from .sentences import Sentences
+
+BATCH_SIZE = 32
+SOURCE, TARGET = 160, 224  # tokens: the longest training sentence fits
+
+
+class Writer:
+    """An encoder-decoder model that writes the sentence again, with its entities in brackets."""
+
+    kind: ClassVar[str] = "writer"
+    task_type: ClassVar[str] = "SEQ_2_SEQ_LM"
+
+    def __init__(self, name: str, sentences: Sentences) -> None:
+        self.task = sentences.task
+        self.model, self.tokenizer = load_model(name)
+
+    def features(self, examples: Sequence[NerExample]) -> Features:
+        with cuts_ignored():
+            return to_features(
+                self.task, self.tokenizer, [*examples], max_source_length=SOURCE, max_target_length=TARGET
+            )
+
+    def scores(self, model: Any, examples: Sequence[NerExample]) -> tuple[float, float]:
+        """Micro F1 of whole entities, and the mean loss of a target token in nats, of the adapted model."""
+        with cuts_ignored():
+            found = evaluate(
+                model,
+                self.tokenizer,
+                self.task,
+                [*examples],
+                batch_size=BATCH_SIZE,
+                max_source_length=SOURCE,
+                max_new_tokens=TARGET,
+                progress=False,
+            )
+        return found["f1"], mean_loss(model, self.features(examples), BATCH_SIZE, torch.device("cpu"))
