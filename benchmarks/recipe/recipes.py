@@ -68,11 +68,11 @@ RECIPES = {
         *(Recipe("full", "adamw", rate) for rate in (1e-4, 3e-4)),
     ),
     "writer": (
-        *adamw("auto", 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2),
+        *adamw("auto", 1e-3, 4e-3, 1.2e-2),
         *ADAFACTOR,
-        *adamw("none", 1e-3, 3e-3, 1e-2),
-        *(Recipe("lora", "adamw", rate) for rate in (1e-3, 3e-3, 1e-2)),
-        *(Recipe("full", "adamw", rate) for rate in (3e-4, 1e-3, 3e-3)),
+        *adamw("none", 1e-2),
+        *(Recipe("lora", "adamw", rate) for rate in (3e-3, 1e-2)),
+        *(Recipe("full", "adamw", rate) for rate in (1e-3,)),
     ),
 }
 """Those of each kind of model."""
