@@ -71,7 +71,7 @@ RECIPES = {
         *adamw("auto", 1e-3, 4e-3, 1.2e-2),
         *ADAFACTOR,
         *adamw("none", 1e-2),
-        *(Recipe("lora", "adamw", rate) for rate in (3e-3, 1e-2)),
+        *(Recipe("lora", "adamw", rate) for rate in (1e-3, 3e-3, 1e-2)),
         *(Recipe("full", "adamw", rate) for rate in (1e-3,)),
     ),
 }
