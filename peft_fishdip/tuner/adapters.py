@@ -26,7 +26,7 @@ from ..layers.layer import FishDipLayer, layers_of, merged_as_before_on_failure,
 from ..quantization import has_quantized_storage
 from .generation import generating_merged
 from .guards import refuse_adapter_names
-from .injection import Injection, discard, take_out, taking_out, unwrap
+from .injection import Injection, as_before_on_failure, discard, take_out, taking_out, unmark, unwrap
 from .mask_update import base_parameters
 from .targets import checked_by_name, find_targets, refuse_name, with_linear_names
 
@@ -91,17 +91,11 @@ class AdapterTuner(BaseTuner):
 
     def __init__(self, model: nn.Module, peft_config: Any, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """Put an adapter into the model; see BaseTuner. After an error or interrupt, the model is as it was."""
-        configs = model.__dict__.get("peft_config")
-        before = dict(configs) if isinstance(configs, dict) else {}
-        restore = None if adapter_name in self._states_of(model) else taking_out(model, adapter_name)
         try:
-            super().__init__(model, peft_config, adapter_name, *args, **kwargs)
+            with as_before_on_failure(model, adapter_name, is_new=adapter_name not in self._states_of(model)):
+                super().__init__(model, peft_config, adapter_name, *args, **kwargs)
         except BaseException:
-            if restore is not None:
-                repeat_once(restore)
-                if before:
-                    configs.update(before)  # type: ignore[union-attr]
-                    model.__dict__["peft_config"] = configs
+            unmark(model)
             raise
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
@@ -111,6 +105,14 @@ class AdapterTuner(BaseTuner):
             ValueError: the adapter exists, or cannot have this name, K would be 0, a parameter cannot be tuned, or the
                 config has sizes, or with `strict` a fingerprint, of another model. The model is as it was then.
         """
+        try:
+            self._inject_adapter(model, adapter_name, *args, **kwargs)
+        except BaseException:
+            if adapter_name not in self._states_of(model):
+                self.peft_config.pop(adapter_name, None)  # PEFT puts it there before it calls
+            raise
+
+    def _inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         restore, targeted = None, [*self.targeted_module_names]
         try:
             refuse_name(adapter_name)
@@ -134,8 +136,6 @@ class AdapterTuner(BaseTuner):
             if restore is not None:
                 repeat_once(restore)
                 self.targeted_module_names = targeted
-            if adapter_name not in self._states_of(model):
-                self.peft_config.pop(adapter_name, None)
             raise
         finally:
             self.__dict__.pop("_injection", None)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from weakref import ref
 
@@ -12,6 +13,7 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from ..adapter.atomic import repeat_once
 from ..adapter.base_parameter import TunedParameter, fingerprints
 from ..adapter.combine import listed
 from ..adapter.containers import Values, unwatch_loads, watch_loads
@@ -200,8 +202,31 @@ def discard(model: nn.Module, adapter_name: str) -> None:
             configs.pop(adapter_name, None)
             if not configs and not left:
                 del module.__dict__["peft_config"]
+    unmark(model)
+
+
+def unmark(model: nn.Module) -> None:
+    """Take back transformers' mark of a model with adapters, which it sets before it adds one, if there is none."""
+    for module in [model, *model.modules()]:
         if "peft_config" not in module.__dict__ and "_hf_peft_config_loaded" in module.__dict__:
-            module.__dict__["_hf_peft_config_loaded"] = False  # transformers: whether there is such a dict
+            module.__dict__["_hf_peft_config_loaded"] = False
+
+
+@contextmanager
+def as_before_on_failure(model: nn.Module, adapter_name: str, is_new: bool) -> Iterator[None]:
+    """After an error or interrupt within, the model has no adapter of that name, if it is a new one."""
+    configs = model.__dict__.get("peft_config")
+    before = dict(configs) if isinstance(configs, dict) else {}
+    restore = taking_out(model, adapter_name) if is_new else None
+    try:
+        yield
+    except BaseException:
+        if restore is not None:
+            repeat_once(restore)
+            if before:
+                configs.update(before)  # type: ignore[union-attr]
+                model.__dict__["peft_config"] = configs
+        raise
 
 
 def taking_out(model: nn.Module, adapter_name: str) -> Callable[[], None]:
