@@ -179,6 +179,7 @@ class AdapterState:
         installed: the very tensors that PEFT had installed, and what they made of the adapter.
         untouched: no update, no training, nothing loaded: the mask is the data-free one.
         driver: what updates the mask by itself, and looks at the learning rate; None once the adapter is deleted.
+        dtype: of the vector, as it was made, or cast since then together with its module.
         sharded: FSDP2 has sharded the vector; it puts whole parameters back during a forward pass.
         traced: the views of the vector while a forward pass is being compiled.
     """
@@ -197,6 +198,7 @@ class AdapterState:
         self.untouched = True
         self.warned = False
         self.driver: Driver | None = None
+        self.dtype = torch.float32
         self._first_version: tuple[tuple[int, int] | None] | None = None
         self.sharded = False
         self._views: tuple[tuple[object, ...], tuple[Tensor, ...]] | None = None
@@ -207,7 +209,29 @@ class AdapterState:
         """The trainable vector: float32 (K,)."""
         assert self.carrier is not None
         flat = own_parameter(self.carrier, "flat")
-        return cast(nn.Parameter, self.carrier.flat) if flat is None else flat
+        if flat is None:
+            return cast(nn.Parameter, self.carrier.flat)
+        if flat.dtype.itemsize < self.dtype.itemsize and not self.sharded:
+            self._undo_cast(flat)
+        return flat
+
+    @torch.no_grad()
+    def _undo_cast(self, flat: nn.Parameter) -> None:
+        """Give the vector its dtype again after an assignment to `data`: steps and averages of Adam get lost in half
+        precision. On a quantized base, trl casts all trainable parameters in this way."""
+        found, grad = flat.dtype, flat.grad
+        flat.grad = None
+        flat.data = flat.data.to(self.dtype)
+        flat.grad = None if grad is None else grad.to(self.dtype)
+        self.drop_views()
+        if bool(flat.any()):
+            warnings.warn(
+                f"the values of adapter {self.adapter_name!r} were cast to {found} by an assignment to `data`. They are "
+                f"{self.dtype} again, but rounded; on a quantized base trl does this while a trainer is made: load the "
+                "adapter after that.",
+                UserWarning,
+                stacklevel=2,
+            )
 
     def refuse_sharded(self) -> None:
         """Raise ValueError if no process has the whole trainable vector."""
@@ -307,6 +331,7 @@ class AdapterState:
         for delta, (active, inactive) in zip(self.deltas, positions, strict=True):
             delta.set_positions(active, inactive, torch.zeros(inactive.numel(), device=inactive.device))
         carrier.flat = nn.Parameter(flat)
+        self.dtype = flat.dtype
         self.drop_views()
 
     def warn_of_unscored_mask(self) -> None:
