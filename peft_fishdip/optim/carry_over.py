@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from ..adapter.atomic import Write, copy_into, put
 from ..adapter.state import gathered
+from .closure import HookResult, once_gradients_are_there
 
 # State tensors that hold a running mean (or sum, in Adagrad) of squared gradients.
 SECOND_MOMENTS = ("exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum", "variance", "state2")
@@ -109,19 +110,30 @@ def expected_squares(carried: Tensor, new: Tensor, expected_sq_grad: Tensor | No
 
 def cap_first_step(optimizer: Optimizer, vector: nn.Parameter, source: Tensor) -> Write:
     """The write after which the next step first raises second moments of new entries to their squared gradients."""
-    waiting: dict[nn.Parameter, Tensor] | None = optimizer.__dict__.get("_fishdip_new_entries")
-    if waiting is None:
-        waiting = optimizer.__dict__["_fishdip_new_entries"] = {}
-        optimizer.register_step_pre_hook(raise_second_moments)  # for good: hooks must not be removed by hooks
+    waiting = new_entries_of(optimizer)
     new = source < 0
     if vector in waiting:  # no step since the last update, whose new entries have not moved yet
         new = new | gathered(waiting[vector], source).bool()
     return put(waiting, vector, new)
 
 
-@torch.no_grad()
-def raise_second_moments(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+def new_entries_of(optimizer: Optimizer) -> dict[nn.Parameter, Tensor]:
+    """Per vector which entries have been new since the last step: bool (K,). From now on each step looks at it."""
+    waiting: dict[nn.Parameter, Tensor] | None = optimizer.__dict__.get("_fishdip_new_entries")
+    if waiting is None:
+        waiting = optimizer.__dict__["_fishdip_new_entries"] = {}
+        optimizer.register_step_pre_hook(raise_second_moments_in)  # for good: hooks must not be removed by hooks
+    return waiting
+
+
+def raise_second_moments_in(optimizer: Optimizer, args: Any, kwargs: Any) -> HookResult:
     """The hook of [`cap_first_step`]."""
+    return once_gradients_are_there(args, kwargs, lambda: raise_second_moments(optimizer))
+
+
+@torch.no_grad()
+def raise_second_moments(optimizer: Optimizer) -> None:
+    """Raise second moments of new entries to their squared gradient."""
     # to fused optimizers, a GradScaler leaves unscaling, and not stepping at all after an overflow
     scale, overflow = getattr(optimizer, "grad_scale", None), getattr(optimizer, "found_inf", None)
     if overflow is not None and bool(overflow):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 from weakref import ReferenceType, WeakSet, ref
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
@@ -21,6 +21,8 @@ from ..importance.losses import LossFn, batch_size, default_loss_fn
 from ..importance.recent import RecentExamples, is_labelled
 from ..importance.scoring import Scores
 from ..layers.layer import layers_of, tuned_parameters
+from ..optim.carry_over import new_entries_of
+from ..optim.closure import HookResult, once_gradients_are_there
 from ..optim.rates import check_rates
 from .mask_update import change_mask, check_update, scored_update
 
@@ -291,10 +293,8 @@ def concerned(optimizer: Optimizer) -> list[tuple[AutoUpdate, dict[str, Any]]]:
     return [(driver, group) for driver, group in groups if group is not None]
 
 
-def before_step(
-    optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-    """A hook of every optimizer's step. A closure, which computes the gradients within the step, is followed by it."""
+def before_step(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> HookResult:
+    """A hook of every optimizer's step."""
     found = concerned(optimizer)
     for driver, _ in found:
         check_rates(optimizer, driver.model, driver.state)
@@ -303,19 +303,10 @@ def before_step(
         for driver, group in found:
             driver.before_step(optimizer, group)
 
-    closure: Callable[[], Tensor] | None = args[1] if len(args) > 1 else kwargs.get("closure")
-    if closure is None or not found:
-        update()
+    if not found:
         return None
-
-    def with_update() -> Tensor:
-        loss = closure()
-        update()
-        return loss
-
-    if len(args) > 1:
-        return (args[0], with_update, *args[2:]), kwargs
-    return args, {**kwargs, "closure": with_update}
+    new_entries_of(optimizer)  # looked at in this step too: with a closure, a mask may change within it
+    return once_gradients_are_there(args, kwargs, update)
 
 
 def after_step(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

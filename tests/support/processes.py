@@ -115,6 +115,33 @@ def unequal(rank: int, world: int, directory: str) -> dict[str, Any]:
     return found
 
 
+def auto(rank: int, world: int, directory: str) -> dict[str, Any]:
+    """Training in which each process hears its own share of the batches; masks are updated by themselves."""
+    examples = pairs(12)
+    found: dict[str, Any] = {}
+    for kind in ("losses", "gradients"):
+        model = tuned(tied_t5(), delta_scale="auto", auto_update=True, num_samples=4, update_interval=2)
+        outer = wrapped(model, world)
+        optimizer = torch.optim.AdamW([flat_of(model)], lr=1e-3, eps=EPS)
+        model.train()
+        masks, updates = [], []
+        for step in range(5):
+            batch = padded(mine([examples[(4 * step + i) % 12] for i in range(4)], rank, world))
+            if kind == "losses":
+                loss = outer(**batch).loss
+            else:  # of a call that is given no labels
+                inputs = {key: value for key, value in batch.items() if key != "labels"}
+                logits = outer(**inputs, decoder_input_ids=model.base_model.model._shift_right(batch["labels"])).logits
+                loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten())
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            masks.append(mask_of(model))
+            updates.append((model.base_model.last_update().step, len(model.base_model.last_update().example_ids)))
+        found[kind] = {"masks": masks, "updates": updates, "flat": flat_of(model).detach().clone()}
+    return found
+
+
 class OnOne:
     """A loss that goes wrong on process 1, at its call number `at`."""
 

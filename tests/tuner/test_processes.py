@@ -42,6 +42,18 @@ def test_ddp_gives_what_one_process_does_with_the_joint_batch(tmp_path: Path) ->
     assert torch.equal(flat_of(loaded), first["flat"])
 
 
+def test_masks_that_update_themselves_are_those_of_one_process_with_the_joint_batch(tmp_path: Path) -> None:
+    first, second = outcome("auto", str(tmp_path))
+    expected = alone("auto")
+    for kind, chosen in (("losses", 4), ("gradients", 0)):
+        assert first[kind]["updates"] == [(0, chosen), (0, chosen), (2, chosen), (2, chosen), (4, chosen)]
+        assert first[kind]["masks"] == second[kind]["masks"] == expected[kind]["masks"]
+        assert first[kind]["masks"][0] == first[kind]["masks"][1] != first[kind]["masks"][2]
+        assert torch.equal(first[kind]["flat"], second[kind]["flat"])
+        assert bool(expected[kind]["flat"].any())
+        close(first[kind]["flat"], expected[kind]["flat"])
+
+
 def test_an_update_while_gradients_accumulate_loses_none(tmp_path: Path) -> None:
     first, second = outcome("accumulation", str(tmp_path))
     expected = alone("accumulation")

@@ -1,0 +1,95 @@
+"""Learning rates far from the adapter's unit are warned of once; those that people begin with are not."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch.optim.lr_scheduler import LambdaLR
+from transformers.optimization import Adafactor
+
+from peft_fishdip import SparseAdafactor
+
+from ..support.models import bert_classifier, classifier_examples, flat_of, padded, random_scores, tuned
+
+
+def told(model: Any, optimizer: Any, steps: int = 2) -> list[str]:
+    """The warnings of some steps."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        for _ in range(steps):
+            model(**padded(classifier_examples(2))).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    return [str(warning.message) for warning in found if warning.category is UserWarning]
+
+
+def scored(scale: str, **settings: Any) -> Any:
+    model = tuned(bert_classifier(), delta_scale=scale, **settings)
+    model.base_model.set_mask(random_scores(model))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("scale", "fine", "small", "large"),
+    [
+        ("auto", (1e-4, 3e-4, 1e-3, 3e-3), (1e-5, 5e-5), (0.05, 1.0)),
+        ("rms", (0.01, 0.05, 0.1), (5e-5, 1e-3), (1.0,)),
+        ("none", (3e-3, 1e-2, 3e-2), (5e-5,), (1.0,)),  # of weights with an RMS near 0.2
+    ],
+)
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.NAdam])
+def test_a_rate_is_judged_by_the_unit_of_the_deltas(
+    scale: str, fine: tuple[float, ...], small: tuple[float, ...], large: tuple[float, ...], kind: Any
+) -> None:
+    for rates, word in ((fine, None), (small, "small"), (large, "large")):
+        for rate in rates:
+            model = scored(scale)
+            messages = told(model, kind([flat_of(model)], lr=rate))
+            assert len(messages) == (word is not None), (rate, messages)
+            if word is not None:
+                assert f"{rate:g} of {kind.__name__} is far too {word} for adapter 'default'" in messages[0]
+                assert "to begin with" in messages[0]
+
+
+def test_the_peak_of_a_schedule_counts() -> None:
+    for peak, count in ((1e-3, 0), (5e-5, 1)):
+        model = scored("auto")
+        optimizer = torch.optim.AdamW([flat_of(model)], lr=peak)
+        LambdaLR(optimizer, lambda step: step / 10)
+        assert optimizer.param_groups[0]["lr"] == 0
+        assert len(told(model, optimizer)) == count
+
+
+def test_adafactor_by_itself_is_warned_of_and_the_sparse_one_by_its_own_measure() -> None:
+    model = scored("rms")
+    plain = Adafactor([flat_of(model)], lr=1e-2, relative_step=False, scale_parameter=True)
+    (message,) = told(model, plain)
+    assert "use peft_fishdip.SparseAdafactor(model)" in message
+    for rate, count in ((1e-2, 0), (1e-1, 0), (5e-5, 1), (1.0, 1)):
+        assert len(told(model, SparseAdafactor(model, lr=rate))) == count
+
+
+def test_modules_that_are_trained_whole_at_the_rate_of_scaled_deltas_are_warned_of() -> None:
+    for scale, rate, count in (("rms", 0.05, 1), ("auto", 1e-3, 0)):
+        model = scored(scale, task_type="SEQ_CLS")
+        messages = told(model, torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=rate))
+        assert len(messages) == count
+        assert all("modules that are trained whole (classifier, score)" in message for message in messages)
+    model = scored("rms", task_type="SEQ_CLS")
+    own = [p for name, p in model.named_parameters() if p.requires_grad and p is not flat_of(model)]
+    groups = [{"params": [flat_of(model)], "lr": 0.05}, {"params": own, "lr": 1e-3}]
+    assert told(model, torch.optim.AdamW(groups)) == []
+
+
+def test_steps_whose_size_is_that_of_gradients_are_not_judged() -> None:
+    model = scored("auto")
+    assert told(model, torch.optim.SGD([flat_of(model)], lr=1e-6)) == []
+
+
+def test_each_optimizer_is_judged_though_nothing_updates_the_mask_by_itself() -> None:
+    model = tuned(bert_classifier(), delta_scale="auto", auto_update=False)
+    model.base_model.set_mask(random_scores(model))
+    assert [len(told(model, torch.optim.AdamW([flat_of(model)], lr=1.0), steps=3)) for _ in range(2)] == [1, 1]
