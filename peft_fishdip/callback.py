@@ -21,6 +21,9 @@ FIRST_LOOK = 250
 class FishDipCallback(TrainerCallback, ExportableState):
     """Updates the mask in a Trainer before the first step and then every `update_interval` optimizer steps.
 
+    A Trainer needs no callback: the mask updates itself, by the losses of training. This one looks at all examples
+    before each update, as the paper does, and logs the updates.
+
     The figures of each update are added to `trainer.state.log_history` as `mask_...`, and to the next log.
 
     Args:

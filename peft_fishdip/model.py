@@ -27,16 +27,18 @@ class FishDipModel(AdapterTuner):
     It is `model.base_model` of the PeftModel that `get_peft_model(model, FishDipConfig(...))` returns. A training loop:
 
     ```python
-    for step, batch in enumerate(loader):
-        if step % 100 == 0:
-            model.base_model.update_mask(dataset, data_collator=collator, optimizer=optimizer)
+    for batch in loader:
         model(**batch).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
     ```
 
-    With a Trainer, `Trainer(..., callbacks=[FishDipCallback()])`. Base parameters are named as in the unwrapped model,
-    such as `encoder.block.0.layer.0.SelfAttention.q.weight`; a tied parameter by its first name.
+    The first step chooses the mask by the examples of that step, and does not train the adapter; then the mask is
+    chosen anew every `update_interval` steps, by the last 250 examples before (see tuner/auto_update.py).
+    `update_mask`, `set_mask` or a FishDipCallback take over from that.
+
+    Base parameters are named as in the unwrapped model, such as `encoder.block.0.layer.0.SelfAttention.q.weight`; a
+    tied parameter by its first name.
     """
 
     def update_mask(
