@@ -226,8 +226,8 @@ class AdapterState:
         self.drop_views()
         if bool(flat.any()):
             warnings.warn(
-                f"the values of adapter {self.adapter_name!r} were cast to {found} by an assignment to `data`. They are "
-                f"{self.dtype} again, but rounded; on a quantized base trl does this while a trainer is made: load the "
+                f"the values of adapter {self.adapter_name!r} were cast to {found} by assigning to `data`; they are "
+                f"{self.dtype} again, but rounded. On a quantized base trl does this while a trainer is made: load the "
                 "adapter after that.",
                 UserWarning,
                 stacklevel=2,
