@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 
 FSDP_NAME = "_fsdp_wrapped_module."
@@ -45,3 +46,18 @@ def rnn_weights(module: nn.Module) -> tuple[list[Any], list[str]]:
 def version_of(tensor: Tensor) -> int | None:
     """Differs after each change in place, except through `.data`; None for tensors made in inference mode."""
     return None if tensor.is_inference() else tensor._version
+
+
+def moved_by_accelerate(model: nn.Module) -> bool:
+    """Whether accelerate has put hooks on modules, which bring offloaded parameters when they are called."""
+    return any("_hf_hook" in module.__dict__ for module in model.modules())
+
+
+def is_replica(module: nn.Module) -> bool:
+    """Whether a module is a copy without parameters that torch.nn.DataParallel has made for one call."""
+    return bool(getattr(module, "_is_replica", False))
+
+
+def active_ddp() -> Any:
+    """The DistributedDataParallel whose forward pass is running, if any."""
+    return DistributedDataParallel._get_active_ddp_module()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 from types import FunctionType
 
 import pytest
 import torch
+from accelerate import cpu_offload
 from peft import PeftType
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import nn
@@ -106,6 +108,41 @@ def test_an_rnn_reads_its_weights_from_a_list() -> None:
     weights[names.index("weight_ih_l0")] = torch.zeros(8, 2)
     assert not torch.equal(module(x)[0], before), "nn.LSTM no longer reads its list of weights"
     assert private.rnn_weights(nn.Linear(2, 2)) == ([], [])
+
+
+def test_replicas_of_data_parallel_are_known() -> None:
+    module = nn.Linear(2, 2)
+    replica = module._replicate_for_data_parallel()
+    assert not private.is_replica(module)
+    assert private.is_replica(replica), "nn.DataParallel no longer marks its replicas"
+    assert private.own_parameter(replica, "weight") is None
+
+
+def test_hooks_of_accelerate_are_known() -> None:
+    model = nn.Sequential(nn.Linear(2, 2))
+    assert not private.moved_by_accelerate(model)
+    cpu_offload(model, execution_device=torch.device("cpu"))
+    assert private.moved_by_accelerate(model), "accelerate keeps its hooks elsewhere now"
+    assert model[0].weight.is_meta
+
+
+def test_the_forward_pass_of_ddp_is_known(tmp_path: Path) -> None:
+    found = []
+
+    class Inside(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found.append(private.active_ddp())
+            return super().forward(x)
+
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        outer = nn.parallel.DistributedDataParallel(Inside(2, 2))
+        outer(torch.ones(1, 2))
+        outer.module(torch.ones(1, 2))
+    finally:
+        torch.distributed.destroy_process_group()
+    assert found == [outer, None], "DistributedDataParallel no longer tells which one is running"
+    assert outer.static_graph is False
 
 
 def test_versions_tell_changes_in_place() -> None:

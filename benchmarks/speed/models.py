@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftConfig, ShiraConfig, SupertuningConfig, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel, ShiraConfig, SupertuningConfig, get_peft_model
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForSeq2SeqLM, T5Config
@@ -139,8 +139,9 @@ def warm_up(settings: Settings, method: Method) -> None:
     Workbench(tiny).make(replace(method, pattern=pattern)).step(2)
 
 
-def make_optimizer(model: nn.Module, rate: float = 1e-5) -> torch.optim.Optimizer | None:
-    """Fused AdamW over the trainable parameters; None if there are none."""
+def make_optimizer(model: nn.Module, rate: float | None = None) -> torch.optim.Optimizer | None:
+    """Fused AdamW over the trainable parameters; None if there are none. Base weights hardly move by default."""
+    rate = rate or (1e-3 if isinstance(model, PeftModel) else 1e-5)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0, fused=True) if parameters else None
 

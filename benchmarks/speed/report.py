@@ -112,6 +112,20 @@ def memory_table(part: Part) -> Iterator[Table]:
     yield table("Memory of training", header, rows, *errors(part["contestants"]), *notes)
 
 
+def auto_table(auto: Part, interval: int) -> Table:
+    heard, still = ([x for times in auto[name] for x in times] for name in ("heard_seconds", "step_seconds"))
+    rows = [
+        ("update", *times(auto["update_seconds"])),
+        ("step that is heard", *times(heard)),
+        ("step with a mask that stays", *times(still)),
+    ]
+    notes = (
+        f"The update scores {auto['examples']} of the examples of the last {auto['heard']} steps of batch "
+        f"{auto['step_batch']}, and takes {100 * median(auto['share']):.3g} % of {interval} steps, hearing included.",
+    )
+    return table("Masks that update themselves", ("", "ms", SPREAD), rows, *notes)
+
+
 def update_tables(part: Part) -> Iterator[Table]:
     split, selection = part["split"], part["selection"]
     rows: list[tuple[Any, ...]] = []
@@ -127,6 +141,8 @@ def update_tables(part: Part) -> Iterator[Table]:
         "activations of the examples included.",
     )
     yield table("An update of the mask", ("part", "s", "share"), rows, *notes)
+    if "auto" in part:
+        yield auto_table(part["auto"], split["interval"])
     ways, size = {"ours": "Fish-Dip", "topk": "torch.cat and torch.topk"}, selection["parameters"]
     found = [(title, selection[way]) for way, title in ways.items()]
     rows = [(title, *times(x["seconds"]), median(x["bytes"]) / size) for title, x in found]

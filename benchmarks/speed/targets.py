@@ -106,6 +106,9 @@ def update(results: Results, gpu: bool) -> Iterator[Finding]:
     what = f"update of {split['examples']} examples" if split else "update"
     share = [100 * value for value in split.get("share", ())]
     yield Finding(f"{what}, share of {split.get('interval', 100)} steps", "at most 5 %", share, 5.0)
+    auto = part.get("auto", {})
+    share = [100 * value for value in auto.get("share", ())]
+    yield Finding("an update by itself, with what it hears, share of steps", "at most 2 %", share, 2.0)
     times = ratios(selection["ours"]["seconds"], selection["topk"]["seconds"]) if selection else ()
     yield Finding("selection, time to cat + topk", "at most 0.1 x", times, 0.1)
     extra = [count / selection["parameters"] for count in selection["ours"]["bytes"]] if selection else ()

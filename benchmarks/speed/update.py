@@ -16,6 +16,7 @@ from peft_fishdip import FishDipConfig
 
 from ..features import collate
 from ..memory import MemoryMeter, high_water
+from .auto_update import measure_auto
 from .internals import PHASES, Phases, num_active, top_k
 from .measure import in_turns, seconds
 from .models import TrainingStep, Workbench, adapted, make_optimizer
@@ -28,7 +29,8 @@ def measure_update(settings: Settings) -> dict[str, Any]:
     selection = measure_selection(scores, settings)
     del scores
     fisher = [measure_fisher(bench, length) for length in settings.fisher_lengths]
-    return {"parameters": bench.size, "split": split, "selection": selection, "fisher": fisher}
+    auto = measure_auto(bench, settings.step_batch)
+    return {"parameters": bench.size, "split": split, "auto": auto, "selection": selection, "fisher": fisher}
 
 
 def split_updates(bench: Workbench, num_examples: int, step_batch: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -95,7 +97,7 @@ def measure_fisher(bench: Workbench, length: int) -> dict[str, Any]:
     """Seconds for a few examples, in turns with one backward pass per example, and how far the results differ."""
     own = bench.settings
     examples = bench.examples(own.fisher_examples, seed=length, length=length)
-    model = adapted(bench.shared(), FishDipConfig(density=own.density, sample_selection="all"))
+    model = adapted(bench.shared(), FishDipConfig(density=own.density, sample_selection="all", delta_scale="none"))
     reference = bench.shared().requires_grad_(True)
     results: dict[str, dict[str, Tensor]] = {}
 

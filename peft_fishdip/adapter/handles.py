@@ -21,6 +21,13 @@ def named(handle: int) -> Any:
     """The object of that number.
 
     Raises:
-        KeyError: it is gone.
+        ValueError: it is gone.
     """
-    return _named[handle]
+    try:
+        return _named[handle]
+    except KeyError:
+        raise ValueError(
+            f"a compiled graph asks for the object {handle} of a Fish-Dip adapter, which this process does not have: "
+            "the adapter was deleted, or the graph belongs to another process. Compile the model again; to give a "
+            "program to others, export the model that merge_and_unload() returns."
+        ) from None

@@ -16,6 +16,10 @@ from ..distributed import refuse_sharded
 from ..private import own_parameter, version_of
 from .atomic import Write, assign, copy_into
 from .handles import handle_of
+from .inner_gradients import InnerGradients
+from .lineage import Lineage
+from .positions import gathered, locate
+from .recording import is_exported
 
 
 @dataclass(frozen=True)
@@ -182,6 +186,8 @@ class AdapterState:
         dtype: of the vector, as it was made, or cast since then together with its module.
         sharded: FSDP2 has sharded the vector; it puts whole parameters back during a forward pass.
         traced: the views of the vector while a forward pass is being compiled.
+        inner: where gradients of checkpointed blocks go, under DistributedDataParallel.
+        lineage: tells whether the values belong to the mask.
     """
 
     def __init__(self, adapter_name: str, config: FishDipConfig) -> None:
@@ -203,6 +209,8 @@ class AdapterState:
         self.sharded = False
         self._views: tuple[tuple[object, ...], tuple[Tensor, ...]] | None = None
         self.traced: tuple[Tensor, ...] | None = None
+        self.inner: InnerGradients | None = None
+        self.lineage = Lineage()
 
     @property
     def flat(self) -> nn.Parameter:
@@ -259,7 +267,9 @@ class AdapterState:
 
     def __getstate__(self) -> dict[str, object]:
         no_load: dict[str, object] = {"set_by_name": {}, "take_out": None, "last_load": (None, False, False)}
-        return self.__dict__ | no_load | {"installed": None, "_views": None}  # views refer to their graph
+        return (
+            self.__dict__ | no_load | {"installed": None, "inner": None, "_views": None}
+        )  # views refer to their graph
 
     @property
     def version(self) -> tuple[int, int] | None:
@@ -286,8 +296,8 @@ class AdapterState:
 
         One split costs one concatenation in backward; a slice per layer would cost a vector of K zeros each.
         """
-        flat = self.flat
-        if torch.compiler.is_compiling():
+        flat: Tensor = self.flat if self.inner is None else self.inner.source(self.flat)
+        if torch.compiler.is_compiling() or is_exported():
             return flat.split(self.sizes) if self.traced is None else self.traced
         with_grad = flat.requires_grad and torch.is_grad_enabled()
         mode = (with_grad, torch.is_inference_mode_enabled(), threading.get_ident())
@@ -402,17 +412,3 @@ class AdapterState:
         writes += [assign(self, "untouched", False), assign(self, "awaited_sizes", None)]
         drop = Write(self.drop_views, self.drop_views)
         return [drop, *writes, drop]
-
-
-def locate(haystack: Tensor, needles: Tensor) -> tuple[Tensor, Tensor]:
-    """Index of each needle in an ascending vector, 0 where there is no such entry, and whether there is one."""
-    if not haystack.numel():
-        return torch.zeros_like(needles), torch.zeros_like(needles, dtype=torch.bool)
-    index = torch.searchsorted(haystack, needles).clamp_(max=haystack.numel() - 1)
-    found = haystack[index] == needles
-    return torch.where(found, index, 0), found
-
-
-def gathered(old: Tensor, source: Tensor) -> Tensor:
-    """`old` re-indexed by [`MaskChange.source`], zero for new entries."""
-    return torch.where(source >= 0, old[source.clamp(min=0)], 0)

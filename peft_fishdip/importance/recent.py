@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -13,12 +13,15 @@ from torch import Tensor, nn
 
 from ..distributed import world
 from ..private import version_of
-from .examples import Candidate, ExampleSource, Priorities, rows
+from .examples import TOKENS_TOGETHER, Candidate, ExampleSource, Priorities, rows
 from .losses import IGNORED, Batch, LossFn, Numbered, TokenLoss, batch_size
 from .packing import example_of, segments
 
 READ_AT = 256
 """Examples after which losses are fetched, and all examples but those with the highest ones are freed."""
+
+TOGETHER = 8
+"""Most examples in one backward pass."""
 
 SPARE = 4
 """Examples that are kept for each one that can be chosen: some turn out to have a lower loss when they come again."""
@@ -133,6 +136,17 @@ class RecentExamples(ExampleSource):
         for priority, example in ranked:
             yield Candidate(priority, example.number * ranks + rank, example.batch)
 
+    def groups(self, chosen: Sequence[Candidate]) -> Iterator[Numbered]:
+        """Batches of the chosen examples for the backward passes, large ones first: those of one shape go together."""
+        by_form: dict[tuple[Any, ...], list[Candidate]] = {}
+        for candidate in chosen:
+            assert candidate.batch is not None
+            by_form.setdefault(form(candidate.batch), []).append(candidate)
+        for alike in sorted(by_form.values(), key=len, reverse=True):
+            size = max(1, min(TOGETHER, TOKENS_TOGETHER // max(1, length_of(alike[0]))))
+            for start in range(0, len(alike), size):
+                yield joined(alike[start : start + size])
+
     def _after_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
         if module.training and torch.is_grad_enabled():  # a compiled graph is only left where it trains
             self._record(args, kwargs, output)
@@ -221,6 +235,34 @@ class RecordedOutputs(nn.Module):
 
     def forward(self, **_: Any) -> Any:
         return self.output
+
+
+def form(batch: Batch) -> tuple[Any, ...]:
+    """What must be equal of two examples for them to make one batch: shapes, and everything that has no rows."""
+    return tuple(
+        (key, value.dtype, value.shape) if has_row(value) else (key, id(value)) for key, value in batch.items()
+    )
+
+
+def has_row(value: Any) -> bool:
+    """Whether an argument of an example's forward call has one row, its own."""
+    return isinstance(value, Tensor) and value.dim() > 0 and len(value) == 1
+
+
+def length_of(candidate: Candidate) -> int:
+    """Number of tokens in an example's input and labels together."""
+    batch = candidate.batch or {}
+    return sum(batch[key].shape[-1] for key in ("input_ids", "labels") if has_row(batch.get(key)))
+
+
+def joined(alike: Sequence[Candidate]) -> Numbered:
+    """Examples of one form as one batch."""
+    batches = [candidate.batch or {} for candidate in alike]
+    batch = {
+        key: torch.cat([batch[key] for batch in batches]) if has_row(value) else value
+        for key, value in batches[0].items()
+    }
+    return Numbered([candidate.number for candidate in alike], batch)
 
 
 def is_labelled(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..adapter.base_parameter import TunedParameter, active_views, at_least_float
+from ..adapter.recording import is_exported
 from ..adapter.state import SparseDelta
 from ..half_precision import for_product
 from .recompute import Source
@@ -128,7 +129,7 @@ class AddedProduct(torch.autograd.Function):
 def added_product(x: Tensor, parameter: TunedParameter, deltas: Deltas) -> Tensor:
     """`x @ delta.T` of the sum of `deltas`, through which gradients flow to x and to the deltas."""
     views = active_views(deltas)
-    if not torch.compiler.is_compiling():
+    if not torch.compiler.is_compiling() and not is_exported():
         return AddedProduct.apply(x, parameter, deltas, *views)
     zeros = torch.zeros(parameter.shape.numel(), device=x.device)
     return F.linear(x, total_delta(zeros, deltas, views).view(parameter.shape).to(x.dtype))
@@ -239,7 +240,7 @@ class EffectiveWeight(torch.autograd.Function):
 def effective_weight(weight: Tensor, parameter: TunedParameter, deltas: Deltas) -> Tensor:
     """The effective values of `weight` as a new tensor, from which gradients flow to the deltas."""
     views = active_views(deltas)
-    if not torch.compiler.is_compiling():
+    if not torch.compiler.is_compiling() and not is_exported():
         effective: Tensor = EffectiveWeight.apply(weight, parameter, deltas, *views)
         if parameter.gradient is not None and effective.requires_grad:
             effective.register_hook(parameter.add_gradient)
@@ -251,9 +252,12 @@ def effective_weight(weight: Tensor, parameter: TunedParameter, deltas: Deltas) 
 
 def total_delta(total: Tensor, deltas: Deltas, views: Sequence[Tensor]) -> Tensor:
     """A float32 vector plus the deltas at their flat positions, in operations that torch.compile can follow."""
+    # ONNX has no other addition at positions
+    add = torch.Tensor.scatter_add if is_exported() else torch.Tensor.index_add
     for delta, view in zip(deltas, views, strict=True):
-        total = total.index_add(0, delta.active, view.float() * delta.scale)
-        total = total.index_add(0, delta.inactive, delta.inactive_values.float())
+        total = add(total, 0, delta.active, view.float() * delta.scale)
+        if delta.inactive.numel() or not is_exported():
+            total = add(total, 0, delta.inactive, delta.inactive_values.float())
     return total
 
 

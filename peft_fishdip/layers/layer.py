@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from ..adapter.atomic import repeat_once
 from ..adapter.base_parameter import TemporaryMerge, TunedParameter, active_views
 from ..adapter.containers import Indices, Summary, Values
+from ..adapter.memory import Replaced
+from ..adapter.recording import is_exported, refuse_symbolic
 from ..adapter.state import AdapterState, SparseDelta
-from ..private import own_parameter, own_submodule, own_submodules
+from ..private import is_replica, own_parameter, own_submodule, own_submodules
 from .functional import effective_weight
 from .recompute import rebuilt_for_backward
 from .stand_in import owner, standing_in
@@ -31,6 +33,7 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
         base_layer: the wrapped module.
         tuned: per name within `base_layer` ("weight", "out_proj.bias") the parameter, which all modules that are tied
             to it share.
+        replaced: per name a Parameter in whose place stands that of another use of the same memory.
     """
 
     adapter_layer_names = ("fishdip_values", "fishdip_indices", "fishdip_summary")
@@ -43,6 +46,7 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
         super().__init__()
         self.base_layer = base_layer
         self.tuned: dict[str, TunedParameter] = {}
+        self.replaced: dict[str, Replaced] = {}
         self.fishdip_summary = nn.ModuleDict()  # first: a state dict brings it before the last positions and values
         self.fishdip_values = nn.ModuleDict()
         self.fishdip_indices = nn.ModuleDict()
@@ -80,6 +84,23 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
         self.fishdip_indices[name] = Indices(state, owned)
         self.fishdip_summary[name] = Summary(values)
 
+    def share(self, name: str, parameter: nn.Parameter, keep_own: bool = False) -> None:
+        """Let the wrapped module use this very Parameter in place of its own, to give that back with `keep_own`."""
+        module, leaf = owner(self.base_layer, name)
+        own = own_parameter(module, leaf)
+        if own is parameter:
+            return
+        if keep_own:
+            self.replaced[name] = Replaced(own)
+        setattr(module, leaf, parameter)
+
+    def give_back(self) -> None:
+        """Give the wrapped module its own Parameters again."""
+        for name, replaced in list(self.replaced.items()):
+            module, leaf = owner(self.base_layer, name)
+            setattr(module, leaf, replaced.given_back(own_parameter(module, leaf)))
+            self.replaced.pop(name, None)
+
     # a tied parameter is merged once for all layers that use it, so there is no list per layer as PEFT has it
     @property
     def merged_adapters(self) -> list[str]:  # type: ignore[override]
@@ -103,9 +124,16 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
             return self.base_parameter(name) if self.base_is_current() else self.effective(name)
 
     def base_parameter(self, name: str) -> Tensor:
-        """The base tensor of that name, even while an effective one stands in its place."""
+        """The base tensor of that name, even while an effective one stands in its place.
+
+        Raises:
+            ValueError: the wrapped module has no such parameter any more, as in replicas of torch.nn.DataParallel.
+        """
         module, leaf = owner(self.base_layer, name)
-        return own_parameter(module, leaf)
+        parameter: Tensor | None = own_parameter(module, leaf)
+        if parameter is None:
+            raise ValueError(why_without(module, self.tuned[name].name))
+        return parameter
 
     def base_values(self, name: str) -> Tensor:
         """The base values of that name, in the parameter's shape: the tensor itself if nothing is merged into it."""
@@ -215,6 +243,7 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
             with self.locked():
                 if self.base_is_current():
                     return self.base_layer(*args, **kwargs)
+        refuse_symbolic(*args)
         return self.tuned_forward(*args, **kwargs)
 
     def base_is_current(self) -> bool:
@@ -273,7 +302,7 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
                 tensor = effective_weight(weight, parameter, deltas)
                 stack.enter_context(standing_in(self.base_layer, name, tensor))
                 # vectors (norms, biases) are kept for backward: they are smaller than the activations of a few tokens
-                if weight.dim() > 1 and not torch.compiler.is_compiling():
+                if weight.dim() > 1 and not torch.compiler.is_compiling() and not is_exported():
                     make = partial(parameter.effective, weight.detach(), deltas, active_views(deltas))
                     rebuild[tensor.untyped_storage().data_ptr(), tensor.dtype] = make
             if rebuild:
@@ -305,6 +334,21 @@ class OutputEmbeddings(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.layer(*args, **kwargs)
+
+
+def why_without(module: nn.Module, name: str) -> str:
+    """The message for a tuned parameter that its module has lost."""
+    if is_replica(module):
+        return (
+            f"torch.nn.DataParallel cannot call a model with a Fish-Dip adapter: its replicas have no {name!r} of "
+            "their own. A Trainer uses it by itself where it sees several GPUs: start a process for each, torchrun "
+            "--nproc_per_node 2 train.py or accelerate launch train.py, or let it see one, CUDA_VISIBLE_DEVICES=0. "
+            "For evaluation, call merge_adapter() or merge_and_unload() first."
+        )
+    return (
+        f"{name!r}, which a Fish-Dip adapter tunes, is no parameter of its {type(module).__name__} any more, as after "
+        "pruning or parametrizing it: do that before the adapter is added, or after merge_and_unload()."
+    )
 
 
 def unmerge_all(layers: Iterable[FishDipLayer]) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ..adapter.base_parameter import active_views
+from ..adapter.recording import is_exported
 from .compiled import compiled_embedding, compiled_linear
 from .functional import SparseDeltaEmbedding, SparseDeltaLinear
 from .layer import FishDipLayer
@@ -21,7 +22,8 @@ class FishDipLinear(FishDipLayer):
 
     def tuned_forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         deltas, base = self.deltas("weight"), self.base_layer
-        if not deltas or args or kwargs or self.wants_whole_gradients or not is_plain(base, (nn.Linear, Conv1D)):
+        usual = is_plain(base, (nn.Linear, Conv1D)) and not is_exported()
+        if not deltas or args or kwargs or self.wants_whole_gradients or not usual:
             return super().tuned_forward(x, *args, **kwargs)
         weight, bias, parameter = self.base_parameter("weight"), self.effective("bias"), self.tuned["weight"]
         transposed = isinstance(base, Conv1D)
@@ -37,7 +39,7 @@ class FishDipEmbedding(FishDipLayer):
     def tuned_forward(self, ids: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         deltas = self.deltas("weight")
         base: Any = self.base_layer
-        usual = is_plain(base, (nn.Embedding,)) and not base.scale_grad_by_freq
+        usual = is_plain(base, (nn.Embedding,)) and not base.scale_grad_by_freq and not is_exported()
         if not deltas or args or kwargs or self.wants_whole_gradients or not usual:
             return super().tuned_forward(ids, *args, **kwargs)
         weight, parameter = self.base_parameter("weight"), self.tuned["weight"]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ..adapter.base_parameter import active_views
+from ..adapter.recording import is_exported
 from .functional import Deltas, view_gradient
 from .layer import FishDipLayer
 from .recompute import Recompute, remember
@@ -21,7 +22,7 @@ class FishDipNorm(FishDipLayer):
     """A layer of torch's LayerNorm or RMSNorm, or of an RMS norm of transformers."""
 
     def tuned_forward(self, *args: Any, **kwargs: Any) -> Any:
-        needs_graph = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        needs_graph = torch.is_grad_enabled() and not torch.compiler.is_compiling() and not is_exported()
         usual = needs_graph and not kwargs and len(args) == 1 and calls_only_itself(self.base_layer)
         if not usual or self.wants_whole_gradients:
             return super().tuned_forward(*args, **kwargs)

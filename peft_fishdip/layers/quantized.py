@@ -40,6 +40,7 @@ class FishDipQuantizedLinear(FishDipLayer):
         deltas = self.deltas("weight")
         if not deltas or self.disable_adapters or self.tuned["weight"].merged_adapters:
             return out
+        self.base_parameter("weight")  # not in a replica
         return out + added_product(x, self.tuned["weight"], deltas).to(out.dtype)
 
     def refuse_merge(self) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..adapter.atomic import Write, copy_into, put
-from ..adapter.state import gathered
+from ..adapter.positions import gathered
 from .closure import HookResult, once_gradients_are_there
 
 # State tensors that hold a running mean (or sum, in Adagrad) of squared gradients.

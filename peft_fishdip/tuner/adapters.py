@@ -28,7 +28,7 @@ from .generation import generating_merged
 from .guards import refuse_adapter_names
 from .injection import Injection, discard, take_out, taking_out, unwrap
 from .mask_update import base_parameters
-from .targets import checked_by_name, find_targets, with_linear_names
+from .targets import checked_by_name, find_targets, refuse_name, with_linear_names
 
 
 class AdapterTuner(BaseTuner):
@@ -94,6 +94,21 @@ class AdapterTuner(BaseTuner):
 
     # ----- injection ----------------------------------------------------------------------------------------------
 
+    def __init__(self, model: nn.Module, peft_config: Any, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        """Put an adapter into the model; see BaseTuner. After an error or interrupt, the model is as it was."""
+        configs = model.__dict__.get("peft_config")
+        before = dict(configs) if isinstance(configs, dict) else {}
+        restore = None if adapter_name in self._states_of(model) else taking_out(model, adapter_name)
+        try:
+            super().__init__(model, peft_config, adapter_name, *args, **kwargs)
+        except BaseException:
+            if restore is not None:
+                repeat_once(restore)
+                if before:
+                    configs.update(before)  # type: ignore[union-attr]
+                    model.__dict__["peft_config"] = configs
+            raise
+
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """Put an adapter into the model; see BaseTuner.
 
@@ -101,18 +116,17 @@ class AdapterTuner(BaseTuner):
             ValueError: the adapter exists, or cannot have this name, K would be 0, a parameter cannot be tuned, or the
                 config has sizes, or with `strict` a fingerprint, of another model. The model is as it was then.
         """
-        if not adapter_name or "." in adapter_name or hasattr(nn.ModuleDict, adapter_name):
-            raise ValueError(
-                f"adapter_name={adapter_name!r} cannot be a key of torch.nn.ModuleDict, where adapters are kept: it is "
-                "empty, has a dot, or is the name of a method there; choose another."
-            )
-        before = self._states_of(model).get(adapter_name)
-        if before is not None and before.waiting:
-            take_out(model, adapter_name)  # its file could not be read; this is the next try
-        elif before is not None:
-            raise ValueError(f"there is an adapter {adapter_name!r} already; choose another name, or delete it first.")
-        restore = taking_out(model, adapter_name)
+        restore, targeted = None, [*self.targeted_module_names]
         try:
+            refuse_name(adapter_name)
+            before = self._states_of(model).get(adapter_name)
+            if before is not None and before.waiting:
+                take_out(model, adapter_name)  # its file could not be read; this is the next try
+            elif before is not None:
+                raise ValueError(
+                    f"there is an adapter {adapter_name!r} already; choose another name, or delete it first."
+                )
+            restore = taking_out(model, adapter_name)
             config = with_linear_names(self.peft_config[adapter_name], model)  # type: ignore[arg-type]
             targets = find_targets(model, config)
             if targets:
@@ -122,8 +136,11 @@ class AdapterTuner(BaseTuner):
             self._injection.check_base()
             super().inject_adapter(model, adapter_name, *args, **kwargs)
         except BaseException:
-            repeat_once(restore)
-            self.peft_config.pop(adapter_name, None)
+            if restore is not None:
+                repeat_once(restore)
+                self.targeted_module_names = targeted
+            if adapter_name not in self._states_of(model):
+                self.peft_config.pop(adapter_name, None)
             raise
         finally:
             self.__dict__.pop("_injection", None)
@@ -249,14 +266,21 @@ class AdapterTuner(BaseTuner):
 
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
         """Cast the trainable values to float32, or with autocast_adapter_dtype=False to the dtype of the base."""
-        super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
-        state = self._states().get(adapter_name)
-        if state is not None and not autocast_adapter_dtype:
-            bases = base_parameters(self.model, state).values()
-            dtypes = [base.dtype for base in bases if not has_quantized_storage(base)]
-            flat, state.dtype = state.flat, dtypes[0] if dtypes else torch.float32
-            flat.data = flat.data.to(state.dtype)
-            state.drop_views()
+        try:
+            state = self._states().get(adapter_name)
+            super()._cast_adapter_dtype(adapter_name, autocast_adapter_dtype)
+            if state is not None and not autocast_adapter_dtype:
+                bases = base_parameters(self.model, state).values()
+                dtypes = [base.dtype for base in bases if not has_quantized_storage(base)]
+                flat, state.dtype = state.flat, dtypes[0] if dtypes else torch.float32
+                flat.data = flat.data.to(state.dtype)
+                state.drop_views()
+        except BaseException:  # PEFT calls this last when it adds an adapter
+            state = self._states().get(adapter_name)
+            if state is not None and state.untouched and state.take_out is not None:
+                repeat_once(state.take_out)
+                self.peft_config.pop(adapter_name, None)
+            raise
 
     @classmethod
     def _get_adapter_state_dict(

@@ -9,18 +9,26 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
+from ..adapter.base_parameter import TunedParameter
 from ..adapter.state import AdapterState
-from ..layers.layer import FishDipLayer
+from ..layers.layer import FishDipLayer, layers_of
+from .copies import ADAPTERS, check_values
+from .reentrant import STATES, after_forward, before_forward
 
 RESIZE = "resize_token_embeddings"
-HOOK = "_fishdip_guard"
-"""Attribute of a model that keeps the handle of its hook."""
+HOOKS = "_fishdip_guards"
+"""Attribute of a model that keeps the handles of its hooks."""
 
 
 def put_guards(model: nn.Module) -> None:
     """Make the model refuse `adapter_names` and, if its embeddings are tuned, another vocabulary size."""
-    if HOOK not in model.__dict__:
-        model.__dict__[HOOK] = model.register_forward_pre_hook(refuse_in_call, with_kwargs=True)
+    if HOOKS not in model.__dict__:
+        handles = model.__dict__[HOOKS] = []
+        handles.append(model.register_forward_pre_hook(refuse_in_call, with_kwargs=True))
+        handles.append(model.register_forward_pre_hook(check_values))
+        handles.append(model.register_forward_pre_hook(before_forward))
+        handles.append(model.register_forward_hook(after_forward))
+        handles.append(model.register_load_state_dict_post_hook(share_again))
     if isinstance(model, PreTrainedModel) and RESIZE not in model.__dict__:
         with suppress(NotImplementedError, AttributeError):  # a model without token embeddings
             embeddings = model.get_input_embeddings()
@@ -29,8 +37,10 @@ def put_guards(model: nn.Module) -> None:
 
 
 def remove_guards(model: nn.Module) -> None:
-    if HOOK in model.__dict__:
-        model.__dict__.pop(HOOK).remove()
+    for handle in model.__dict__.pop(HOOKS, []):
+        handle.remove()
+    model.__dict__.pop(STATES, None)
+    model.__dict__.pop(ADAPTERS, None)
     model.__dict__.pop(RESIZE, None)
 
 
@@ -60,6 +70,19 @@ def refuse_unfit(layers: Iterable[FishDipLayer], state: AdapterState) -> None:
 def refuse_in_call(model: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
     """A forward pre-hook that refuses `adapter_names`, which models of transformers would ignore."""
     refuse_adapter_names(kwargs)
+
+
+def share_again(model: nn.Module, incompatible_keys: Any) -> None:
+    """A hook after `load_state_dict`: with assign=True, each use of a tied parameter has got a Parameter of its own.
+
+    The last one counts, as without assign.
+    """
+    last: dict[TunedParameter, nn.Parameter] = {}
+    uses = [(layer, name, parameter) for layer in layers_of(model) for name, parameter in layer.tuned.items()]
+    for layer, name, parameter in uses:
+        last[parameter] = layer.base_parameter(name)  # type: ignore[assignment]
+    for layer, name, parameter in uses:
+        layer.share(name, last[parameter])
 
 
 class Resize:

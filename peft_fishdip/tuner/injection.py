@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import Any
 from weakref import ref
 
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -14,6 +17,7 @@ from ..adapter.base_parameter import TunedParameter, fingerprints
 from ..adapter.combine import listed
 from ..adapter.containers import Values, unwatch_loads, watch_loads
 from ..adapter.initial import Target, delta_scale, first_positions, first_values
+from ..adapter.memory import identity
 from ..adapter.state import AdapterState, SparseDelta
 from ..config import FishDipConfig
 from ..fingerprint import described, differences
@@ -21,8 +25,10 @@ from ..layers.layer import FishDipLayer, layers_of
 from ..layers.linear import FishDipEmbedding, FishDipLinear
 from ..layers.norm import FishDipNorm, is_norm
 from ..layers.quantized import FishDipQuantizedLinear
+from ..private import own_submodules
 from ..quantization import backend_of, keep_readable
 from .auto_update import AutoUpdate
+from .copies import watch
 from .generation import remove_generate
 from .guards import put_guards, remove_guards
 
@@ -46,13 +52,14 @@ class Injection:
         self.targets = targets
         self.restore = restore
         self.found = {use.module for target in targets for use in target.uses}
-        self.tuned = {
-            id(layer.base_parameter(name)): parameter
+        known = {
+            identity(layer.base_parameter(name)): parameter
             for layer in layers_of(model)
             for name, parameter in layer.tuned.items()
         }
-        for target in targets:
-            self.tuned.setdefault(id(target.tensor), TunedParameter(target.name, target.shape))
+        self.tuned = [
+            known.get(identity(target.tensor)) or TunedParameter(target.name, target.shape) for target in targets
+        ]
         self.done = False
 
     def prepare_base(self) -> None:
@@ -76,7 +83,8 @@ class Injection:
                     "whether this is the one cannot be told; load it without strict, and save it again."
                 )
             return
-        tensors = {target.name: (self.tuned[id(target.tensor)], target.tensor) for target in self.targets}
+        pairs = zip(self.targets, self.tuned, strict=True)
+        tensors = {target.name: (parameter, target.tensor) for target, parameter in pairs}
         present = fingerprints(tensors)
         found = differences(saved, present)
         unknown = sorted(tensors.keys() - (saved.keys() & present.keys()))
@@ -111,21 +119,22 @@ class Injection:
         modules = {name: self.model.get_submodule(name) for name in self.found}
         layers = wrapped(self.model, modules)
         owned: dict[str, dict[str, SparseDelta]] = {name: {} for name in modules}
-        for target, scale in zip(self.targets, scales, strict=True):
-            tuned = self.tuned[id(target.tensor)]
+        for target, tuned, scale in zip(self.targets, self.tuned, scales, strict=True):
             delta = SparseDelta(target.name, target.shape, scale, state)
             state.deltas.append(delta)
             owned[target.uses[0].module][target.uses[0].parameter] = delta
             for use in target.uses:
                 layers[use.module].tuned[use.parameter] = tuned
+                layers[use.module].share(use.parameter, target.tensor, keep_own=True)
         for name, layer in layers.items():
             layer.update_layer(state, owned[name])
         watch_loads(self.model)
         carrier = next(part for part in self.model.modules() if isinstance(part, Values) and part.state is state)
         state.allocate(positions, carrier, first_values(state, self.targets, positions))
-        for target, delta in zip(self.targets, state.deltas, strict=True):
-            self.tuned[id(target.tensor)].deltas[self.adapter_name] = delta
+        for tuned, delta in zip(self.tuned, state.deltas, strict=True):
+            tuned.deltas[self.adapter_name] = delta
         AutoUpdate(self.model, state)
+        watch(self.model, state, layers[self.targets[0].uses[0].module])
 
 
 def layer_for(model: nn.Module, module: nn.Module) -> FishDipLayer:
@@ -175,6 +184,7 @@ def unwrap(model: nn.Module, empty_only: bool = False) -> None:
     for name, layer in reversed(list(model.named_modules(remove_duplicate=False))):
         if isinstance(layer, FishDipLayer) and not (empty_only and len(layer.fishdip_values)):
             layer.close()
+            layer.give_back()
             model.set_submodule(name, layer.base_layer)
     if any(True for _ in layers_of(model)):
         return
@@ -195,29 +205,49 @@ def discard(model: nn.Module, adapter_name: str) -> None:
             configs.pop(adapter_name, None)
             if not configs and not left:
                 del module.__dict__["peft_config"]
-                if "_hf_peft_config_loaded" in module.__dict__:  # transformers: whether there is such a dict
-                    module.__dict__["_hf_peft_config_loaded"] = False
+        if "peft_config" not in module.__dict__ and "_hf_peft_config_loaded" in module.__dict__:
+            module.__dict__["_hf_peft_config_loaded"] = False  # transformers: whether there is such a dict
 
 
 def taking_out(model: nn.Module, adapter_name: str) -> Callable[[], None]:
-    """A function that takes an adapter out that is about to be added, and restores the active adapters of now."""
+    """A function that takes an adapter out that is about to be added, and makes the model what it is now."""
     reference = ref(model)  # weak, because the adapter's state keeps the function
-    active = [(ref(layer), layer.active_adapter) for layer in layers_of(model)]
+    children = [(ref(part), {n: ref(child) for n, child in children_of(part)}) for part in model.modules()]
+    kinds = (BaseTunerLayer, AuxiliaryTrainingWrapper)
+    active = [(ref(part), part._active_adapter) for part in model.modules() if isinstance(part, kinds)]
     # by name: torch cannot move quantized tensors while there are weak references to them
     flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
 
     def restore() -> None:
         now = reference()
-        if now is not None:
-            discard(now, adapter_name)
-            for name, parameter in now.named_parameters():
-                parameter.requires_grad_(flags.get(name, parameter.requires_grad))
+        if now is None:
+            return
+        discard(now, adapter_name)
+        for part_reference, before in children:
+            part = part_reference()
+            if part is not None:
+                restore_children(part, {name: child() for name, child in before.items()})
+        for name, parameter in now.named_parameters():
+            parameter.requires_grad_(flags.get(name, parameter.requires_grad))
         for layer_reference, names in active:
-            layer = layer_reference()
+            layer: Any = layer_reference()
             if layer is not None:
                 layer._active_adapter = names
 
     return restore
+
+
+def children_of(module: nn.Module) -> list[tuple[str, nn.Module]]:
+    return [(name, child) for name, child in own_submodules(module).items() if child is not None]
+
+
+def restore_children(module: nn.Module, before: Mapping[str, nn.Module | None]) -> None:
+    """Take out children that were not there before, such as copies that PEFT trains, and put back those that were."""
+    for name, child in children_of(module):
+        if name not in before:
+            delattr(module, name)
+        elif before[name] is not None and child is not before[name]:
+            module.add_module(name, before[name])
 
 
 def take_out(model: nn.Module, adapter_name: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
 from peft import TaskType
@@ -14,10 +14,13 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from ..adapter.combine import listed
 from ..adapter.initial import Target, Use
+from ..adapter.memory import identity, overlapping, repeats_entries, share_entries
 from ..config import FishDipConfig
 from ..distributed import refuse_sharded
 from ..layers.layer import FishDipLayer
+from ..private import moved_by_accelerate
 from ..quantization import backend_of, has_quantized_storage
 
 # PEFT trains these modules whole, but adds them to modules_to_save only after the adapter is in
@@ -38,7 +41,7 @@ def find_targets(model: nn.Module, config: FishDipConfig) -> list[Target]:
     attentions = [base(module) for module in modules.values() if isinstance(base(module), nn.MultiheadAttention)]
     read_from_outside = {id(attention.out_proj) for attention in attentions}
 
-    selected: set[int] = set()
+    selected: set[Hashable] = set()
     wanted = explicit(config, modules)
     excluded = {name for name in modules if not checked_by_name(wanted, plain_name(name))}
     for name in modules:
@@ -52,25 +55,28 @@ def find_targets(model: nn.Module, config: FishDipConfig) -> list[Target]:
                     f"target_modules={sorted(config.target_modules)} selects {name!r}, which owns no parameter that "
                     "could be tuned; name the modules inside of it, or use a regex."
                 )
-            selected.update(id(tensor) for tensor in owned[name].values())
+            selected.update(identity(tensor) for tensor in owned[name].values())
     for name in excluded:  # also where an exclusion names one use of a tied parameter, or the inside of an attention
-        selected.difference_update(id(tensor) for tensor in owned[name].values())
+        selected.difference_update(identity(tensor) for tensor in owned[name].values())
 
-    uses: dict[int, list[Use]] = {}
-    tensors: dict[int, tuple[str, nn.Parameter]] = {}
+    uses: dict[Hashable, list[Use]] = {}
+    tensors: dict[Hashable, tuple[str, nn.Parameter]] = {}
     for name, parameters in owned.items():
         if id(base(modules[name])) in read_from_outside:
             continue  # nn.MultiheadAttention reads and owns them
         for leaf, tensor in parameters.items():
-            if id(tensor) in selected:
-                tensors.setdefault(id(tensor), (f"{plain_name(name)}.{leaf}", tensor))
-                uses.setdefault(id(tensor), []).append(Use(name, leaf))
+            key = identity(tensor)
+            if key in selected:
+                tensors.setdefault(key, (f"{plain_name(name)}.{leaf}", tensor))
+                uses.setdefault(key, []).append(Use(name, leaf))
     targets = []
     for key, (name, tensor) in tensors.items():
         module = base(modules[uses[key][0].module])
         targets.append(Target(name, tensor, uses[key], module, backend_of(model, module, uses[key][0].parameter)))
     for target in targets:
         refuse_unsupported(target, modules)
+    refuse_offloaded(model, targets)
+    refuse_overlaps(model, targets)
     if not targets and config.layers_to_transform is not None:
         raise ValueError(
             f"layers_to_transform={config.layers_to_transform!r} leaves nothing to tune: no targeted module is in "
@@ -86,6 +92,15 @@ def find_targets(model: nn.Module, config: FishDipConfig) -> list[Target]:
     if config.target_modules is None:
         warn_of_the_unreachable(model, (tensor for parameters in owned.values() for tensor in parameters.values()))
     return targets
+
+
+def refuse_name(adapter_name: str) -> None:
+    """Raise ValueError for the name of an adapter under which torch cannot keep it."""
+    if not adapter_name or "." in adapter_name or hasattr(nn.ModuleDict, adapter_name):
+        raise ValueError(
+            f"adapter_name={adapter_name!r} cannot be a key of torch.nn.ModuleDict, where adapters are kept: it is "
+            "empty, has a dot, or is the name of a method there; choose another."
+        )
 
 
 def with_linear_names(config: FishDipConfig, model: nn.Module) -> FishDipConfig:
@@ -196,16 +211,53 @@ def refuse_unsupported(target: Target, modules: Mapping[str, nn.Module]) -> None
             )
 
 
+def refuse_offloaded(model: nn.Module, targets: Iterable[Target]) -> None:
+    """Raise ValueError if accelerate keeps targets elsewhere, and brings them only for the calls of their module."""
+    away = [target.name for target in targets if target.tensor.is_meta]
+    places = getattr(model, "hf_device_map", None) or {}
+    if away and (moved_by_accelerate(model) or {"cpu", "disk"} & {str(place) for place in places.values()}):
+        raise ValueError(
+            f"{listed(away)} are offloaded to the CPU or the disk (device_map, cpu_offload or disk_offload of "
+            "accelerate), and Fish-Dip needs the weights that it tunes in place: load the base on one device, in "
+            "half precision or quantized if memory is short; or leave the offloaded modules out with exclude_modules."
+        )
+
+
+def refuse_overlaps(model: nn.Module, targets: Iterable[Target]) -> None:
+    """Raise ValueError if a delta to one tensor would also change another one, which is not the same parameter."""
+    tuned = {identity(target.tensor): target for target in targets}
+    for target in tuned.values():
+        if repeats_entries(target.tensor):
+            raise ValueError(
+                f"several entries of {target.name!r}, of shape {tuple(target.shape)} and strides "
+                f"{target.tensor.stride()}, are one number in memory, as in an expanded tensor: give each its own, as "
+                ".contiguous() does, before the adapter is added, or leave the module out with exclude_modules."
+            )
+    buffers = {id(tensor) for tensor in model.buffers()}
+    tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    for (name, tensor), (other, of_other) in overlapping(tensors):
+        keys = identity(tensor), identity(of_other)
+        either_is_tuned = any(key in tuned for key in keys)
+        one_parameter = keys[0] == keys[1] and not buffers & {id(tensor), id(of_other)}
+        if either_is_tuned and not one_parameter and tensor is not of_other and share_entries(tensor, of_other):
+            raise ValueError(
+                f"{plain_name(name)!r} of shape {tuple(tensor.shape)} and {plain_name(other)!r} of shape "
+                f"{tuple(of_other.shape)} share memory, and are not one parameter: a delta to one would change the "
+                "other. Give each its own memory, as .clone() does, before the adapter is added, or leave both out "
+                "with exclude_modules."
+            )
+
+
 def warn_of_the_unreachable(model: nn.Module, reached: Iterable[nn.Parameter]) -> None:
     """Warn of parameters that stay frozen although all were selected, because no module owns and reads them."""
-    reached_ids = {id(tensor) for tensor in reached}
+    reached_ids = {identity(tensor) for tensor in reached}
     owners = [(f"{name}." if name else "", module) for name, module in model.named_modules()]
     left = {
         prefix + leaf
         for prefix, module in owners
         if module is model or isinstance(module, (nn.ParameterList, nn.ParameterDict))
         for leaf, tensor in module.named_parameters(recurse=False)
-        if id(tensor) not in reached_ids
+        if identity(tensor) not in reached_ids
     }
     if left:
         warnings.warn(

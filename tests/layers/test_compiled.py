@@ -157,5 +157,5 @@ def test_a_deleted_model_leaves_no_handle() -> None:
     handle = model.base_model.model.linear.tuned["weight"].handle
     del model
     gc.collect()
-    with pytest.raises(KeyError):
+    with pytest.raises(ValueError, match="the adapter was deleted"):
         named(handle)

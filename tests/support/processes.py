@@ -18,7 +18,17 @@ import torch.multiprocessing as mp
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from .models import VOCABULARY, bert_classifier, classifier_examples, flat_of, padded, shapes_of, tied_t5, tuned
+from .models import (
+    VOCABULARY,
+    bert_classifier,
+    classifier_examples,
+    enable_checkpointing,
+    flat_of,
+    padded,
+    shapes_of,
+    tied_t5,
+    tuned,
+)
 
 EPS = 1e-3
 """Of AdamW: at 1e-8 its first steps are signs of gradients, which rounding can turn round."""
@@ -91,6 +101,66 @@ def accumulation(rank: int, world: int, directory: str) -> dict[str, Any]:
             optimizer.zero_grad()
         found[f"flat, {view}"] = flat_of(model).detach().clone()
     return found
+
+
+REENTRANT: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "as it is": ({}, {}),
+    "unused parameters looked for": ({"find_unused_parameters": True}, {}),
+    "buckets as gradients": ({"gradient_as_bucket_view": True}, {}),
+    "static graph": ({"static_graph": True}, {}),
+    "only what is checkpointed": ({}, {"target_modules": ["q", "wo"]}),
+    "nothing that is checkpointed": ({}, {"target_modules": ["final_layer_norm", "shared"]}),
+}
+"""Settings of DDP, and of the adapter."""
+
+
+def reentrant(rank: int, world: int, directory: str) -> dict[str, Any]:
+    """Training with two masks and checkpointed blocks, each of which has a backward pass of its own."""
+    examples = pairs(12)
+    found: dict[str, Any] = {}
+    for case, (of_ddp, settings) in REENTRANT.items():
+        model = tuned(
+            tied_t5(), **{"num_samples": 4, "density": 0.3, "delta_scale": "rms", "init_weights": False, **settings}
+        ).train()
+        if world > 1:
+            enable_checkpointing(model, {"use_reentrant": True})
+            model.get_base_model().enable_input_require_grads()
+        outer = wrapped(model, world, **of_ddp)
+        optimizer = torch.optim.AdamW([flat_of(model)], lr=0.02, eps=EPS)
+        for step in range(4):
+            if step % 2 == 0:
+                model.base_model.update_mask(examples, optimizer=optimizer)
+            batch = padded(mine([examples[(4 * step + i) % 12] for i in range(4)], rank, world))
+            if case == "as it is" and step == 1:  # a tuple, a loss of one's own
+                logits = outer(**batch, return_dict=False, use_cache=False)[1]
+                loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), batch["labels"])
+            else:
+                loss = outer(**batch, use_cache=False).loss
+            loss.backward()
+            found[f"{case}, gradient {step}"] = flat_of(model).grad.clone()  # type: ignore[union-attr]
+            optimizer.step()
+            optimizer.zero_grad()
+        with torch.no_grad():
+            found[f"{case}, logits"] = model(**padded(examples), use_cache=False).logits
+        model(**padded(examples), use_cache=False).loss.backward()  # without DDP, as one process
+        found[f"{case}, alone"] = flat_of(model).grad.clone()  # type: ignore[union-attr]
+    return found
+
+
+def late(rank: int, world: int, directory: str) -> dict[str, Any]:
+    """A loss that is computed from what a hook has taken out of the model, not from its output."""
+    model = tuned(bert_classifier(), density=0.3).train()
+    enable_checkpointing(model, {"use_reentrant": True})
+    taken: list[Tensor] = []
+    model.get_base_model().bert.register_forward_hook(lambda *call: taken.append(call[2].pooler_output))
+    outer = DistributedDataParallel(model)
+    outer(**padded(classifier_examples(4)))
+    taken[0].sum().backward()
+    try:
+        outer(**padded(classifier_examples(4)))
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}"}
+    return {"error": None}
 
 
 def unequal(rank: int, world: int, directory: str) -> dict[str, Any]:

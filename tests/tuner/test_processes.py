@@ -66,6 +66,23 @@ def test_an_update_while_gradients_accumulate_loses_none(tmp_path: Path) -> None
             close(first[key], expected[key])
 
 
+def test_reentrant_checkpointing_gives_what_one_process_does_without_it(tmp_path: Path) -> None:
+    first, second = outcome("reentrant", str(tmp_path))
+    expected = alone("reentrant")
+    assert first.keys() == second.keys() == expected.keys()
+    for key, tensor in expected.items():
+        assert bool(tensor.any())
+        assert torch.equal(first[key], second[key]), key
+        torch.testing.assert_close(first[key], tensor, rtol=1e-4, atol=1e-6, msg=lambda text, key=key: f"{key}: {text}")
+
+
+def test_gradients_of_checkpointed_blocks_that_ddp_did_not_get_are_an_error(tmp_path: Path) -> None:
+    for found in outcome("late", str(tmp_path)):
+        assert found["error"].startswith("ValueError: the gradients of checkpointed blocks did not reach")
+        assert "use_reentrant" in found["error"]
+        assert "ddp_static_graph=True" in found["error"]
+
+
 def test_processes_may_have_unequal_numbers_of_examples_or_none(tmp_path: Path) -> None:
     first, second = outcome("unequal", str(tmp_path))
     expected = alone("unequal")
