@@ -17,7 +17,14 @@ from .settings import TrainingParams
 
 
 def fit(
-    model: Any, features: Features, params: TrainingParams, steps: int, seed: int, device: torch.device, trace: Trace
+    model: Any,
+    features: Features,
+    params: TrainingParams,
+    steps: int,
+    seed: int,
+    device: torch.device,
+    trace: Trace,
+    optimizer: torch.optim.Optimizer | None = None,
 ) -> None:
     """Train for so many steps, or until the loss is next to nothing (see `early_stop_loss`).
 
@@ -26,9 +33,10 @@ def fit(
         features: token ids of the labelled examples.
         seed: of the order of the examples.
         trace: rows are added to it.
+        optimizer: instead of the one that `params` describes.
     """
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = make_optimizer(model, params)
+    optimizer = optimizer or make_optimizer(model, params)
     scheduler = make_scheduler(optimizer, params, steps)
     batches = shuffled_batches(features, params.batch_size, seed)
     losses: list[float] = []

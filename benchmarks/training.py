@@ -68,6 +68,7 @@ def trained_scores(trained: TrainedModel, problem: Problem) -> dict[str, float]:
     if params.mask == "random" and is_fish_dip(trained.model):
         outcome.trace.updates.append({"step": 0, "shares": shares(trained.model.base_model.mask())})
     with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="the learning rate", category=UserWarning)  # rates are searched for
         if params.mask == "random":  # on purpose
             warnings.filterwarnings("ignore", message=".*no example", category=UserWarning)
         if problem.episodes:

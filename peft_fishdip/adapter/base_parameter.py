@@ -48,6 +48,7 @@ class TunedParameter:
         self._fingerprint: tuple[object, str] | None = None  # and the version of the base tensor that it belongs to
         self._backup: tuple[Tensor, Tensor] | None = None  # positions and base values
         self._joint: tuple[list[Tensor], Tensor, list[Tensor]] | None = None
+        self._own_memory = 0  # the address at which it was seen that no other process has it
 
     def __getstate__(self) -> dict[str, object]:
         own = ("lock", "temporary_merges", "_fingerprint", "_joint", "gradient")
@@ -59,6 +60,7 @@ class TunedParameter:
         self.lock = threading.RLock()
         self.temporary_merges = WeakSet()
         self._fingerprint = self._joint = self.gradient = None
+        self._own_memory = 0
 
     def of(self, adapters: Sequence[str]) -> tuple[SparseDelta, ...]:
         """The deltas of these adapters, in their order; empty ones only while the whole gradient is wanted."""
@@ -92,7 +94,7 @@ class TunedParameter:
             union = torch.cat(supports).unique()
             self._joint = joint = (supports, union, [torch.searchsorted(union, support) for support in supports])
         _, positions, places = joint
-        total = torch.zeros(positions.numel(), device=positions.device)
+        total = torch.zeros(positions.numel(), dtype=torch.float32, device=positions.device)
         for delta, view, where in zip(deltas, views, places, strict=True):
             total.index_add_(0, where, delta.values(view))
         return positions, total
@@ -169,7 +171,14 @@ class TunedParameter:
                 self.unmerge(weight)
 
     def swap_in(self, weight: Tensor, deltas: Sequence[SparseDelta], views: Sequence[Tensor]) -> None:
-        """Write effective values into the base tensor until `unmerge`. The caller holds the lock."""
+        """Write effective values into the base tensor until `unmerge`. The caller holds the lock.
+
+        Raises:
+            ValueError: other processes may have the same memory.
+        """
+        if weight.data_ptr() != self._own_memory:
+            refuse_shared_memory(self.name, weight)
+            self._own_memory = weight.data_ptr()
         positions, base, values = self.entries(weight, deltas, views)
         self._backup = (positions, base)  # before writing: an interrupted write can be undone
         write(weight, positions, values)
@@ -194,8 +203,10 @@ class TunedParameter:
         return copy
 
     @torch.no_grad()
-    def fingerprint(self, weight: Tensor) -> str | None:
+    def fingerprint(self, weight: Tensor, anew: bool = False) -> str | None:
         """The fingerprint of the base values, computed again only if the tensor has changed since the last time.
+
+        Changes through `.data` are seen only with `anew`.
 
         None if it has no plain values here (quantised, sharded, on meta).
         """
@@ -203,16 +214,26 @@ class TunedParameter:
         if not plain or weight.shape != self.shape:
             return None
         key = (weight.data_ptr(), version_of(weight), weight.dtype, weight.device)
-        if self._fingerprint is None or self._fingerprint[0] != key:
+        if anew or self._fingerprint is None or self._fingerprint[0] != key:
             with self.lock:
                 self._fingerprint = (key, fingerprint_of(self.restored(weight)).line())
         return self._fingerprint[1]
 
 
-def fingerprints(parameters: Mapping[str, tuple[TunedParameter, Tensor]]) -> dict[str, str]:
+def fingerprints(parameters: Mapping[str, tuple[TunedParameter, Tensor]], anew: bool = False) -> dict[str, str]:
     """The fingerprint of each base parameter that has one, as a line of text, given each with its base tensor."""
-    lines = {name: parameter.fingerprint(weight) for name, (parameter, weight) in parameters.items()}
+    lines = {name: parameter.fingerprint(weight, anew) for name, (parameter, weight) in parameters.items()}
     return {name: found for name, found in lines.items() if found is not None}
+
+
+def refuse_shared_memory(name: str, weight: Tensor) -> None:
+    """Raise ValueError if a tensor is in memory that processes share: a lock holds off threads, not processes."""
+    if weight.is_cpu and weight.is_shared():
+        raise ValueError(
+            f"{name!r} is in memory that several processes share, as after share_memory() or when a model is handed to "
+            "torch.multiprocessing, and deltas are written into it for each call: load or copy.deepcopy the base in "
+            "each process before the adapter is added, or share a model after merge_and_unload()."
+        )
 
 
 def key_of(deltas: Sequence[SparseDelta]) -> list[tuple[object, ...]]:

@@ -64,7 +64,7 @@ def weighted_sum(deltas: Sequence[Positioned], weights: Sequence[float]) -> dict
     sums = {}
     for name in deltas[0]:
         positions = torch.cat([delta[name][0] for delta in deltas]).unique()
-        values = torch.zeros(positions.numel())
+        values = torch.zeros(positions.numel(), dtype=torch.float32)
         for delta, weight in zip(deltas, weights, strict=True):
             values.index_add_(0, torch.searchsorted(positions, delta[name][0]), delta[name][1] * weight)
         if not bool(values.isfinite().all()):

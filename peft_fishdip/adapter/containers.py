@@ -75,7 +75,7 @@ class Values(Container):
         assert delta is not None
         flat = self.state.flat
         if flat.is_meta:
-            return torch.empty(len(delta), device="meta")
+            return torch.empty(len(delta), dtype=torch.float32, device="meta")
         if self.state.sharded:
             self.state.refuse_sharded()
         return delta.values(flat.detach().split(self.state.sizes)[delta.index]).clone()

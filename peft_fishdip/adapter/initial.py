@@ -52,9 +52,9 @@ class Target(NamedTuple):
         return self.backend.get_base_weight(self.module) if self.backend else self.tensor.detach()
 
 
-AUTO_UNIT = 64.0
+AUTO_UNIT = 8.0
 """With `delta_scale="auto"`, the delta in RMS of its base tensor that a trainable value of 1 stands for. Adam at a rate
-of 1e-3, which also suits new modules, then changes an entry by 0.064 RMS in a step: see benchmarks/reports/recipe."""
+of 1e-3, which also suits new modules, then changes an entry by 0.008 RMS in a step: see benchmarks/reports/recipe."""
 
 
 def delta_scale(config: FishDipConfig, target: Target) -> float:
@@ -133,11 +133,13 @@ def first_values(state: AdapterState, targets: Sequence[Target], positions: Sequ
     """The trainable vector: zeros, or with `init_weights=False` random deltas on the scale of each base tensor."""
     device = positions[0][0].device
     if state.config.init_weights:
-        return torch.zeros(sum(active.numel() for active, _ in positions), device=device)
+        return torch.zeros(sum(active.numel() for active, _ in positions), dtype=torch.float32, device=device)
     # two adapters with one config must differ
     generator = torch.Generator().manual_seed(state.config.seed + zlib.crc32(state.adapter_name.encode()))
     parts = [
-        torch.randn(active.numel(), generator=generator) * max(rms(target.values()), 0.02) / delta.scale
+        torch.randn(active.numel(), generator=generator, dtype=torch.float32)
+        * max(rms(target.values()), 0.02)
+        / delta.scale
         for target, delta, (active, _) in zip(targets, state.deltas, positions, strict=True)
     ]
     return torch.cat(parts).to(device)

@@ -169,9 +169,16 @@ def check_delta(delta: SparseDelta, positions: Tensor, values: Tensor, num_activ
         if (run[1:] < run[:-1]).any():
             order = f"its {num_active} active and {inactive.numel()} inactive positions are not ascending. "
             raise ValueError(f"{where}: {order}" + REMEDY)
+    trained = deltas[:num_active] / delta.scale
+    if not trained.isfinite().all():
+        bad = int((~trained.isfinite()).nonzero()[0])
+        raise ValueError(
+            f"{where}: the value at position {int(positions[bad])} is {float(values[bad])}, {float(values[bad]):.3g} / "
+            f"{delta.scale:.3g} in the adapter's unit, which float32 cannot hold. " + REMEDY
+        )
     device = delta.active.device
     entries = Entries(active.to(device), inactive.to(device), deltas[num_active:].to(device))
-    return entries, deltas[:num_active].to(device) / delta.scale
+    return entries, trained.to(device)
 
 
 @torch.no_grad()

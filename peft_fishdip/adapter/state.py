@@ -96,7 +96,7 @@ class SparseDelta:
         self.index = len(state.deltas)
         self.handle = handle_of(self)
         empty = torch.empty(0, dtype=torch.int64)
-        self.set_positions(empty, empty, torch.empty(0))
+        self.set_positions(empty, empty, torch.empty(0, dtype=torch.float32))
 
     def set_positions(self, active: Tensor, inactive: Tensor, inactive_values: Tensor) -> None:
         self.entries = Entries(active, inactive, inactive_values)
@@ -339,7 +339,9 @@ class AdapterState:
         """Set the first mask: active and inactive positions of each delta; all inactive deltas are zero."""
         self.carrier = carrier
         for delta, (active, inactive) in zip(self.deltas, positions, strict=True):
-            delta.set_positions(active, inactive, torch.zeros(inactive.numel(), device=inactive.device))
+            delta.set_positions(
+                active, inactive, torch.zeros(inactive.numel(), dtype=torch.float32, device=inactive.device)
+            )
         carrier.flat = nn.Parameter(flat)
         self.dtype = flat.dtype
         self.drop_views()

@@ -97,8 +97,10 @@ class IndexedExamples(ExampleSource):
     def candidates(self, priorities: Priorities) -> Iterator[Candidate]:
         """This rank's examples; with `scan` the longest come first."""
         for numbered in self.batches() if self.scan else [Numbered(list(self.numbers), {})]:
-            for number, priority in zip(numbered.ids, priorities(numbered), strict=True):
-                yield Candidate(priority, number, None)
+            for index, priority in enumerate(priorities(numbered)):
+                number = numbered.ids[index]
+                drawn = self.scan and is_drawn(self.examples[number], numbered.batch, index)
+                yield Candidate(priority, number, rows(numbered, [index]).batch if drawn else None)
 
     def batches(self) -> Iterator[Numbered]:
         """All examples of this rank in batches, longest first: little padding, and memory is short at once or never."""
@@ -110,9 +112,10 @@ class IndexedExamples(ExampleSource):
     def groups(self, chosen: Sequence[Candidate]) -> Iterator[Numbered]:
         """Batches of the chosen examples, shortest first; long examples are batches of their own.
 
-        One pass over several examples saves time only while its matrix products are small.
+        One pass over several examples saves time only while its matrix products are small. Examples whose targets were
+        drawn at random come last, each as it was when its loss was computed.
         """
-        lengths = self.lengths([candidate.number for candidate in chosen])
+        lengths = self.lengths([candidate.number for candidate in chosen if candidate.batch is None])
         group: list[int] = []
         for number in sorted(lengths, key=lambda number: (lengths[number], number)):
             if group and (len(group) == self.batch_size or (len(group) + 1) * lengths[number] > TOKENS_TOGETHER):
@@ -121,6 +124,7 @@ class IndexedExamples(ExampleSource):
             group.append(number)
         if group:
             yield from self.fetched(group)
+        yield from super().groups([candidate for candidate in chosen if candidate.batch is not None])
 
     def lengths(self, numbers: Iterable[int]) -> dict[int, int]:
         return {number: length(self.examples[number]) for number in numbers}
@@ -151,6 +155,21 @@ class IndexedExamples(ExampleSource):
                     f"example {number} looks like a batch: pass ready batches as an iterator, iter(batches)."
                 )
         return Numbered(list(numbers), self.collator(features))
+
+
+def is_drawn(feature: Any, batch: Batch, row: int) -> bool:
+    """Whether the collator has made the labels of an example, and not by copying its tokens: as masked LMs have it."""
+    ids, labels = batch.get("input_ids"), batch.get("labels")
+    if (
+        "labels" in feature
+        or not isinstance(ids, Tensor)
+        or not isinstance(labels, Tensor)
+        or ids.shape != labels.shape
+    ):
+        return False
+    mask = batch.get("attention_mask")
+    attended = ids[row] == ids[row] if not isinstance(mask, Tensor) or mask.shape != ids.shape else mask[row] != 0
+    return not torch.equal(ids[row][attended], labels[row][attended])
 
 
 class BatchStream(ExampleSource):

@@ -120,7 +120,9 @@ class ImportanceSums:
         self.parameters = parameters
         self.loss_fn = loss_fn
         self.add = add
-        self.total = {name: torch.zeros(shapes[name], device=p.device) for name, p in parameters.items()}
+        self.total = {
+            name: torch.zeros(shapes[name], dtype=torch.float32, device=p.device) for name, p in parameters.items()
+        }
         self.quantized = {name: p for name, p in parameters.items() if has_quantized_storage(p)}
         self.hooked = False
         self.plain = {name: p for name, p in parameters.items() if name not in self.quantized}

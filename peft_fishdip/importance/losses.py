@@ -37,7 +37,7 @@ def default_loss_fn(model: nn.Module, example_loss: str, checked: bool = True) -
     if kind in ("ForCausalLM", "ForConditionalGeneration") or type(model).__name__.endswith("LMHeadModel"):
         return TokenLoss(example_loss, shifted=True, checked=checked)
     if kind in ("ForMaskedLM", "ForTokenClassification"):
-        return TokenLoss(example_loss, shifted=False, checked=checked)
+        return TokenLoss(example_loss, shifted=False, checked=checked and kind != "ForMaskedLM")
     if kind in ("ForSequenceClassification", "ForImageClassification", "ForAudioClassification"):
         return partial(classification_loss, checked=checked)
     raise ValueError(
@@ -50,7 +50,7 @@ class TokenLoss:
     """Cross-entropy of each example's target tokens, the "sum" or the "mean" over them: a LossFn.
 
     `shifted` says that logits predict the next label, as in causal LMs. Unless `checked`, an example without a target
-    has a loss of -inf instead of raising an error, so that the result is not waited for.
+    has a loss of -inf instead of raising an error: the result is not waited for, and masked LMs may draw no target.
     """
 
     def __init__(self, example_loss: str, shifted: bool, checked: bool = True) -> None:
@@ -75,7 +75,7 @@ class TokenLoss:
         if self.checked:
             refuse_empty(targets)
         total = tokens.sum(1)
-        total = total / targets if self.example_loss == "mean" else total
+        total = total / targets.clamp(min=1) if self.example_loss == "mean" else total
         return total if self.checked else total.masked_fill(targets == 0, -math.inf)
 
 
@@ -142,8 +142,9 @@ def example_losses(model: nn.Module, numbered: Numbered, loss_fn: LossFn) -> Ten
         why = "" if made == size else why
         raise ValueError(f"loss_fn must return a tensor of shape ({size},), one loss per example, not {found}.{why}")
     values = losses.detach().float()
-    if not bool(values.isfinite().all()):
-        bad = int((~values.isfinite()).nonzero()[0])
+    valid = values.isfinite() | ((values == -math.inf) & (not getattr(loss_fn, "checked", True)))
+    if not bool(valid.all()):
+        bad = int((~valid).nonzero()[0])
         raise ValueError(
             f"the loss of example {numbered.ids[bad]} is {float(values[bad])}; losses must be finite: check that "
             "example and the model's dtype (float16 overflows), or leave it out."

@@ -175,7 +175,7 @@ class PerSampleGradients:
         lookups = [use for use in uses if isinstance(use, Lookup)]
         if len(products) + len(lookups) < len(uses):
             raise NotSupported("a parameter is used both as a matrix and in another way")
-        buffer = torch.empty(min(block, rows), columns, device=accumulator.device)
+        buffer = torch.empty(min(block, rows), columns, dtype=torch.float32, device=accumulator.device)
         for start in range(0, rows, block):
             stop = min(start + block, rows)
             gradient = buffer[: stop - start]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -60,6 +61,7 @@ class Scoring:
             )
         for tensor in sums.values():
             tensor.div_(count)
+        losses = {number: loss for number, loss in losses.items() if loss > -math.inf}
         scored = sorted(gather_lists(list(losses.items())), key=lambda item: (-item[1], item[0]))
         return Scores(sums, tuple(number for number, _ in scored), tuple(loss for _, loss in scored))
 
@@ -73,7 +75,7 @@ class Scoring:
 
         def best_of_this_rank() -> list[Candidate]:
             with progress("losses", self.source.seen or None) as bar:  # the length of a stream is unknown
-                found = self.source.candidates(self.priorities(bar))
+                found = (c for c in self.source.candidates(self.priorities(bar)) if c.priority > -math.inf)
                 return list(found) if everything else heapq.nlargest(max_to_pick(num_samples), found, key=order)
 
         kept = raise_on_all_ranks(best_of_this_rank)
@@ -82,7 +84,12 @@ class Scoring:
             raise ValueError(self.source.empty_message)
         count = total if everything else number_to_pick(num_samples, total, self.source.may_be_few)
         best = set(sorted(gather_lists([order(candidate) for candidate in kept]), reverse=True)[:count])
-        return [candidate for candidate in kept if order(candidate) in best], count
+        if not best:
+            raise ValueError(
+                "no example has a target: all labels are -100. Raise the data_collator's mlm_probability, or give "
+                "longer examples."
+            )
+        return [candidate for candidate in kept if order(candidate) in best], len(best)
 
     def priorities(self, bar: Any) -> Priorities:
         """The function that gives examples their priorities: losses, random numbers or 0, as `sample_selection` says.

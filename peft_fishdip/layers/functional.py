@@ -131,7 +131,7 @@ def added_product(x: Tensor, parameter: TunedParameter, deltas: Deltas) -> Tenso
     views = active_views(deltas)
     if not torch.compiler.is_compiling() and not is_exported():
         return AddedProduct.apply(x, parameter, deltas, *views)
-    zeros = torch.zeros(parameter.shape.numel(), device=x.device)
+    zeros = torch.zeros(parameter.shape.numel(), dtype=torch.float32, device=x.device)
     return F.linear(x, total_delta(zeros, deltas, views).view(parameter.shape).to(x.dtype))
 
 

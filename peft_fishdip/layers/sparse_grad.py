@@ -72,7 +72,7 @@ class Pattern:
         rows = self.rows if self.compact else torch.arange(self.shape[0], device=device)
         starts = torch.searchsorted(self.active, rows * width)
         starts = torch.cat([starts, starts.new_tensor([count])])
-        values, size = torch.zeros(count, device=device), (rows.numel(), width)
+        values, size = torch.zeros(count, dtype=torch.float32, device=device), (rows.numel(), width)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
             return torch.sparse_csr_tensor(starts, self.active % width, values, size=size, check_invariants=False)

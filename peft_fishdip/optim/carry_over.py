@@ -90,7 +90,9 @@ def carry_over(
         if not isinstance(value, Tensor) or value.shape != vector.shape or name in state_of_any_mask(optimizer):
             continue
         carried = gathered(value, source.to(value.device))
-        if name in SECOND_MOMENTS:
+        if name == "step_size":  # Rprop's, which no gradient has adapted yet
+            carried = torch.where(new, float(group_of(optimizer, vector)["lr"]), carried).to(carried.dtype)
+        elif name in SECOND_MOMENTS:
             carried = torch.where(new, expected_squares(carried, new, expected_sq_grad).to(carried.dtype), carried)
         writes.append(copy_into(value, carried))
     return [*writes, cap_first_step(optimizer, vector, source)]
@@ -149,8 +151,13 @@ def raise_second_moments(optimizer: Optimizer) -> None:
                 moment.copy_(torch.where(entries, torch.maximum(moment, squares.to(moment.dtype)), moment))
 
 
+def group_of(optimizer: Optimizer, vector: nn.Parameter) -> dict[str, Any]:
+    """The optimizer's parameter group that holds the vector."""
+    return next(group for group in optimizer.param_groups if any(p is vector for p in group["params"]))
+
+
 def bias_correction(optimizer: Optimizer, vector: nn.Parameter) -> float:
     """What the optimizer's next step will divide its second moments by: 1 - beta2^t in the family of Adam."""
-    group = next(group for group in optimizer.param_groups if any(p is vector for p in group["params"]))
+    group = group_of(optimizer, vector)
     betas, step = group.get("betas", ()), optimizer.state[vector].get("step")
     return 1.0 if len(betas) != 2 or step is None else 1.0 - betas[1] ** (float(step) + 1.0)

@@ -17,8 +17,8 @@ from ..layers.layer import tuned_parameters
 from ..quantization import has_quantized_storage
 from .adafactor import SparseAdafactor
 
-SMALLEST, LARGEST = 0.005, 0.5
-"""What a step of Adam may change an entry by, as a share of its tensor's RMS; 0.02 to 0.1 have trained well."""
+SMALLEST, LARGEST = 6e-4, 0.5
+"""What a step of Adam may change an entry by, as a share of its tensor's RMS; 0.004 to 0.1 have trained well."""
 
 SMALLEST_ADAFACTOR, LARGEST_ADAFACTOR = 5e-4, 0.5
 MATRICES = 8
@@ -29,8 +29,8 @@ LARGEST_OF_MODULES = 2e-2
 
 BEGIN_WITH = {
     "auto": "1e-3 is a good rate to begin with",
-    "rms": "5e-2 is a good rate to begin with; or delta_scale='auto' and 1e-3",
-    "none": "3e-3 is a rate to begin with; delta_scale='auto' and 1e-3 train better",
+    "rms": "1e-2 is a good rate to begin with; or delta_scale='auto' and 1e-3",
+    "none": "1e-3 is a rate to begin with, as with delta_scale='auto'",
 }
 
 _checked: WeakKeyDictionary[Optimizer, set[str]] = WeakKeyDictionary()

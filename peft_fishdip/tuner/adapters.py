@@ -162,7 +162,10 @@ class AdapterTuner(BaseTuner):
         return peft_config  # target_modules=None is all modules
 
     def _check_tied_modules(self, model: nn.Module, peft_config: Any) -> None:
-        """PEFT would warn of tied modules among the targets; here they share one delta."""
+        """Warn of tied modules that PEFT copies to train them whole. Those among the targets share one delta."""
+        without_targets = copy.copy(peft_config)
+        without_targets.target_modules = None
+        super()._check_tied_modules(model, without_targets)
 
     def _check_merge_allowed(self) -> None:
         """PEFT would warn of tied modules here too."""

@@ -268,7 +268,7 @@ class AutoUpdate:
         """Have the backward passes until the next step find the gradients of all entries."""
         for delta in self.state.deltas:
             device = delta.active.device
-            self._tuned()[delta.name].gradient = torch.zeros(delta.shape, device=device)
+            self._tuned()[delta.name].gradient = torch.zeros(delta.shape, dtype=torch.float32, device=device)
 
     def _end_gradients(self) -> None:
         for parameter in self._tuned().values():

@@ -85,7 +85,7 @@ class Injection:
             return
         pairs = zip(self.targets, self.tuned, strict=True)
         tensors = {target.name: (parameter, target.tensor) for target, parameter in pairs}
-        present = fingerprints(tensors)
+        present = fingerprints(tensors, anew=self.config.strict)
         found = differences(saved, present)
         unknown = sorted(tensors.keys() - (saved.keys() & present.keys()))
         remedy = f"Load it onto the base it was made for ({self.config.base_model_name_or_path or 'it has no name'})"

@@ -205,7 +205,7 @@ def refuse_unsupported(target: Target, modules: Mapping[str, nn.Module]) -> None
         raise ValueError(f"{target.name!r} has shape {tuple(tensor.shape)}, no entry to tune; exclude its module.")
     for use in target.uses:
         module = base(modules[use.module])
-        if isinstance(module, nn.Embedding) and module.max_norm is not None:
+        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.max_norm is not None:
             raise ValueError(
                 f"the embedding {use.module!r} has max_norm={module.max_norm} and rewrites its own weight; exclude it."
             )

@@ -170,7 +170,7 @@ def test_training_changes_no_field_of_the_config(model):
 
 @pytest.mark.filterwarnings("ignore:.*no example")
 def test_a_random_mask_stays(model):
-    tuned = fish_dip(model, update_interval=2)
+    tuned = fish_dip(model, update_interval=2, auto_update=False)
     mask = {name: positions.clone() for name, positions in tuned.base_model.mask().items()}
     fit(tuned, FEATURES, params(mask="random"), 6, 0, CPU, Trace())
     assert all(torch.equal(positions, mask[name]) for name, positions in tuned.base_model.mask().items())

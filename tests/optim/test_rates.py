@@ -35,9 +35,9 @@ def scored(scale: str, **settings: Any) -> Any:
 @pytest.mark.parametrize(
     ("scale", "fine", "small", "large"),
     [
-        ("auto", (1e-4, 3e-4, 1e-3, 3e-3), (1e-5, 5e-5), (0.05, 1.0)),
-        ("rms", (0.01, 0.05, 0.1), (5e-5, 1e-3), (1.0,)),
-        ("none", (3e-3, 1e-2, 3e-2), (5e-5,), (1.0,)),  # of weights with an RMS near 0.2
+        ("auto", (1e-4, 3e-4, 1e-3, 3e-3), (1e-5, 5e-5), (0.1, 1.0)),
+        ("rms", (1e-3, 0.01, 0.05, 0.1), (5e-5,), (1.0,)),
+        ("none", (1e-3, 3e-3, 1e-2, 3e-2), (5e-5,), (1.0,)),  # of weights with an RMS near 0.2
     ],
 )
 @pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.NAdam])

@@ -151,7 +151,7 @@ def test_mixed_precision_with_a_scaler_that_overflows_first() -> None:
     updates = []
     for batch in batches(classifier_examples(10), 2, 260):
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = model(**batch).loss
+            loss = model(**batch).loss * 1000
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()

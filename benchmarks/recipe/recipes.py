@@ -1,0 +1,66 @@
+"""The recipes that are compared: a method with its optimizer and learning rate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+
+from peft_fishdip import FishDipConfig
+
+from ..optimizers import make_optimizer
+from ..settings import TrainingParams
+
+TASK = "TOKEN_CLS"  # PEFT trains the whole new classifier beside an adapter of this type
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A way to train. `delta_scale` is that of Fish-Dip; `classifier_rate` differs from `rate` if it is given."""
+
+    method: str
+    optimizer: str
+    rate: float
+    delta_scale: str = ""
+    classifier_rate: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Also the name of its files."""
+        scale = self.delta_scale and f"-{self.delta_scale}"
+        own = "" if self.classifier_rate is None else f"-classifier-{self.classifier_rate:g}"
+        return f"{self.method}{scale}-{self.optimizer}-{self.rate:g}{own}"
+
+    def adapted(self, model: Any, seed: int) -> Any:
+        """The model with its adapter; for full fine-tuning the model itself."""
+        if self.method == "full":
+            return model
+        if self.method == "lora":
+            config = LoraConfig(task_type=TASK, r=8, target_modules="all-linear", exclude_modules=["classifier"])
+            return get_peft_model(model, config)
+        return get_peft_model(model, FishDipConfig(task_type=TASK, delta_scale=self.delta_scale, seed=seed))
+
+    def make_optimizer(self, model: Any, params: TrainingParams) -> torch.optim.Optimizer:
+        """The optimizer of `params`, with the classifier in a group of its own if it has its own rate."""
+        if self.classifier_rate is None:
+            return make_optimizer(model, params)
+        groups: Any = [{"params": []}, {"params": [], "lr": self.classifier_rate}]
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                groups["fishdip_values" not in name]["params"].append(parameter)
+        return torch.optim.AdamW(groups, lr=params.learning_rate, weight_decay=params.weight_decay)
+
+
+DEFAULT = Recipe("fishdip", "adamw", 1e-3, "auto")
+RMS_RATES = (0.004, 0.008, 0.016, 0.02, 0.05, 0.1)
+"""A rate of 0.008 in units of the RMS is what 1e-3 is in units of 8 RMS, but for clipping."""
+RECIPES = (
+    *(Recipe("fishdip", "adamw", rate, "auto") for rate in (3e-4, 1e-3, 2e-3, 4e-3)),
+    *(Recipe("fishdip", "sparse_adafactor", rate, "rms") for rate in (1e-2, 3e-2, 1e-1)),
+    *(Recipe("fishdip", "adamw", rate, "none") for rate in (1e-3, 3e-3, 1e-2)),
+    *(Recipe("fishdip", "adamw", rate, "rms", classifier_rate=1e-3) for rate in RMS_RATES),
+    *(Recipe("lora", "adamw", rate) for rate in (1e-3, 2e-3)),
+    *(Recipe("full", "adamw", rate) for rate in (1e-4, 3e-4)),
+)
