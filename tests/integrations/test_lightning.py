@@ -20,7 +20,7 @@ pytestmark = QUIET
 class Module(lightning.LightningModule):
     def __init__(self) -> None:
         super().__init__()
-        self.model = get_peft_model(llama(), config(task_type="CAUSAL_LM")).train()  # Lightning leaves it as it is
+        self.model = get_peft_model(llama(), config(task_type="CAUSAL_LM")).train()
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         return self.model(**batch).loss
@@ -57,6 +57,15 @@ def test_it_trains_the_masks_that_its_examples_choose(tmp_path: Path, precision:
             module, loader()
         )
     assert_trained(steps, by_losses=True)
+    assert_loads(module.model, llama(), tmp_path / "adapter")
+
+
+def test_a_model_in_evaluation_mode_is_trained_too(tmp_path: Path) -> None:
+    module = Module()
+    module.model.eval()  # as from_pretrained leaves it, and Lightning too
+    with recorded(module) as steps:
+        trainer(tmp_path).fit(module, loader())
+    assert_trained(steps, by_losses=False, first=1)
     assert_loads(module.model, llama(), tmp_path / "adapter")
 
 
