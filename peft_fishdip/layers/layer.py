@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from ..adapter.atomic import repeat_once
@@ -19,11 +18,12 @@ from ..adapter.recording import is_exported, refuse_symbolic
 from ..adapter.state import AdapterState, SparseDelta
 from ..private import is_replica, own_parameter, own_submodule, own_submodules
 from .functional import effective_weight
+from .output_embeddings import CurrentWeights
 from .recompute import rebuilt_for_backward
 from .stand_in import owner, standing_in
 
 
-class FishDipLayer(nn.Module, BaseTunerLayer):
+class FishDipLayer(nn.Module, CurrentWeights):
     """Wraps any module that owns parameters.
 
     During a call, effective tensors stand in the module's `__dict__`, where attribute access finds them before its
@@ -39,8 +39,6 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
     adapter_layer_names = ("fishdip_values", "fishdip_indices", "fishdip_summary")
     kept_out_of_merging: frozenset[str] = frozenset()
     """Parameters that never get effective values during a call, because a subclass adds their deltas to the output."""
-    is_output = False
-    """Whether it wraps the output embeddings, whose weight some losses read instead of calling it."""
 
     def __init__(self, base_layer: nn.Module) -> None:
         super().__init__()
@@ -105,23 +103,6 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
     @property
     def merged_adapters(self) -> list[str]:  # type: ignore[override]
         return list(dict.fromkeys(name for parameter in self.tuned.values() for name in parameter.merged_adapters))
-
-    @property
-    def weight(self) -> Any:
-        """The base weight; of output embeddings the one that a call would compute with now, and its gradients."""
-        return self.current("weight") if self.is_output else super().weight
-
-    @property
-    def bias(self) -> Any:
-        """The base bias; of output embeddings the one that a call would compute with now, and its gradients."""
-        return self.current("bias") if self.is_output else super().bias
-
-    def current(self, name: str) -> Any:
-        """The tensor of that name with the values that a call would compute with now, and their gradients."""
-        if name not in self.tuned or name in self.kept_out_of_merging:
-            return getattr(self.base_layer, name)
-        with self.locked():
-            return self.base_parameter(name) if self.base_is_current() else self.effective(name)
 
     def base_parameter(self, name: str) -> Tensor:
         """The base tensor of that name, even while an effective one stands in its place.
@@ -311,29 +292,6 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
 
     def __repr__(self) -> str:
         return "fishdip." + super().__repr__()
-
-
-class OutputEmbeddings(nn.Module):
-    """The output embeddings of a model for other libraries: a module whose weight has its effective values.
-
-    trl refuses a layer of PEFT in this place, because the weight of most is that of the base.
-    """
-
-    def __init__(self, layer: FishDipLayer) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def __getattr__(self, name: str) -> Any:
-        """Attributes of the layer can be read here."""
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name == "layer":
-                raise
-            return getattr(super().__getattr__("layer"), name)
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self.layer(*args, **kwargs)
 
 
 def why_without(module: nn.Module, name: str) -> str:

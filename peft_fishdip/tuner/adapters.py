@@ -22,7 +22,8 @@ from ..adapter.install import install_sum
 from ..adapter.model_card import CheckpointMetadata, write_card
 from ..adapter.state import AdapterState
 from ..layers.compiled import split_once
-from ..layers.layer import FishDipLayer, OutputEmbeddings, layers_of, merged_as_before_on_failure, tuned_parameters
+from ..layers.layer import FishDipLayer, layers_of, merged_as_before_on_failure, tuned_parameters
+from ..layers.output_embeddings import OutputEmbeddings
 from ..quantization import has_quantized_storage
 from .generation import generating_merged
 from .guards import refuse_adapter_names
