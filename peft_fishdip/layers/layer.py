@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from ..adapter.atomic import repeat_once
@@ -19,11 +18,12 @@ from ..adapter.recording import is_exported, refuse_symbolic
 from ..adapter.state import AdapterState, SparseDelta
 from ..private import is_replica, own_parameter, own_submodule, own_submodules
 from .functional import effective_weight
+from .output_embeddings import CurrentWeights
 from .recompute import rebuilt_for_backward
 from .stand_in import owner, standing_in
 
 
-class FishDipLayer(nn.Module, BaseTunerLayer):
+class FishDipLayer(nn.Module, CurrentWeights):
     """Wraps any module that owns parameters.
 
     During a call, effective tensors stand in the module's `__dict__`, where attribute access finds them before its

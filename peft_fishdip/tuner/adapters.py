@@ -23,6 +23,7 @@ from ..adapter.model_card import CheckpointMetadata, write_card
 from ..adapter.state import AdapterState
 from ..layers.compiled import split_once
 from ..layers.layer import FishDipLayer, layers_of, merged_as_before_on_failure, tuned_parameters
+from ..layers.output_embeddings import OutputEmbeddings
 from ..quantization import has_quantized_storage
 from .generation import generating_merged
 from .guards import refuse_adapter_names
@@ -86,6 +87,11 @@ class AdapterTuner(BaseTuner):
         """Call the model, with the deltas of the active adapters."""
         refuse_adapter_names(kwargs)
         return super().forward(*args, **kwargs)
+
+    def get_output_embeddings(self) -> nn.Module | None:
+        """The output embeddings of the model, if it has any; their `weight` is the one that the model computes with."""
+        found = getattr(self.model, "get_output_embeddings", lambda: None)()
+        return OutputEmbeddings(found) if isinstance(found, FishDipLayer) else found
 
     # ----- injection ----------------------------------------------------------------------------------------------
 
@@ -270,7 +276,8 @@ class AdapterTuner(BaseTuner):
             if state is not None and not autocast_adapter_dtype:
                 bases = base_parameters(self.model, state).values()
                 dtypes = [base.dtype for base in bases if not has_quantized_storage(base)]
-                state.flat.data = state.flat.data.to(dtypes[0] if dtypes else torch.float32)
+                flat, state.dtype = state.flat, dtypes[0] if dtypes else torch.float32
+                flat.data = flat.data.to(state.dtype)
                 state.drop_views()
         except BaseException:  # PEFT calls this last when it adds an adapter
             state = self._states().get(adapter_name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from weakref import ref
 
@@ -168,6 +168,10 @@ def wrapped(model: nn.Module, modules: dict[str, nn.Module]) -> dict[str, FishDi
         if isinstance(encoder, nn.TransformerEncoder) and any(isinstance(m, FishDipLayer) for m in encoder.modules()):
             encoder.__dict__.setdefault(NESTED, encoder.use_nested_tensor)
             encoder.use_nested_tensor = False  # only the fast path can work with nested tensors
+    with suppress(NotImplementedError):  # of a transformers model that has none
+        head = getattr(model, "get_output_embeddings", lambda: None)()
+        if isinstance(head, FishDipLayer):
+            head.is_output = True
     put_guards(model)
     return {name: layers[id(module)] for name, module in modules.items()}
 
