@@ -17,8 +17,8 @@ from ..adapter.memory import Replaced
 from ..adapter.recording import is_exported, refuse_symbolic
 from ..adapter.state import AdapterState, SparseDelta
 from ..private import is_replica, own_parameter, own_submodule, own_submodules
+from .current_weights import CurrentWeight, CurrentWeights
 from .functional import effective_weight
-from .output_embeddings import CurrentWeights
 from .recompute import rebuilt_for_backward
 from .stand_in import owner, standing_in
 
@@ -59,6 +59,8 @@ class FishDipLayer(nn.Module, CurrentWeights):
         except AttributeError:
             if name == "base_layer":
                 raise
+            if name in self.__dict__.get("tuned", ()):
+                return self.current(name)
             return getattr(super().__getattr__("base_layer"), name)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -66,7 +68,9 @@ class FishDipLayer(nn.Module, CurrentWeights):
         base = own_submodules(self).get("base_layer")
         owned = None if base is None else own_parameter(base, name)
         if isinstance(value, nn.Parameter) and owned is not None:
-            if value is not owned:
+            tuned = self.__dict__.get("tuned", {}).get(name)
+            same = value is owned or (isinstance(value, CurrentWeight) and value.of_layer.tuned[value.of_name] is tuned)
+            if not same:
                 raise ValueError(
                     f"the {name} of a {type(base).__name__} that a Fish-Dip adapter tunes cannot be replaced, as by "
                     "tying or resizing: the adapter's positions belong to this one. Change the base model before the "

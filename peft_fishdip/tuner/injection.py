@@ -158,10 +158,13 @@ def wrapped(model: nn.Module, modules: dict[str, nn.Module]) -> dict[str, FishDi
     for name, module in list(model.named_modules(remove_duplicate=False)):
         if id(module) not in layers:
             continue
-        parent = model.get_submodule(name.rpartition(".")[0])
+        path, _, leaf = name.rpartition(".")
+        parent = model.get_submodule(path)
         if isinstance(parent, FishDipLayer):
-            continue  # what a layer wraps stays within it
-        model.set_submodule(name, layers[id(module)])
+            if leaf == "base_layer":
+                continue  # it has its layer
+            parent = parent.base_layer
+        setattr(parent, leaf, layers[id(module)])
         if isinstance(parent, nn.TransformerEncoderLayer):
             layers[id(module)].register_forward_pre_hook(no_fast_path)
     for encoder in model.modules():
