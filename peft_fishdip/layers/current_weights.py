@@ -99,8 +99,8 @@ class CurrentWeight(torch.Tensor):
                 return func(*args, **kwargs)
         if changes_in_place(name) and args and isinstance(args[0], CurrentWeight):
             raise RuntimeError(
-                f"{name} would change a tensor of {args[0].of_layer.tuned[args[0].of_name].name!r} with the deltas of its "
-                "adapters added, and be lost; change the base parameter, layer.get_base_layer(), while no adapter is "
+                f"{name} would change a copy of {args[0].of_layer.tuned[args[0].of_name].name!r} that has the deltas of "
+                "the adapters, and be lost; change the base parameter, layer.get_base_layer(), while no adapter is "
                 "in use, as within disable_adapter(), or the deltas with set_mask"
             )
         args, kwargs = computed(args), computed(kwargs)

@@ -19,6 +19,7 @@ from ..adapter.state import AdapterState, SparseDelta
 from ..private import is_replica, own_parameter, own_submodule, own_submodules
 from .current_weights import CurrentWeight, CurrentWeights
 from .functional import effective_weight
+from .own_reads import read_through, unread
 from .recompute import rebuilt_for_backward
 from .stand_in import owner, standing_in
 
@@ -85,6 +86,9 @@ class FishDipLayer(nn.Module, CurrentWeights):
         self.fishdip_values[name] = values = Values(state, owned)
         self.fishdip_indices[name] = Indices(state, owned)
         self.fishdip_summary[name] = Summary(values)
+        names = tuple(sorted(leaf for leaf in self.tuned if "." not in leaf))
+        if type(self) is FishDipLayer and names and not type(self.base_layer).__module__.startswith("torch.nn."):
+            read_through(self.base_layer, self, names)
 
     def share(self, name: str, parameter: nn.Parameter, keep_own: bool = False) -> None:
         """Let the wrapped module use this very Parameter in place of its own, to give that back with `keep_own`."""
@@ -97,7 +101,8 @@ class FishDipLayer(nn.Module, CurrentWeights):
         setattr(module, leaf, parameter)
 
     def give_back(self) -> None:
-        """Give the wrapped module its own Parameters again."""
+        """Give the wrapped module its own Parameters, and its own class, again."""
+        unread(self.base_layer)
         for name, replaced in list(self.replaced.items()):
             module, leaf = owner(self.base_layer, name)
             setattr(module, leaf, replaced.given_back(own_parameter(module, leaf)))
@@ -277,6 +282,9 @@ class FishDipLayer(nn.Module, CurrentWeights):
 
     def tuned_forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the wrapped module with effective tensors in place of its parameters."""
+        if self.training and getattr(self.base_layer, "gradient_checkpointing", False):
+            with self.locked():
+                return self.base_layer(*args, **kwargs)  # it reads them at its recomputation, too
         with self.locked(), ExitStack() as stack:  # two threads must not put their tensors in the same place
             rebuild: dict[tuple[int, torch.dtype], Callable[[], Tensor]] = {}
             for name, parameter in self.tuned.items():
