@@ -42,14 +42,30 @@ class CurrentWeights(BaseTunerLayer):
         The base parameter itself if it has these. Otherwise a tensor that is computed when it is used, since many
         models read no more of a weight than its dtype.
         """
-        if name not in self.tuned or name in self.kept_out_of_merging:
+        tuned = self.tuned.get(name)
+        if tuned is None or name in self.kept_out_of_merging:
             return getattr(self.base_layer, name)
-        if self.disable_adapters or self.tuned[name].merged_adapters or not self.deltas(name):
+        if self._disable_adapters or tuned.merged_adapters:
             with self.locked():
                 return self.base_parameter(name) if self.base_is_current() else self.effective(name)
         if self.is_output or torch.compiler.is_compiling() or is_exported():
             return self.effective(name)
-        return CurrentWeight.of(self, name)
+        if torch.is_grad_enabled():
+            return CurrentWeight.with_gradients(self, name)
+        found = self.without_gradients.get(name)
+        if found is None or found.of_base is not self.base_parameter(name):
+            found = self.without_gradients[name] = CurrentWeight.of(self, name)
+        return found
+
+
+class NotCopied(dict[str, Any]):
+    """A dict that is empty in copies and pickles of what it belongs to."""
+
+    def __deepcopy__(self, memo: Any) -> NotCopied:
+        return NotCopied()
+
+    def __reduce__(self) -> Any:
+        return NotCopied, ()
 
 
 class CurrentWeight(torch.Tensor):
@@ -61,30 +77,38 @@ class CurrentWeight(torch.Tensor):
 
     of_layer: Any
     of_name: str
+    of_base: Tensor
 
     @staticmethod
-    def of(layer: Any, name: str) -> Tensor:
+    def of(layer: Any, name: str) -> CurrentWeight:
         """For the parameter of that name in the module that a layer wraps."""
+        return shared(layer.base_parameter(name)).belonging_to(layer, name)
+
+    @staticmethod
+    def with_gradients(layer: Any, name: str) -> CurrentWeight:
+        """The same, with a place in the graph of autograd if a delta is trained."""
         weight, deltas = layer.base_parameter(name), layer.deltas(name)
         views = active_views(deltas)
-        found: Any
-        if torch.is_grad_enabled() and any(view.requires_grad for view in views):
-            found = Reading.apply(weight, deltas, *views)
-            if layer.tuned[name].gradient is not None:
-                found.register_hook(layer.tuned[name].add_gradient)
-        else:
-            found = shared(weight)
-        found.of_layer, found.of_name = layer, name
-        found._is_param = True  # isinstance(..., nn.Parameter), as tying weights demands
-        return found
+        if not any(view.requires_grad for view in views):
+            return CurrentWeight.of(layer, name)
+        found: CurrentWeight = Reading.apply(weight, deltas, *views)
+        if layer.tuned[name].gradient is not None:
+            found.register_hook(layer.tuned[name].add_gradient)
+        return found.belonging_to(layer, name)
+
+    def belonging_to(self, layer: Any, name: str) -> CurrentWeight:
+        self.of_layer, self.of_name, self.of_base = layer, name, layer.base_parameter(name)
+        self._is_param = True  # isinstance(..., nn.Parameter), as tying weights demands
+        return self
 
     def values(self) -> Tensor:
         """The effective values, with their gradients."""
-        with self.of_layer.locked():
-            base_has_them = self.of_layer.tuned[self.of_name].has_effective(self.of_layer.deltas(self.of_name))
-            if base_has_them and not torch.is_grad_enabled():
-                return self.of_layer.base_parameter(self.of_name).detach()
-            found: Tensor = self.of_layer.effective(self.of_name)
+        layer, name = self.of_layer, self.of_name
+        with layer.locked():
+            tuned, deltas = layer.tuned[name], layer.deltas(name)
+            if tuned.merged_adapters or (tuned.has_effective(deltas) and not torch.is_grad_enabled()):
+                return layer.base_parameter(name).detach()
+            found: Tensor = layer.base_values(name) if layer.disable_adapters else layer.effective(name)
             return found
 
     @classmethod
@@ -98,10 +122,11 @@ class CurrentWeight(torch.Tensor):
             with as_plain_tensors():
                 return func(*args, **kwargs)
         if changes_in_place(name) and args and isinstance(args[0], CurrentWeight):
+            name_of_parameter = args[0].of_layer.tuned[args[0].of_name].name
             raise RuntimeError(
-                f"{name} would change a copy of {args[0].of_layer.tuned[args[0].of_name].name!r} that has the deltas of "
-                "the adapters, and be lost; change the base parameter, layer.get_base_layer(), while no adapter is "
-                "in use, as within disable_adapter(), or the deltas with set_mask"
+                f"{name} would change a copy of {name_of_parameter!r} that has the deltas of adapters, and be lost; "
+                "change the base parameter, layer.get_base_layer(), while no adapter is in use, as within "
+                "disable_adapter(), or the deltas with set_mask"
             )
         args, kwargs = computed(args), computed(kwargs)
         return func(*args, **kwargs)
@@ -122,8 +147,9 @@ class Reading(torch.autograd.Function):
         return None, None, *gradients_of_entries(grad_output, ctx.deltas, ctx.saved_tensors, ctx.needs_input_grad[2:])
 
 
-def shared(weight: Tensor) -> Tensor:
-    return torch.Tensor._make_subclass(CurrentWeight, weight.data)
+def shared(weight: Tensor) -> CurrentWeight:
+    found: CurrentWeight = torch.Tensor._make_subclass(CurrentWeight, weight.data)
+    return found
 
 
 def computed(value: Any) -> Any:

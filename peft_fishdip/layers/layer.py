@@ -17,7 +17,7 @@ from ..adapter.memory import Replaced
 from ..adapter.recording import is_exported, refuse_symbolic
 from ..adapter.state import AdapterState, SparseDelta
 from ..private import is_replica, own_parameter, own_submodule, own_submodules
-from .current_weights import CurrentWeight, CurrentWeights
+from .current_weights import CurrentWeight, CurrentWeights, NotCopied
 from .functional import effective_weight
 from .own_reads import read_through, unread
 from .recompute import rebuilt_for_backward
@@ -35,6 +35,7 @@ class FishDipLayer(nn.Module, CurrentWeights):
         tuned: per name within `base_layer` ("weight", "out_proj.bias") the parameter, which all modules that are tied
             to it share.
         replaced: per name a Parameter in whose place stands that of another use of the same memory.
+        without_gradients: what readers of a parameter were given last, while no gradients were wanted.
     """
 
     adapter_layer_names = ("fishdip_values", "fishdip_indices", "fishdip_summary")
@@ -46,6 +47,7 @@ class FishDipLayer(nn.Module, CurrentWeights):
         self.base_layer = base_layer
         self.tuned: dict[str, TunedParameter] = {}
         self.replaced: dict[str, Replaced] = {}
+        self.without_gradients = NotCopied()
         self.fishdip_summary = nn.ModuleDict()  # first: a state dict brings it before the last positions and values
         self.fishdip_values = nn.ModuleDict()
         self.fishdip_indices = nn.ModuleDict()
