@@ -91,10 +91,11 @@ class CurrentWeight(torch.Tensor):
         views = active_views(deltas)
         if not any(view.requires_grad for view in views):
             return CurrentWeight.of(layer, name)
-        found: CurrentWeight = Reading.apply(weight, deltas, *views)
+        read: CurrentWeight = Reading.apply(weight, deltas, *views)
+        found = read.belonging_to(layer, name)
         if layer.tuned[name].gradient is not None:
             found.register_hook(layer.tuned[name].add_gradient)
-        return found.belonging_to(layer, name)
+        return found
 
     def belonging_to(self, layer: Any, name: str) -> CurrentWeight:
         self.of_layer, self.of_name, self.of_base = layer, name, layer.base_parameter(name)
@@ -168,6 +169,7 @@ def changes_in_place(name: str) -> bool:
 SIZES = {
     *("size", "stride", "dim", "ndimension", "numel", "nelement", "element_size", "get_device", "storage_offset"),
     *("is_floating_point", "is_complex", "is_contiguous", "is_shared", "data_ptr", "__len__", "untyped_storage"),
+    "register_hook",
 }
 PROPERTIES = {
     *("dtype", "shape", "device", "ndim", "layout", "itemsize", "nbytes", "names", "is_cuda", "is_cpu", "is_meta"),

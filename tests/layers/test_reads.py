@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from peft_fishdip.layers.current_weights import CurrentWeight
-from peft_fishdip.layers.layer import FishDipLayer
+from peft_fishdip.layers.layer import FishDipLayer, tuned_parameters
 
 from ..support.models import enable_checkpointing, flat_of, ignoring_unscored_mask, randomise, tuned
 
@@ -180,6 +180,23 @@ def test_masks_are_chosen_by_the_gradients_of_these_reads(name: str) -> None:
     for key, positions in mask.items():
         inside = scores[key].flatten()[positions] if key in scores else torch.zeros(positions.numel())
         assert bool((inside >= threshold * (1 - 1e-4)).all()), key
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_whole_gradient_of_a_step_has_these_reads(name: str) -> None:
+    make, run = MODELS[name]
+    model = tuned(make(), density=0.2)
+    dense = make()
+    run(dense).square().sum().backward()
+    parameters = tuned_parameters(model, "default")
+    for parameter, weight in parameters.values():
+        parameter.gradient = torch.zeros_like(weight, dtype=torch.float32)
+    with ignoring_unscored_mask():
+        run(model).square().sum().backward()
+    expected = dict(dense.named_parameters())
+    for key, (parameter, weight) in parameters.items():
+        gradient = torch.zeros_like(weight) if expected[key].grad is None else expected[key].grad
+        torch.testing.assert_close(parameter.gradient, gradient, rtol=1e-4, atol=1e-6, msg=key)
 
 
 @pytest.mark.parametrize("use_reentrant", [False, True])
