@@ -21,6 +21,7 @@ from ..adapter.initial import check_sizes
 from ..adapter.install import install_sum
 from ..adapter.model_card import CheckpointMetadata, write_card
 from ..adapter.state import AdapterState
+from ..config import INJECTED
 from ..layers.compiled import split_once
 from ..layers.layer import FishDipLayer, layers_of, merged_as_before_on_failure, tuned_parameters
 from ..layers.output_embeddings import OutputEmbeddings
@@ -130,7 +131,9 @@ class AdapterTuner(BaseTuner):
                     f"there is an adapter {adapter_name!r} already; choose another name, or delete it first."
                 )
             restore = taking_out(model, adapter_name)
-            config = with_linear_names(self.peft_config[adapter_name], model)  # type: ignore[arg-type]
+            own: Any = self.peft_config[adapter_name]
+            own.__dict__[INJECTED] = True
+            config = with_linear_names(own, model)
             targets = find_targets(model, config)
             if targets:
                 check_sizes(config, targets)
@@ -145,6 +148,8 @@ class AdapterTuner(BaseTuner):
             raise
         finally:
             self.__dict__.pop("_injection", None)
+            for each in self.peft_config.values():
+                each.__dict__.pop(INJECTED, None)
 
     def _create_and_replace(self, *args: Any, **kwargs: Any) -> None:
         """PEFT calls this for each module. The first call puts in the whole adapter, because its K is global."""
