@@ -7,10 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..files import write_text
 from ..machine import prepare_process
 from ..settings import SettingsError
 from .catalogue import architectures
-from .sweep import WRONG, sweep
+from .page import page
+from .sweep import WRONG, Outcome, sweep
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,15 +21,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     known = architectures()
     unknown = set(options.only or ()) - known.keys()
     if unknown:
-        print(f"benchmarks.architectures: {', '.join(sorted(unknown))} are no architectures of this transformers", file=sys.stderr)
+        print(f"benchmarks.architectures: no architectures: {', '.join(sorted(unknown))}", file=sys.stderr)
         return 2
-    outcomes = sweep([known[name] for name in options.only or known], report=lambda x: print(f"{x.seconds:5.1f} s  {x}  frozen={x.frozen} n={x.parameters}", flush=True))
+    outcomes = sweep([known[name] for name in options.only or known], report=show)
+    try:
+        if options.only is None:
+            write_text(options.output, page(outcomes))
+    except SettingsError as error:
+        print(f"benchmarks.architectures: {error}", file=sys.stderr)
+        return 2
     return int(any(outcome.kind == WRONG for outcome in outcomes))
 
 
+def show(outcome: Outcome) -> None:
+    """Print an outcome as soon as it is known."""
+    print(f"{outcome.seconds:5.1f} s  {outcome}", flush=True)
+
+
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.architectures", description=__doc__)
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="model types of transformers (default: all)")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.architectures", description="Exact on which models?")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="compare these model types, and write no page")
     parser.add_argument("--output", type=Path, default=Path("docs/architectures.md"), help="the page")
     return parser
 

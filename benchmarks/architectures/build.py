@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from transformers import PreTrainedConfig, set_seed
 
 from .catalogue import Architecture
 from .inputs import Inputs, possible_inputs
-from .outputs import floating, is_same, outputs_of
+from .outputs import is_same, outputs_of
 from .overrides import CONFIGS
 from .shrink import tiny_config
 
-MOST_PARAMETERS = 3_000_000
+MOST_PARAMETERS = 6_000_000
+NO_PACKAGE = "They need a package that is not installed"
+NO_CONFIG = "No tiny config is known"
+NO_INPUTS = "No inputs are known"
+NOT_REPEATABLE = "Two calls with one seed give different outputs"
+TOO_SLOW = "They take too long"
 
 
 class NotBuilt(Exception):
-    """An architecture that could not be built, or run without an adapter; the message tells why."""
+    """An architecture that could not be built, or run without an adapter; the message tells why.
+
+    Attributes:
+        heading: one of the reasons above.
+    """
+
+    def __init__(self, heading: str, message: str = "") -> None:
+        super().__init__(message)
+        self.heading = heading
 
 
 def built(architecture: Architecture) -> tuple[Any, Inputs]:
@@ -35,8 +49,10 @@ def built(architecture: Architecture) -> tuple[Any, Inputs]:
         set_seed(0)
         with limited_parameters(MOST_PARAMETERS):
             model = architecture.model_class(config)
+    except NotBuilt:
+        raise
     except Exception as error:
-        raise NotBuilt(f"its tiny model cannot be made: {in_short(error)}") from error
+        raise NotBuilt(NO_PACKAGE if isinstance(error, ImportError) else NO_CONFIG, in_short(error)) from error
     model = model.float().eval()
     no_cache(config)
     return model, accepted_inputs(model, config)
@@ -61,7 +77,7 @@ def limited_parameters(most: int) -> Iterator[None]:
         nonlocal number
         number += 0 if parameter is None else parameter.numel()
         if number > most:
-            raise NotBuilt(f"it has more than {most:,} parameters")
+            raise NotBuilt(NO_CONFIG, f"more than {most:,} parameters")
 
     handle = register_module_parameter_registration_hook(count)
     try:
@@ -91,15 +107,13 @@ def accepted_inputs(model: Any, config: PreTrainedConfig) -> Inputs:
         with torch.no_grad():
             second = outputs_of(model, inputs)
         if not is_same(first, second):
-            raise NotBuilt("two calls with one seed give different outputs")
+            raise NotBuilt(NOT_REPEATABLE)
         return inputs
-    raise NotBuilt(failures[0] if failures else "no input is known for it", failures)
+    raise NotBuilt(NO_INPUTS, failures[0] if failures else "")
 
 
 def in_short(error: BaseException) -> str:
     """Kind and first line of an error."""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0][:120]}" if text else type(error).__name__
-
-
-__all__ = ["NotBuilt", "Tensor", "built", "floating", "in_short"]
+    text = " ".join(str(error).split())
+    text = re.sub(r"Class validation error for validator '\w+': ", "", text)
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

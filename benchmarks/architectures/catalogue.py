@@ -36,7 +36,8 @@ class Architecture:
     """A model type of transformers, by the class that stands for it."""
 
     model_type: str
-    class_name: str
+    class_names: tuple[str, ...]
+    """The classes for this model type, preferred ones first."""
 
     @property
     def config_class(self) -> type[PreTrainedConfig]:
@@ -45,8 +46,9 @@ class Architecture:
 
     @functools.cached_property
     def model_class(self) -> Any:
-        """The class, whose import may take a second."""
-        return getattr(transformers, self.class_name)
+        """The first class that takes the config as a whole, not a part of it; the import may take a second."""
+        classes = [getattr(transformers, name) for name in self.class_names]
+        return next((found for found in classes if found.config_class is self.config_class), classes[0])
 
     @property
     def group(self) -> str:
@@ -63,23 +65,25 @@ def architectures() -> dict[str, Architecture]:
     Parts of an architecture that have a model type of their own, such as the two towers of CLIP, are left out, and so
     are model types that have the class of another one.
     """
-    classes = class_names()
+    names = class_names()
+    classes = {model_type: found[0] for model_type, found in names.items()}
     parts = parts_of_others(classes)
     by_class: dict[str, list[str]] = {}
     for model_type in sorted(classes.keys() - parts):
         by_class.setdefault(classes[model_type], []).append(model_type)
-    chosen = {min(types, key=lambda name: CONFIG_MAPPING[name].model_type != name): c for c, types in by_class.items()}
-    return {model_type: Architecture(model_type, chosen[model_type]) for model_type in sorted(chosen)}
+    chosen = [min(types, key=lambda name: CONFIG_MAPPING[name].model_type != name) for types in by_class.values()]
+    return {model_type: Architecture(model_type, tuple(names[model_type])) for model_type in sorted(chosen)}
 
 
-def class_names() -> dict[str, str]:
-    """By model type the name of the class that is preferred."""
-    found: dict[str, str] = {}
+def class_names() -> dict[str, list[str]]:
+    """By model type the names of its classes, preferred ones first."""
+    found: dict[str, list[str]] = {}
+    known = set(dir(transformers))  # hasattr would import them all
     for mapping in mappings():
         for model_type, names in mapping.items():
             name = names if isinstance(names, str) else names[0]
-            if model_type in CONFIG_MAPPING and hasattr(transformers, name):
-                found.setdefault(model_type, name)
+            if model_type in CONFIG_MAPPING and name in known:
+                found.setdefault(model_type, []).append(name)
     return found
 
 

@@ -117,12 +117,13 @@ def output_faults(name: str, found: list[Tensor], expected: list[Tensor]) -> Ite
         yield f"{name} differ by {largest:.1g} of their size"
 
 
-def gradient_faults(
-    found: Mapping[str, Tensor], dense: Mapping[str, Tensor], told: str
-) -> tuple[list[str], list[str]]:
+def gradient_faults(found: Mapping[str, Tensor], dense: Mapping[str, Tensor], told: str) -> tuple[list[str], list[str]]:
     """What differs between the gradients, and the parameters without delta that a warning has named."""
     floor = ROUNDING * max((float(gradient.norm()) for gradient in dense.values()), default=0.0)
-    wrong, missing, frozen, left = [], [], [], []
+    wrong: list[str] = []
+    missing: list[str] = []
+    frozen: list[str] = []
+    left: list[str] = []
     for name, gradient in dense.items():
         size = float(gradient.norm())
         if name not in found:
@@ -149,11 +150,14 @@ def checkpointing_faults(adapted: Any, oracle: Any, inputs: Inputs) -> list[str]
     """What gradient checkpointing changes in train mode, where it changes nothing without the adapter."""
     base = adapted.base_model.model
     adapted.train()
-    _, plain = run_adapted(adapted, inputs)
+    try:
+        _, plain = run_adapted(adapted, inputs)
+    except Exception as error:
+        return [f"training in train mode, {in_short(error)}"] if trains(oracle, inputs) else []
     faults = []
     for reentrant in (False, True):
-        checkpoint(base, reentrant)
         try:
+            checkpoint(base, reentrant)
             _, again = run_adapted(adapted, inputs)
             different, _ = gradient_faults(again, plain, "")
         except Exception as error:
@@ -165,6 +169,15 @@ def checkpointing_faults(adapted: Any, oracle: Any, inputs: Inputs) -> list[str]
 
 def checkpoint(model: Any, reentrant: bool) -> None:
     model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": reentrant})
+
+
+def trains(oracle: Any, inputs: Inputs) -> bool:
+    """Whether a step in train mode works without an adapter."""
+    try:
+        run(oracle.train(), inputs)
+    except Exception:
+        return False
+    return True
 
 
 def works_without(oracle: Any, inputs: Inputs, reentrant: bool) -> bool:

@@ -14,7 +14,15 @@ from transformers import PreTrainedConfig
 from .shrink import VOCABULARY
 
 BATCH, LENGTH = 2, 12
-MAIN = ("input_ids", "pixel_values", "input_values", "input_features", "decoder_input_ids", "pixel_values_videos")
+MAIN = (
+    "input_ids",
+    "bbox",
+    "pixel_values",
+    "input_values",
+    "input_features",
+    "decoder_input_ids",
+    "pixel_values_videos",
+)
 Inputs = dict[str, Any]
 
 
@@ -25,7 +33,8 @@ def possible_inputs(model: Any, config: PreTrainedConfig) -> Iterator[Inputs]:
     main = [name for name in MAIN if name in parameters]
     if "decoder_input_ids" in main and not config.is_encoder_decoder:
         main.remove("decoder_input_ids")
-    first = [name for name in [model.main_input_name] if name in parameters]
+    first = model.main_input_name
+    first = [name for name in ([first] if isinstance(first, str) else first) if name in parameters]
     with_decoder = [*first, *(["decoder_input_ids"] if "decoder_input_ids" in main else [])]
     seen: set[tuple[str, ...]] = set()
     for chosen in (main, [n for n in main if n != "pixel_values_videos"], with_decoder, first, *([n] for n in main)):
@@ -41,9 +50,10 @@ def candidates(name: str, config: PreTrainedConfig) -> list[Tensor]:
     """Tensors that an input of this name may be."""
     generator = torch.Generator().manual_seed(0)
     if name in ("pixel_values", "pixel_values_videos"):
-        size, channels, frames = image_size(config), setting(config, "num_channels", "in_channels", default=3), 2
+        size, channels = image_size(config), setting(config, "num_channels", "in_channels", default=3)
         frames = setting(config, "num_frames", default=2)
-        shapes = [(BATCH, channels, *size), (BATCH, frames, channels, *size), (BATCH, 1, channels, *size)]
+        shapes = [(BATCH, channels, *size), (BATCH, frames, channels, *size), (BATCH, 2, channels, *size)]
+        shapes += [(BATCH, channels, 64, 64)]
         return [torch.randn(shape, generator=generator) for shape in shapes]
     if name in ("input_features", "input_values", "inputs"):
         width = setting(config, "num_mel_bins", "feature_size", "input_feat_per_channel", "n_mels", default=16)
@@ -53,6 +63,8 @@ def candidates(name: str, config: PreTrainedConfig) -> list[Tensor]:
         if name == "input_features":
             shapes = shapes[2:] + shapes[:2]
         return [torch.randn(shape, generator=generator) for shape in shapes]
+    if name in ("past_values", "states", "actions", "rewards", "returns_to_go"):
+        return [torch.randn(BATCH, LENGTH, generator=generator)]
     if name == "bbox":
         corner = torch.randint(0, 8, (BATCH, LENGTH, 2), generator=generator)
         return [torch.cat([corner, corner + 4], dim=-1)]

@@ -52,7 +52,10 @@ def difference(found: Tensor, expected: Tensor) -> float:
     """The largest difference, as a share of the largest magnitude; infinite if other entries are finite."""
     found, expected = found.detach().float(), expected.detach().float()
     finite = expected.isfinite()
-    if not torch.equal(found[~finite].nan_to_num(), expected[~finite].nan_to_num()) or not found[finite].isfinite().all():
+    if (
+        not torch.equal(found[~finite].nan_to_num(), expected[~finite].nan_to_num())
+        or not found[finite].isfinite().all()
+    ):
         return float("inf")
     if not bool(finite.any()):
         return 0.0

@@ -14,12 +14,23 @@ VOCABULARY = 64
 WIDTH = 32
 HEADS = 2
 
-UNCHANGED = re.compile(r"kernel|stride|ratio|rate$|_factor|scale|expan|token_type|temperature|theta|index_topk|_range")
+UNCHANGED = re.compile(
+    r"kernel|stride|ratio|rate$|_factor|scale|expan|token_type|temperature|theta|_range|stages$|encoder_blocks$"
+)
+ABSENT = {
+    "num_experts_per_tok": 2,
+    "n_group": 1,
+    "topk_group": 1,
+    "vocab_size": VOCABULARY,
+    "moe_intermediate_size": 48,
+}
+"""Fields that are None by default and that the models cannot do without."""
 RULES: tuple[tuple[re.Pattern[str], int], ...] = tuple(
     (re.compile(pattern), value)
     for pattern, value in (
         (r"vocab|num_embeddings$|codebook_size|num_embeds$", VOCABULARY),
         (r"type_vocab_size|num_labels", 2),
+        (r"mask_\w+_length$|groups?$", 2),
         (r"key_value_heads|num_key_value|kv_heads", 1),
         (r"attention_heads$|num_heads$|_heads$|n_head$|n_heads$|^heads$", HEADS),
         (r"head_dim$|d_kv$|dim_head$|head_size$|d_head$|rotary_dim$|kv_channels$", WIDTH // HEADS),
@@ -47,23 +58,28 @@ class Shrinking:
     def shrunk(self, config_class: type[PreTrainedConfig], given: Mapping[str, Any]) -> dict[str, Any]:
         """The fields of a tiny config of this class, whose other fields have their defaults, or what is `given`."""
         fields: dict[str, Any] = {}
-        specs = config_class.sub_configs_defaults
+        specs = getattr(config_class, "sub_configs_defaults", {})
+        names = {field.name for field in dataclasses.fields(config_class)}
         for field in dataclasses.fields(config_class):
             if field.name in specs:
                 continue
             value = given.get(field.name, default_of(field))
+            if field.name == "num_key_value_heads" and "kv_lora_rank" in names:
+                fields[field.name] = HEADS  # as many as there are attention heads
+                continue
             small = self.smaller(field.name, value)
             if small is not value or field.name in given:
                 fields[field.name] = small
         for name, spec in specs.items():
-            part_class = CONFIG_MAPPING[spec.model_type] if spec.model_type in CONFIG_MAPPING else spec.config_class
             part = {**spec.init_kwargs, **(given.get(name) or {})}
-            fields[name] = {"model_type": spec.model_type, **self.shrunk(part_class, part)}
+            fields[name] = {"model_type": spec.model_type, **self.shrunk(class_of(spec), part)}
         return fields
 
     def smaller(self, name: str, value: Any) -> Any:
         """The value of a field, made small if it is a size or a number of things."""
-        if isinstance(value, bool) or value is None:
+        if value is None:
+            return ABSENT.get(name)
+        if isinstance(value, bool):
             return value
         if isinstance(value, int):
             return self.smaller_number(name, value)
@@ -95,6 +111,14 @@ class Shrinking:
         if least >= 16 and re.search(r"size|dim|channels|features|hidden|width|filters", name):
             return [max(value * 16 // least, 1) for value in values]
         return values
+
+
+def class_of(spec: Any) -> type[PreTrainedConfig]:
+    """The config class of a part, from transformers' description of it."""
+    try:
+        return CONFIG_MAPPING[spec.model_type]
+    except KeyError:
+        return spec.config_class
 
 
 def default_of(field: dataclasses.Field[Any]) -> Any:

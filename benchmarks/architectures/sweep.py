@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from .build import NotBuilt, built, in_short
+from .build import NO_PACKAGE, TOO_SLOW, NotBuilt, built, in_short
 from .catalogue import Architecture
 from .compare import Refused, compared
 
 EXACT, REFUSED, NOT_BUILT, WRONG = "exact", "refused", "not built", "WRONG"
 TIME_LIMIT = 30.0
-"""Seconds for one architecture."""
+"""Seconds of computing for one architecture."""
 
 
 @dataclass
@@ -31,6 +31,8 @@ class Outcome:
     """`EXACT`, `REFUSED`, `NOT_BUILT` or `WRONG`."""
     reason: str = ""
     group: str = ""
+    heading: str = ""
+    """What architectures with a like reason are listed under, if it was not built."""
     parameters: int = 0
     seconds: float = 0.0
     frozen: list[str] = field(default_factory=list)
@@ -53,18 +55,18 @@ def sweep(chosen: Iterable[Architecture], report: Callable[[Outcome], None] = la
 
 
 def outcome_of(architecture: Architecture) -> Outcome:
-    outcome = Outcome(architecture.model_type, architecture.class_name, NOT_BUILT)
+    outcome = Outcome(architecture.model_type, architecture.class_names[0], NOT_BUILT)
     started = time.process_time()
     try:
         with warnings.catch_warnings(), time_limit(TIME_LIMIT):
             warnings.simplefilter("ignore")
             compare(architecture, outcome)
     except NotBuilt as error:
-        outcome.reason = str(error.args[0])
+        outcome.heading, outcome.reason = error.heading, str(error)
     except Refused as error:
         outcome.kind, outcome.reason = REFUSED, first_sentence(str(error))
     except TimeoutError as error:
-        outcome.reason = str(error)
+        outcome.heading, outcome.reason = TOO_SLOW, str(error)
     except Exception as error:
         outcome.kind, outcome.reason = WRONG, in_short(error)
     outcome.seconds = time.process_time() - started
@@ -73,9 +75,9 @@ def outcome_of(architecture: Architecture) -> Outcome:
 
 def compare(architecture: Architecture, outcome: Outcome) -> None:
     try:
-        outcome.group = architecture.group
+        outcome.class_name, outcome.group = architecture.model_class.__name__, architecture.group
     except Exception as error:
-        raise NotBuilt(f"its class cannot be imported: {in_short(error)}") from error
+        raise NotBuilt(NO_PACKAGE, in_short(error)) from error
     model, inputs = built(architecture)
     outcome.parameters = sum(parameter.numel() for parameter in model.parameters())
     found = compared(model, inputs)
@@ -89,15 +91,15 @@ def first_sentence(text: str) -> str:
 
 @contextlib.contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError within, after this many seconds, in the main thread."""
+    """Raise TimeoutError within, after this many seconds of computing; in the main thread only."""
 
     def stop(*_: Any) -> None:
         raise TimeoutError(f"it takes more than {seconds:.0f} seconds")
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
