@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from peft_fishdip import FishDipConfig
 
-from .build import in_short
+from .build import NO_INPUTS, NotBuilt, in_short
 from .inputs import Inputs
 from .internals import gradients_of
 from .outputs import difference, outputs_of, scalar
@@ -44,6 +44,7 @@ def compared(model: Any, inputs: Inputs) -> Comparison:
 
     Raises:
         Refused: the adapter cannot be added.
+        NotBuilt: the model cannot be trained in eval mode, with or without an adapter.
     """
     oracle = copy.deepcopy(model)
     adapted, told = with_adapter(model)
@@ -51,7 +52,10 @@ def compared(model: Any, inputs: Inputs) -> Comparison:
     for parameter in oracle.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     faults = []
-    expected, dense = run(oracle, inputs)
+    try:
+        expected, dense = run(oracle, inputs)
+    except Exception as error:
+        raise NotBuilt(NO_INPUTS, f"no backward pass in eval mode, {in_short(error)}") from error
     try:
         found, gradients = run_adapted(adapted, inputs)
     except Exception as error:

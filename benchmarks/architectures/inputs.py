@@ -17,6 +17,8 @@ BATCH, LENGTH = 2, 12
 MAIN = (
     "input_ids",
     "bbox",
+    "visual_feats",
+    "visual_pos",
     "pixel_values",
     "input_values",
     "input_features",
@@ -68,6 +70,12 @@ def candidates(name: str, config: PreTrainedConfig) -> list[Tensor]:
     if name == "bbox":
         corner = torch.randint(0, 8, (BATCH, LENGTH, 2), generator=generator)
         return [torch.cat([corner, corner + 4], dim=-1)]
+    if name in ("visual_feats", "visual_pos"):
+        return [
+            torch.rand(
+                BATCH, 4, setting(config, name.replace("feats", "feat") + "_dim", default=32), generator=generator
+            )
+        ]
     if name.endswith("mask"):
         return [torch.ones(BATCH, LENGTH, dtype=torch.int64)]
     if name == "token_type_ids":

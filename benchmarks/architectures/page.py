@@ -96,7 +96,7 @@ def listed(text: str) -> dict[str, str]:
     for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
         heading, _, body = section.partition("\n")
         for paragraph in body.split("\n\n"):
-            if paragraph.startswith("| "):
+            if paragraph.strip().startswith("| "):
                 found.update(dict.fromkeys(re.findall(r"^\| `([^`]+)`", paragraph, re.MULTILINE), kinds[heading]))
             elif paragraph.strip().startswith("**"):
                 found.update(dict.fromkeys(re.findall(r"`([^`]+)`", paragraph), kinds[heading]))

@@ -31,6 +31,7 @@ RULES: tuple[tuple[re.Pattern[str], int], ...] = tuple(
         (r"vocab|num_embeddings$|codebook_size|num_embeds$", VOCABULARY),
         (r"type_vocab_size|num_labels", 2),
         (r"mask_\w+_length$|groups?$", 2),
+        (r"_offset$", 1),
         (r"key_value_heads|num_key_value|kv_heads", 1),
         (r"attention_heads$|num_heads$|_heads$|n_head$|n_heads$|^heads$", HEADS),
         (r"head_dim$|d_kv$|dim_head$|head_size$|d_head$|rotary_dim$|kv_channels$", WIDTH // HEADS),
@@ -41,7 +42,7 @@ RULES: tuple[tuple[re.Pattern[str], int], ...] = tuple(
         (r"patch_size$", 8),
         (r"max_\w*position|n_positions|_positions$|max_seq|seq_len|n_ctx|max_\w*len|_length$", 128),
         (r"num_queries|num_query|num_latents|n_latents|num_proposals|num_denoising|proposals$|num_points", 6),
-        (r"mel|num_frames|window|bucket|bins$", 16),
+        (r"mel|num_frames|window|bins$", 16),
         (r"intermediate|ffn|mlp|d_ff$|feedforward|n_inner|dff$|dim_ff$|linear_units$", 48),
         (r"(size|dim|dims|channels|features|hidden|width|rank|units|d_model|n_embd|planes|filters|latents)$", WIDTH),
     )
@@ -109,7 +110,7 @@ class Shrinking:
             return [min(value, 8) for value in values]
         least = min(value for value in values)
         if least >= 16 and re.search(r"size|dim|channels|features|hidden|width|filters", name):
-            return [max(value * 16 // least, 1) for value in values]
+            return [max(value * 4 // least, 1) * 4 for value in values]
         return values
 
 
