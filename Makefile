@@ -1,14 +1,16 @@
 # make bench   a comparison on generated sentences: tables and pictures, in a few minutes on two cores
 # make test    lint, types and the tests, but for slow ones
-# make test-all  ... and the slow ones
-# All set everything up in .venv first. PYTHON=python3.12 chooses the interpreter.
+# make test-all  ... and the slow ones, and those of other libraries
+# make test-integrations   the tests of other libraries (trl, sentence-transformers, Lightning) alone
+# All set everything up first, in .venv and .venv-integrations. PYTHON=python3.12 chooses the interpreter.
 
 PYTHON ?= python3
 BIN := .venv/bin
+WITH_OTHERS := .venv-integrations
 # the models are tiny: one thread is as fast as two; waiting threads must not spin
 export OMP_WAIT_POLICY := passive
 
-.PHONY: bench test test-all lint clean
+.PHONY: bench test test-all test-integrations lint clean
 
 bench: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks compare --rates own --output runs/bench
@@ -16,8 +18,11 @@ bench: .venv/ready
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
 
-test-all: lint
+test-all: lint test-integrations
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+test-integrations: $(WITH_OTHERS)/ready
+	OMP_NUM_THREADS=1 $(WITH_OTHERS)/bin/python -m pytest tests/integrations
 
 lint: .venv/ready
 	$(BIN)/ruff check .
@@ -31,5 +36,11 @@ lint: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench,test,dev]'
 	touch $@
 
+$(WITH_OTHERS)/ready: pyproject.toml constraints.txt
+	test -x $(WITH_OTHERS)/bin/python || $(PYTHON) -m venv $(WITH_OTHERS)
+	$(WITH_OTHERS)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(WITH_OTHERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,integrations]'
+	touch $@
+
 clean:
-	rm -rf .venv
+	rm -rf .venv $(WITH_OTHERS)

@@ -23,6 +23,8 @@ CHOICES = {
     "delta_scale": ("auto", "rms", "none"),
 }
 
+INJECTED = "_injected"
+"""Attribute that a config has while its adapter is put into a model."""
 AfterSave = Callable[[str, "FishDipConfig", Mapping[str, str] | None], None]
 """Called with the folder, the config and PEFT's `auto_mapping` when adapter_config.json has been written."""
 
@@ -114,9 +116,12 @@ class FishDipConfig(PeftConfig):
     num_updates: InitVar[int] = 0
 
     @property
-    def trainable_token_indices(self) -> dict[str, list[int]]:
-        """Always empty. With None, PEFT would store the whole base embedding with an adapter that targets it."""
-        return {}
+    def trainable_token_indices(self) -> dict[str, list[int]] | None:
+        """No tokens. With None, PEFT would store the whole base embedding with an adapter that targets it.
+
+        None in an injection, where PEFT would ask the model for its embedding otherwise, and some models have none.
+        """
+        return None if INJECTED in self.__dict__ else {}
 
     def __post_init__(self, counts: dict[str, list[int]] | None, num_updates: int) -> None:
         super().__post_init__()

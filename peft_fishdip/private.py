@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
+from torch._C import DisableTorchFunctionSubclass
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
 
@@ -41,6 +42,11 @@ def has_hooks(module: nn.Module) -> bool:
 def rnn_weights(module: nn.Module) -> tuple[list[Any], list[str]]:
     """The list from which an RNN reads its weights, past attribute access, and their names; empty for others."""
     return (module._flat_weights, module._flat_weights_names) if isinstance(module, nn.RNNBase) else ([], [])
+
+
+def as_plain_tensors() -> Any:
+    """Within, operations on tensors of a subclass are those of torch, on this thread."""
+    return DisableTorchFunctionSubclass()
 
 
 def version_of(tensor: Tensor) -> int | None:

@@ -81,7 +81,11 @@ class Values(Container):
         return delta.values(flat.detach().split(self.state.sizes)[delta.index]).clone()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Values:
+        is_carrier = self.state.carrier is self
+        before = self.flat.dtype if is_carrier else None
         super()._apply(fn, recurse)
+        if is_carrier and self.flat.dtype != before:
+            self.state.dtype = self.flat.dtype
         self.state.drop_views()
         return self
 

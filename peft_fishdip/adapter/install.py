@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..selection import top_k
 from .atomic import Write, apply_all, assign
-from .state import POSITIONS, SUMMARY, VALUES, AdapterState, Entries, SparseDelta
+from .entries import Entries
+from .state import POSITIONS, SUMMARY, VALUES, AdapterState, SparseDelta
 
 DIGEST = "sha256"
 """The last part of the summary's key, `....fishdip_summary.sha256`."""

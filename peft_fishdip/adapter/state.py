@@ -6,7 +6,7 @@ import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from ..config import FishDipConfig
 from ..distributed import refuse_sharded
 from ..private import own_parameter, version_of
 from .atomic import Write, assign, copy_into
+from .entries import Entries, MaskChange
 from .handles import handle_of
 from .inner_gradients import InnerGradients
 from .lineage import Lineage
@@ -54,31 +55,6 @@ class MaskUpdate:
             "mask_max_loss": max(self.losses, default=0.0),
             "mask_seconds": self.seconds,
         }
-
-
-class Entries:
-    """The entries of one parameter that have a delta. Never changed; a new mask brings a new object.
-
-    Attributes:
-        active: int64 (a,), flat positions of the mask, ascending.
-        inactive: int64 (i,), flat positions of earlier masks, ascending, disjoint from `active`.
-        inactive_values: float32 (i,), their deltas.
-        support: int64 (a + i,), active positions, then inactive ones.
-        pattern: what the gradient at the active positions needs, see layers/sparse_grad.py; made when first needed.
-    """
-
-    def __init__(self, active: Tensor, inactive: Tensor, inactive_values: Tensor) -> None:
-        self.active = active
-        self.inactive = inactive
-        self.inactive_values = inactive_values
-        self.support = torch.cat([active, inactive]) if inactive.numel() else active
-        self.pattern: Any = None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Entries, (self.active, self.inactive, self.inactive_values)  # sparse patterns cannot be copied
-
-    def to(self, device: torch.device) -> Entries:
-        return Entries(self.active.to(device), self.inactive.to(device), self.inactive_values.to(device))
 
 
 class SparseDelta:
@@ -141,15 +117,6 @@ class SparseDelta:
             self.entries = self.entries.to(device)
 
 
-class MaskChange(NamedTuple):
-    """A change of mask that has been computed and not been made yet."""
-
-    entries: list[Entries]  # of each delta
-    values: Tensor  # (K,), the new trainable vector
-    source: Tensor
-    """int64 (K,): index in the old vector of each entry; -1 for an entry that was not active before."""
-
-
 class Driver(Protocol):
     """What updates the mask of an adapter by itself, see tuner/auto_update.py."""
 
@@ -183,6 +150,7 @@ class AdapterState:
         installed: the very tensors that PEFT had installed, and what they made of the adapter.
         untouched: no update, no training, nothing loaded: the mask is the data-free one.
         driver: what updates the mask by itself, and looks at the learning rate; None once the adapter is deleted.
+        dtype: of the vector, as it was made, or cast since then together with its module.
         sharded: FSDP2 has sharded the vector; it puts whole parameters back during a forward pass.
         traced: the views of the vector while a forward pass is being compiled.
         inner: where gradients of checkpointed blocks go, under DistributedDataParallel.
@@ -203,6 +171,7 @@ class AdapterState:
         self.untouched = True
         self.warned = False
         self.driver: Driver | None = None
+        self.dtype = torch.float32
         self._first_version: tuple[tuple[int, int] | None] | None = None
         self.sharded = False
         self._views: tuple[tuple[object, ...], tuple[Tensor, ...]] | None = None
@@ -215,7 +184,29 @@ class AdapterState:
         """The trainable vector: float32 (K,)."""
         assert self.carrier is not None
         flat = own_parameter(self.carrier, "flat")
-        return cast(nn.Parameter, self.carrier.flat) if flat is None else flat
+        if flat is None:
+            return cast(nn.Parameter, self.carrier.flat)
+        if flat.dtype.itemsize < self.dtype.itemsize and not self.sharded:
+            self._undo_cast(flat)
+        return flat
+
+    @torch.no_grad()
+    def _undo_cast(self, flat: nn.Parameter) -> None:
+        """Give the vector its dtype again after an assignment to `data`: steps and averages of Adam get lost in half
+        precision. On a quantized base, trl casts all trainable parameters in this way."""
+        found, grad = flat.dtype, flat.grad
+        flat.grad = None
+        flat.data = flat.data.to(self.dtype)
+        flat.grad = None if grad is None else grad.to(self.dtype)
+        self.drop_views()
+        if bool(flat.any()):
+            warnings.warn(
+                f"the values of adapter {self.adapter_name!r} were cast to {found} by assigning to `data`; they are "
+                f"{self.dtype} again, but rounded. On a quantized base trl does this while a trainer is made: load the "
+                "adapter after that.",
+                UserWarning,
+                stacklevel=2,
+            )
 
     def refuse_sharded(self) -> None:
         """Raise ValueError if no process has the whole trainable vector."""
@@ -319,6 +310,7 @@ class AdapterState:
                 active, inactive, torch.zeros(inactive.numel(), dtype=torch.float32, device=inactive.device)
             )
         carrier.flat = nn.Parameter(flat)
+        self.dtype = flat.dtype
         self.drop_views()
 
     def warn_of_unscored_mask(self) -> None:

@@ -229,12 +229,16 @@ class EffectiveWeight(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        flat = grad_output.reshape(-1)
+        needed = ctx.needs_input_grad[3:]
+        return None, None, None, *gradients_of_entries(grad_output, ctx.deltas, ctx.saved_tensors, needed)
 
-        def of_active(delta: SparseDelta) -> Tensor:
-            return flat.index_select(0, delta.active)
 
-        return None, None, None, *view_gradients(ctx.deltas, ctx.saved_tensors, ctx.needs_input_grad[3:], of_active)
+def gradients_of_entries(
+    gradient: Tensor, deltas: Deltas, views: Sequence[Tensor], needed: Sequence[bool]
+) -> list[Tensor | None]:
+    """The gradients of the trainable values, from that of the effective values."""
+    flat = gradient.reshape(-1)
+    return view_gradients(deltas, views, needed, lambda delta: flat.index_select(0, delta.active))
 
 
 def effective_weight(weight: Tensor, parameter: TunedParameter, deltas: Deltas) -> Tensor:

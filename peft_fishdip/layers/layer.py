@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from ..adapter.atomic import repeat_once
@@ -18,12 +17,14 @@ from ..adapter.memory import Replaced
 from ..adapter.recording import is_exported, refuse_symbolic
 from ..adapter.state import AdapterState, SparseDelta
 from ..private import is_replica, own_parameter, own_submodule, own_submodules
+from .current_weights import CurrentWeight, CurrentWeights, NotCopied
 from .functional import effective_weight
+from .own_reads import read_through, unread
 from .recompute import rebuilt_for_backward
 from .stand_in import owner, standing_in
 
 
-class FishDipLayer(nn.Module, BaseTunerLayer):
+class FishDipLayer(nn.Module, CurrentWeights):
     """Wraps any module that owns parameters.
 
     During a call, effective tensors stand in the module's `__dict__`, where attribute access finds them before its
@@ -34,6 +35,7 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
         tuned: per name within `base_layer` ("weight", "out_proj.bias") the parameter, which all modules that are tied
             to it share.
         replaced: per name a Parameter in whose place stands that of another use of the same memory.
+        without_gradients: what readers of a parameter were given last, while no gradients were wanted.
     """
 
     adapter_layer_names = ("fishdip_values", "fishdip_indices", "fishdip_summary")
@@ -45,6 +47,7 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
         self.base_layer = base_layer
         self.tuned: dict[str, TunedParameter] = {}
         self.replaced: dict[str, Replaced] = {}
+        self.without_gradients = NotCopied()
         self.fishdip_summary = nn.ModuleDict()  # first: a state dict brings it before the last positions and values
         self.fishdip_values = nn.ModuleDict()
         self.fishdip_indices = nn.ModuleDict()
@@ -59,6 +62,8 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
         except AttributeError:
             if name == "base_layer":
                 raise
+            if name in self.__dict__.get("tuned", ()):
+                return self.current(name)
             return getattr(super().__getattr__("base_layer"), name)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -66,7 +71,9 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
         base = own_submodules(self).get("base_layer")
         owned = None if base is None else own_parameter(base, name)
         if isinstance(value, nn.Parameter) and owned is not None:
-            if value is not owned:
+            tuned = self.__dict__.get("tuned", {}).get(name)
+            same = value is owned or (isinstance(value, CurrentWeight) and value.of_layer.tuned[value.of_name] is tuned)
+            if not same:
                 raise ValueError(
                     f"the {name} of a {type(base).__name__} that a Fish-Dip adapter tunes cannot be replaced, as by "
                     "tying or resizing: the adapter's positions belong to this one. Change the base model before the "
@@ -81,6 +88,9 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
         self.fishdip_values[name] = values = Values(state, owned)
         self.fishdip_indices[name] = Indices(state, owned)
         self.fishdip_summary[name] = Summary(values)
+        names = tuple(sorted(leaf for leaf in self.tuned if "." not in leaf))
+        if type(self) is FishDipLayer and names and not type(self.base_layer).__module__.startswith("torch.nn."):
+            read_through(self.base_layer, self, names)
 
     def share(self, name: str, parameter: nn.Parameter, keep_own: bool = False) -> None:
         """Let the wrapped module use this very Parameter in place of its own, to give that back with `keep_own`."""
@@ -93,7 +103,8 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
         setattr(module, leaf, parameter)
 
     def give_back(self) -> None:
-        """Give the wrapped module its own Parameters again."""
+        """Give the wrapped module its own Parameters, and its own class, again."""
+        unread(self.base_layer)
         for name, replaced in list(self.replaced.items()):
             module, leaf = owner(self.base_layer, name)
             setattr(module, leaf, replaced.given_back(own_parameter(module, leaf)))
@@ -273,6 +284,9 @@ class FishDipLayer(nn.Module, BaseTunerLayer):
 
     def tuned_forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the wrapped module with effective tensors in place of its parameters."""
+        if self.training and getattr(self.base_layer, "gradient_checkpointing", False):
+            with self.locked():
+                return self.base_layer(*args, **kwargs)  # it reads them at its recomputation, too
         with self.locked(), ExitStack() as stack:  # two threads must not put their tensors in the same place
             rebuild: dict[tuple[int, torch.dtype], Callable[[], Tensor]] = {}
             for name, parameter in self.tuned.items():

@@ -21,12 +21,14 @@ from ..adapter.initial import check_sizes
 from ..adapter.install import install_sum
 from ..adapter.model_card import CheckpointMetadata, write_card
 from ..adapter.state import AdapterState
+from ..config import INJECTED
 from ..layers.compiled import split_once
 from ..layers.layer import FishDipLayer, layers_of, merged_as_before_on_failure, tuned_parameters
+from ..layers.output_embeddings import OutputEmbeddings
 from ..quantization import has_quantized_storage
 from .generation import generating_merged
 from .guards import refuse_adapter_names
-from .injection import Injection, discard, take_out, taking_out, unwrap
+from .injection import Injection, as_before_on_failure, discard, take_out, taking_out, unmark, unwrap
 from .mask_update import base_parameters
 from .targets import checked_by_name, find_targets, refuse_name, with_linear_names
 
@@ -87,21 +89,20 @@ class AdapterTuner(BaseTuner):
         refuse_adapter_names(kwargs)
         return super().forward(*args, **kwargs)
 
+    def get_output_embeddings(self) -> nn.Module | None:
+        """The output embeddings of the model, if it has any; their `weight` is the one that the model computes with."""
+        found = getattr(self.model, "get_output_embeddings", lambda: None)()
+        return OutputEmbeddings(found) if isinstance(found, FishDipLayer) else found
+
     # ----- injection ----------------------------------------------------------------------------------------------
 
     def __init__(self, model: nn.Module, peft_config: Any, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """Put an adapter into the model; see BaseTuner. After an error or interrupt, the model is as it was."""
-        configs = model.__dict__.get("peft_config")
-        before = dict(configs) if isinstance(configs, dict) else {}
-        restore = None if adapter_name in self._states_of(model) else taking_out(model, adapter_name)
         try:
-            super().__init__(model, peft_config, adapter_name, *args, **kwargs)
+            with as_before_on_failure(model, adapter_name, is_new=adapter_name not in self._states_of(model)):
+                super().__init__(model, peft_config, adapter_name, *args, **kwargs)
         except BaseException:
-            if restore is not None:
-                repeat_once(restore)
-                if before:
-                    configs.update(before)  # type: ignore[union-attr]
-                    model.__dict__["peft_config"] = configs
+            unmark(model)
             raise
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
@@ -111,6 +112,14 @@ class AdapterTuner(BaseTuner):
             ValueError: the adapter exists, or cannot have this name, K would be 0, a parameter cannot be tuned, or the
                 config has sizes, or with `strict` a fingerprint, of another model. The model is as it was then.
         """
+        try:
+            self._inject_adapter(model, adapter_name, *args, **kwargs)
+        except BaseException:
+            if adapter_name not in self._states_of(model):
+                self.peft_config.pop(adapter_name, None)  # PEFT puts it there before it calls
+            raise
+
+    def _inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         restore, targeted = None, [*self.targeted_module_names]
         try:
             refuse_name(adapter_name)
@@ -122,7 +131,9 @@ class AdapterTuner(BaseTuner):
                     f"there is an adapter {adapter_name!r} already; choose another name, or delete it first."
                 )
             restore = taking_out(model, adapter_name)
-            config = with_linear_names(self.peft_config[adapter_name], model)  # type: ignore[arg-type]
+            own: Any = self.peft_config[adapter_name]
+            own.__dict__[INJECTED] = True
+            config = with_linear_names(own, model)
             targets = find_targets(model, config)
             if targets:
                 check_sizes(config, targets)
@@ -134,11 +145,11 @@ class AdapterTuner(BaseTuner):
             if restore is not None:
                 repeat_once(restore)
                 self.targeted_module_names = targeted
-            if adapter_name not in self._states_of(model):
-                self.peft_config.pop(adapter_name, None)
             raise
         finally:
             self.__dict__.pop("_injection", None)
+            for each in self.peft_config.values():
+                each.__dict__.pop(INJECTED, None)
 
     def _create_and_replace(self, *args: Any, **kwargs: Any) -> None:
         """PEFT calls this for each module. The first call puts in the whole adapter, because its K is global."""
@@ -270,7 +281,8 @@ class AdapterTuner(BaseTuner):
             if state is not None and not autocast_adapter_dtype:
                 bases = base_parameters(self.model, state).values()
                 dtypes = [base.dtype for base in bases if not has_quantized_storage(base)]
-                state.flat.data = state.flat.data.to(dtypes[0] if dtypes else torch.float32)
+                flat, state.dtype = state.flat, dtypes[0] if dtypes else torch.float32
+                flat.data = flat.data.to(state.dtype)
                 state.drop_views()
         except BaseException:  # PEFT calls this last when it adds an adapter
             state = self._states().get(adapter_name)

@@ -44,6 +44,10 @@ class AutoUpdate:
     ones are chosen before the forward pass of the next step, by the last examples before it. If a call has no `labels`
     by name, or the model's losses are not known, the mask is chosen by the squared gradient of a whole step instead.
 
+    Calls in evaluation mode are not heard, nor are those of the model's `forward` itself, as in sentence-transformers.
+    The first step then tells that there is training, and the squared gradient of the second one chooses the mask; until
+    then nothing is trained.
+
     Attributes:
         driving: False once somebody else updates the mask.
     """
@@ -55,10 +59,11 @@ class AutoUpdate:
         self.steps = 0
         self.next_due: int | None = 0 if state.num_updates == 0 else None  # until the optimizer is known
         self.attempts = 0
-        self.trained = False  # since the last step
+        self.trained = self.unheard = False  # since the last step; unheard: no call has told of it
         self.rows = self.rows_per_step = 0
         self._optimizer: ReferenceType[Optimizer] | None = None
         self._handles: list[Any] = []
+        self._layer_handles: list[Any] = []
         self.recent: RecentExamples | None = None
         state.driver = self  # before the hooks: should making them be interrupted, it is closed with the adapter
         if self.driving:
@@ -95,6 +100,7 @@ class AutoUpdate:
         self.driving = False
         if self._model() is not None:
             self._end_gradients()
+        self._leave_layers()
         for handle in self._handles:
             handle.remove()
         self._handles = []
@@ -160,7 +166,12 @@ class AutoUpdate:
 
     def before_step(self, optimizer: Optimizer, group: dict[str, Any]) -> None:
         """Choose the mask if it is due and has not been chosen before the forward pass."""
-        if not self.driving or not self.trained or self.state.flat.grad is None:
+        gradient = self.state.flat.grad
+        if not self.driving or gradient is None:
+            return
+        if not self.trained:
+            self.trained = self.unheard = bool(gradient.any())
+        if not self.trained:
             return
         steps = group.get(STEPS, {}).get(self.state.adapter_name, 0)
         if self._optimizer is None or self._optimizer() is not optimizer or steps != self.steps:
@@ -183,8 +194,10 @@ class AutoUpdate:
         if self.driving and self.trained:
             self.steps += 1
             group[STEPS] = {**group.get(STEPS, {}), self.state.adapter_name: self.steps}
-            self.trained = False
             self.rows_per_step, self.rows = self.rows, 0
+            if self.unheard and self.due:
+                self._gather_gradients_when_called()
+            self.trained = self.unheard = False
 
     def _begin_at(self, steps: int) -> None:
         """Find when the next update is due, for an optimizer that has made so many steps."""
@@ -207,6 +220,7 @@ class AutoUpdate:
 
     def _update_by_losses(self, optimizer: Optimizer) -> None:
         started = time.perf_counter()
+        self._end_gradients()  # of calls without labels in the same step
         checked = raise_on_all_ranks(lambda: check_update(self.model, self.state, optimizer, self.steps))
         loss_fn: LossFn = default_loss_fn(self.model, self.state.config.example_loss)
         assert self.recent is not None
@@ -269,6 +283,23 @@ class AutoUpdate:
         for delta in self.state.deltas:
             device = delta.active.device
             self._tuned()[delta.name].gradient = torch.zeros(delta.shape, dtype=torch.float32, device=device)
+
+    def _gather_gradients_when_called(self) -> None:
+        """Gather gradients from the next call of a layer on; a training that has ended needs no memory for them."""
+        self._leave_layers()
+        self._layer_handles = [layer.register_forward_pre_hook(self._before_layer) for layer in layers_of(self.model)]
+
+    @torch.compiler.disable(reason="a mask may be chosen by the next step; auto_update=False leaves that to the caller")
+    def _before_layer(self, *_: Any) -> None:
+        if torch.is_grad_enabled() and self._trains():
+            self._leave_layers()
+            if self.due and not self._gathers_gradients:
+                self._gather_gradients()
+
+    def _leave_layers(self) -> None:
+        for handle in self._layer_handles:
+            handle.remove()
+        self._layer_handles = []
 
     def _end_gradients(self) -> None:
         for parameter in self._tuned().values():

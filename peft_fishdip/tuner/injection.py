@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 from weakref import ref
 
@@ -12,6 +13,7 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from ..adapter.atomic import repeat_once
 from ..adapter.base_parameter import TunedParameter, fingerprints
 from ..adapter.combine import listed
 from ..adapter.containers import Values, unwatch_loads, watch_loads
@@ -156,16 +158,23 @@ def wrapped(model: nn.Module, modules: dict[str, nn.Module]) -> dict[str, FishDi
     for name, module in list(model.named_modules(remove_duplicate=False)):
         if id(module) not in layers:
             continue
-        parent = model.get_submodule(name.rpartition(".")[0])
+        path, _, leaf = name.rpartition(".")
+        parent = model.get_submodule(path)
         if isinstance(parent, FishDipLayer):
-            continue  # what a layer wraps stays within it
-        model.set_submodule(name, layers[id(module)])
+            if leaf == "base_layer":
+                continue  # it has its layer
+            parent = parent.base_layer
+        setattr(parent, leaf, layers[id(module)])
         if isinstance(parent, nn.TransformerEncoderLayer):
             layers[id(module)].register_forward_pre_hook(no_fast_path)
     for encoder in model.modules():
         if isinstance(encoder, nn.TransformerEncoder) and any(isinstance(m, FishDipLayer) for m in encoder.modules()):
             encoder.__dict__.setdefault(NESTED, encoder.use_nested_tensor)
             encoder.use_nested_tensor = False  # only the fast path can work with nested tensors
+    with suppress(NotImplementedError):  # of a transformers model that has none
+        head = getattr(model, "get_output_embeddings", lambda: None)()
+        if isinstance(head, FishDipLayer):
+            head.is_output = True
     put_guards(model)
     return {name: layers[id(module)] for name, module in modules.items()}
 
@@ -200,8 +209,31 @@ def discard(model: nn.Module, adapter_name: str) -> None:
             configs.pop(adapter_name, None)
             if not configs and not left:
                 del module.__dict__["peft_config"]
+    unmark(model)
+
+
+def unmark(model: nn.Module) -> None:
+    """Take back transformers' mark of a model with adapters, which it sets before it adds one, if there is none."""
+    for module in [model, *model.modules()]:
         if "peft_config" not in module.__dict__ and "_hf_peft_config_loaded" in module.__dict__:
-            module.__dict__["_hf_peft_config_loaded"] = False  # transformers: whether there is such a dict
+            module.__dict__["_hf_peft_config_loaded"] = False
+
+
+@contextmanager
+def as_before_on_failure(model: nn.Module, adapter_name: str, is_new: bool) -> Iterator[None]:
+    """After an error or interrupt within, the model has no adapter of that name, if it is a new one."""
+    configs = model.__dict__.get("peft_config")
+    before = dict(configs) if isinstance(configs, dict) else {}
+    restore = taking_out(model, adapter_name) if is_new else None
+    try:
+        yield
+    except BaseException:
+        if restore is not None:
+            repeat_once(restore)
+            if before:
+                configs.update(before)  # type: ignore[union-attr]
+                model.__dict__["peft_config"] = configs
+        raise
 
 
 def taking_out(model: nn.Module, adapter_name: str) -> Callable[[], None]:

@@ -21,7 +21,8 @@ def test_a_layer_has_the_attributes_of_the_module_it_wraps() -> None:
     embedding, linear, norm = model.base_model.model
     assert all(isinstance(layer, FishDipLayer) for layer in (embedding, linear, norm))
     assert (embedding.num_embeddings, embedding.padding_idx, linear.in_features, norm.eps) == (5, 1, 3, 1e-5)
-    assert linear.weight is linear.base_layer.weight
+    assert isinstance(linear.weight, nn.Parameter)
+    assert torch.equal(linear.weight, linear.base_layer.weight)
     assert not hasattr(linear, "nothing_of_the_kind")
     assert "fishdip.FishDipLinear" in repr(linear)
     with pytest.raises(RuntimeError, match="expected an input of dtype"):

@@ -90,8 +90,7 @@ def test_a_resumed_run_goes_on_with_the_same_bits(options: dict[str, Any], tmp_p
 
 
 def test_a_state_keeps_its_precision_over_a_vector_in_bfloat16() -> None:
-    model = tuned(bert_classifier().bfloat16(), density=0.05)
-    flat_of(model).data = flat_of(model).data.bfloat16()
+    model = tuned(bert_classifier(), density=0.05).bfloat16()
     optimizer = SparseAdafactor(model)
     give(model, gradients_of(model, 0))
     optimizer.step()

@@ -17,8 +17,9 @@ from torch import nn
 
 from peft_fishdip.distributed import raise_on_all_ranks
 
+from ..support.launched import launched
 from ..support.models import base_bits, bert_classifier, classifier_examples, flat_of, snapshot, tied_t5, tuned
-from ..support.processes import alone, launched, outcome, start
+from ..support.processes import alone, outcome, start
 
 SHARDED = "is sharded by {}, and Fish-Dip needs whole tensors on each process: train with DistributedDataParallel"
 
@@ -165,7 +166,7 @@ def test_one_process_needs_no_collective_calls() -> None:
 
 @pytest.mark.slow
 def test_trainer_and_accelerate_under_torchrun(tmp_path: Path) -> None:
-    command = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m", "tests.support.processes"]
+    command = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone", "-m", "tests.support.launched"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     root = Path(__file__).parents[2]
     with (tmp_path / "log").open("wb") as log:

@@ -16,12 +16,14 @@ import torch.multiprocessing as mp
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers import BertModel
 
 from peft_fishdip import FishDipConfig
 
 from ..support.models import (
     FAMILIES,
     UNSCORED,
+    bert_classifier,
     flat_of,
     gpt2,
     llama,
@@ -219,3 +221,13 @@ def test_a_graph_that_is_dropped_is_freed_at_once(family: str) -> None:
         assert not any(reference() is not None for reference in kept)
     finally:
         gc.enable()
+
+
+def test_a_model_without_token_embeddings_takes_adapters() -> None:
+    class Seeing(BertModel):
+        def get_input_embeddings(self) -> Any:
+            raise NotImplementedError
+
+    model = tuned(Seeing(bert_classifier().config), density=0.1)
+    model.add_adapter("other", FishDipConfig(density=0.1))
+    assert model.peft_config["other"].trainable_token_indices == {}

@@ -44,6 +44,16 @@ def unlabelled_loss(model: Any, batch: dict[str, Tensor]) -> Tensor:
     return nn.functional.cross_entropy(logits, batch["labels"])
 
 
+def past_the_hooks(model: Any, batch: dict[str, Tensor]) -> Tensor:
+    """The same loss, from a call of the model's `forward` itself."""
+    return model.base_model.model.forward(**batch).loss
+
+
+def in_evaluation(model: Any, batch: dict[str, Tensor]) -> Tensor:
+    """The same loss of a model in evaluation mode, in which `from_pretrained` leaves it."""
+    return model.eval()(**batch).loss
+
+
 class Course:
     """What a loop went through: the mask and the trained values after each step, and all updates."""
 

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from peft_fishdip.layers.layer import layers_of
+
 from ...support.models import (
     FAMILIES,
     bert_classifier,
@@ -21,7 +23,19 @@ from ...support.models import (
     tied_t5,
 )
 from ...support.reference import example_loss
-from .loops import adamw, batches, driven, fisher_mask, labelled_loss, loop, mask_of, overlap, unlabelled_loss
+from .loops import (
+    adamw,
+    batches,
+    driven,
+    fisher_mask,
+    in_evaluation,
+    labelled_loss,
+    loop,
+    mask_of,
+    overlap,
+    past_the_hooks,
+    unlabelled_loss,
+)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -84,6 +98,32 @@ def test_without_labels_the_mask_is_that_of_the_squared_gradient_of_a_step() -> 
     again = driven(bert_classifier(), auto_update=False)
     again.base_model.set_mask({name: (scales_of(again)[name] * gradients[name]).square() for name in scales_of(again)})
     assert overlap(course.masks[0], mask_of(again)) > 0.99
+
+
+@pytest.mark.parametrize("loss", [past_the_hooks, in_evaluation])
+def test_of_calls_that_are_not_heard_the_second_step_tells(loss: Any) -> None:
+    examples = classifier_examples(10)
+    model, apart = driven(bert_classifier()), driven(bert_classifier())
+    course = loop(model, batches(examples, 2, 6), loss=loss)
+    assert course.steps == [1, 4]
+    assert [update.example_ids for update in course.updates] == [(), ()]
+    assert not course.values[1].any()
+    assert course.values[2].any()
+    assert overlap(course.masks[1], loop(apart, batches(examples, 2, 2)[1:], loss=unlabelled_loss).masks[0]) > 0.99
+    interval = driven(bert_classifier())
+    loop(interval, batches(examples, 2, 4), loss=loss)
+    assert not any(layer.wants_whole_gradients for layer in layers_of(interval))  # though an update is due
+    for one in (copy.deepcopy(interval), interval):
+        assert loop(one, batches(examples, 2, 1), loss=loss).steps == [0]  # of a new optimizer
+
+
+def test_a_step_with_and_without_labels_leaves_no_gradients_behind() -> None:
+    examples = classifier_examples(10)
+    model = driven(bert_classifier())
+    losses = iter([labelled_loss, unlabelled_loss] * 5)
+    course = loop(model, batches(examples, 2, 10), loss=lambda *call: next(losses)(*call), accumulate=2)
+    assert course.steps == [0, 4]
+    assert not any(layer.wants_whole_gradients for layer in layers_of(model))
 
 
 def test_losses_without_labels_train_like_those_with_labels() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -124,6 +125,12 @@ def quietly() -> Iterator[None]:
         yield
 
 
+def has_begun(error: BaseException) -> bool:
+    """Whether the package was entered; before that PEFT and transformers write down a config or a flag of their own."""
+    lines = [frame.line for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(FILES[0])]
+    return any(line != "try:" for line in lines)
+
+
 def check_sweep(
     name: str, stop: Callable[[int], Any], numbers: Iterator[int], thorough: int, may_be_complete: bool = False
 ) -> int:
@@ -137,7 +144,9 @@ def check_sweep(
             try:
                 with stop(n):
                     injection.run(model)
-            except (MemoryError, KeyboardInterrupt):
+            except (MemoryError, KeyboardInterrupt) as error:
+                if isinstance(error, KeyboardInterrupt) and not has_begun(error):
+                    continue
                 difference = differing(state_of(model), before)
                 if may_be_complete and difference:
                     assert differing(used(model), expected) == [], (n, difference[:5])
@@ -150,16 +159,16 @@ def check_sweep(
     raise AssertionError
 
 
-@pytest.mark.parametrize("stride", [53, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stride", [53, pytest.param(7, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
 @pytest.mark.parametrize("name", INJECTIONS)
 def test_a_failure_of_any_tensor_operation(name: str, error: type[BaseException], stride: int) -> None:
     numbers = itertools.count(1, stride)
-    assert check_sweep(name, lambda n: FailAt(n, error), numbers, thorough=10 if stride == 1 else 3)
+    assert check_sweep(name, lambda n: FailAt(n, error), numbers, thorough=10 if stride == 7 else 3)
 
 
-@pytest.mark.parametrize("stride", [2999, pytest.param(7, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stride", [2999, pytest.param(97, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", [name for name in INJECTIONS if "half" not in name])  # PEFT casts after it has added
 def test_an_interrupt_between_any_lines(name: str, stride: int) -> None:
     numbers = itertools.count(1, stride)
-    assert check_sweep(name, lambda k: Interrupt(k, FILES), numbers, 30 if stride == 7 else 3, may_be_complete=True)
+    assert check_sweep(name, lambda k: Interrupt(k, FILES), numbers, 10 if stride == 97 else 3, may_be_complete=True)

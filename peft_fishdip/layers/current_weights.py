@@ -1,0 +1,177 @@
+"""Parameters that other modules read from a tuned one, past its forward.
+
+Mamba's mixer reads the weights of its convolution and projections, DeBERTa's encoder reads a table of embeddings, and
+losses read the weight of a model's head. They find the values that a call would compute with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ..adapter.base_parameter import active_views
+from ..adapter.recording import is_exported
+from ..private import as_plain_tensors
+from .functional import Deltas, gradients_of_entries
+
+
+class CurrentWeights(BaseTunerLayer):
+    """The part of a layer that gives its parameters to whoever reads them instead of calling it."""
+
+    is_output = False
+    """Whether it wraps the output embeddings of a model."""
+
+    @property
+    def weight(self) -> Any:
+        """The weight that a call would compute with now, with its gradients."""
+        return self.current("weight")
+
+    @property
+    def bias(self) -> Any:
+        """The bias that a call would compute with now, with its gradients."""
+        return self.current("bias")
+
+    def current(self: Any, name: str) -> Any:
+        """What stands under a name in the wrapped module, with the values that a call would compute with now.
+
+        The base parameter itself if it has these. Otherwise a tensor that is computed when it is used, since many
+        models read no more of a weight than its dtype.
+        """
+        tuned = self.tuned.get(name)
+        if tuned is None or name in self.kept_out_of_merging:
+            return getattr(self.base_layer, name)
+        if self._disable_adapters or tuned.merged_adapters:
+            with self.locked():
+                return self.base_parameter(name) if self.base_is_current() else self.effective(name)
+        if self.is_output or torch.compiler.is_compiling() or is_exported():
+            return self.effective(name)
+        if torch.is_grad_enabled():
+            return CurrentWeight.with_gradients(self, name)
+        found = self.without_gradients.get(name)
+        if found is None or found.of_base is not self.base_parameter(name):
+            found = self.without_gradients[name] = CurrentWeight.of(self, name)
+        return found
+
+
+class NotCopied(dict[str, Any]):
+    """A dict that is empty in copies and pickles of what it belongs to."""
+
+    def __deepcopy__(self, memo: Any) -> NotCopied:
+        return NotCopied()
+
+    def __reduce__(self) -> Any:
+        return NotCopied, ()
+
+
+class CurrentWeight(torch.Tensor):
+    """The effective values of a parameter, which are computed by every operation that uses them.
+
+    It has the dtype, shape and device of the base parameter, whose memory it shares, and gradients flow through it to
+    the deltas, also where a custom autograd function takes it.
+    """
+
+    of_layer: Any
+    of_name: str
+    of_base: Tensor
+
+    @staticmethod
+    def of(layer: Any, name: str) -> CurrentWeight:
+        """For the parameter of that name in the module that a layer wraps."""
+        return shared(layer.base_parameter(name)).belonging_to(layer, name)
+
+    @staticmethod
+    def with_gradients(layer: Any, name: str) -> CurrentWeight:
+        """The same, with a place in the graph of autograd if a delta is trained."""
+        weight, deltas = layer.base_parameter(name), layer.deltas(name)
+        views = active_views(deltas)
+        if not any(view.requires_grad for view in views):
+            return CurrentWeight.of(layer, name)
+        read: CurrentWeight = Reading.apply(weight, deltas, *views)
+        found = read.belonging_to(layer, name)
+        if layer.tuned[name].gradient is not None:
+            found.register_hook(layer.tuned[name].add_gradient)
+        return found
+
+    def belonging_to(self, layer: Any, name: str) -> CurrentWeight:
+        self.of_layer, self.of_name, self.of_base = layer, name, layer.base_parameter(name)
+        self._is_param = True  # isinstance(..., nn.Parameter), as tying weights demands
+        return self
+
+    def values(self) -> Tensor:
+        """The effective values, with their gradients."""
+        layer, name = self.of_layer, self.of_name
+        with layer.locked():
+            tuned, deltas = layer.tuned[name], layer.deltas(name)
+            if tuned.merged_adapters or (tuned.has_effective(deltas) and not torch.is_grad_enabled()):
+                return layer.base_parameter(name).detach()
+            found: Tensor = layer.base_values(name) if layer.disable_adapters else layer.effective(name)
+            return found
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Callable[..., Any], types: Sequence[type], args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        of_property = getattr(getattr(func, "__self__", None), "__name__", "")
+        if name in SIZES or (name == "__get__" and of_property in PROPERTIES) or name == "__set__":
+            with as_plain_tensors():
+                return func(*args, **kwargs)
+        if changes_in_place(name) and args and isinstance(args[0], CurrentWeight):
+            name_of_parameter = args[0].of_layer.tuned[args[0].of_name].name
+            raise RuntimeError(
+                f"{name} would change a copy of {name_of_parameter!r} that has the deltas of adapters, and be lost; "
+                "change the base parameter, layer.get_base_layer(), while no adapter is in use, as within "
+                "disable_adapter(), or the deltas with set_mask"
+            )
+        args, kwargs = computed(args), computed(kwargs)
+        return func(*args, **kwargs)
+
+
+class Reading(torch.autograd.Function):
+    """A [`CurrentWeight`] whose gradient goes to the deltas."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, deltas: Deltas, *views: Tensor) -> Tensor:
+        ctx.deltas = deltas
+        ctx.save_for_backward(*views)
+        return shared(weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *gradients_of_entries(grad_output, ctx.deltas, ctx.saved_tensors, ctx.needs_input_grad[2:])
+
+
+def shared(weight: Tensor) -> CurrentWeight:
+    found: CurrentWeight = torch.Tensor._make_subclass(CurrentWeight, weight.data)
+    return found
+
+
+def computed(value: Any) -> Any:
+    """Arguments with the values of all current weights in them."""
+    if isinstance(value, CurrentWeight):
+        return value.values()
+    if isinstance(value, (tuple, list)):
+        return type(value)(map(computed, value)) if type(value) in (tuple, list) else value
+    return {key: computed(x) for key, x in value.items()} if type(value) is dict else value
+
+
+def changes_in_place(name: str) -> bool:
+    return name == "__setitem__" or (name.endswith("_") and not name.endswith("__")) or name.startswith("__i")
+
+
+SIZES = {
+    *("size", "stride", "dim", "ndimension", "numel", "nelement", "element_size", "get_device", "storage_offset"),
+    *("is_floating_point", "is_complex", "is_contiguous", "is_shared", "data_ptr", "__len__", "untyped_storage"),
+    "register_hook",
+}
+PROPERTIES = {
+    *("dtype", "shape", "device", "ndim", "layout", "itemsize", "nbytes", "names", "is_cuda", "is_cpu", "is_meta"),
+    *("is_sparse", "is_quantized", "is_mps", "is_xpu", "requires_grad", "is_leaf", "grad_fn", "grad", "_version"),
+}
