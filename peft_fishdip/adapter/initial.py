@@ -52,14 +52,22 @@ class Target(NamedTuple):
         return self.backend.get_base_weight(self.module) if self.backend else self.tensor.detach()
 
 
-AUTO_UNIT = 8.0
-"""With `delta_scale="auto"`, the delta in RMS of its base tensor that a trainable value of 1 stands for. Adam at a rate
-of 1e-3, which also suits new modules, then changes an entry by 0.008 RMS in a step: see benchmarks/reports/recipe."""
+AUTO_UNIT, AUTO_UNIT_OF_T5 = 8.0, 64.0
+"""What trained values count in with delta_scale="auto", times the RMS of the base tensor, so that AdamW at 1e-3 is a
+good start: it then changes an entry by 0.008 RMS in a step, and by 0.064 in T5 and its kin, whose attention has no
+scale and which the paper trains with 0.1 (Adafactor at 1e-2, 1 % of the entries). Measured in benchmarks/reports/recipe
+and recipe_nano; 1e-3 also suits new modules."""
 
 
-def delta_scale(config: FishDipConfig, target: Target) -> float:
+def auto_unit(model: nn.Module) -> float:
+    """AUTO_UNIT_OF_T5 for T5, MT5, UMT5, LongT5 and Switch Transformers, else AUTO_UNIT."""
+    kind = getattr(getattr(model, "config", None), "model_type", None) or ""
+    return AUTO_UNIT_OF_T5 if "t5" in str(kind) or kind == "switch_transformers" else AUTO_UNIT
+
+
+def delta_scale(config: FishDipConfig, target: Target, unit: float) -> float:
     """The factor from trainable values to deltas, a power of two: 1; or the RMS of the base tensor, if finite, times
-    AUTO_UNIT or 1."""
+    1, or times the `auto_unit` of the model."""
     if config.delta_scale == "none":
         return 1.0
     size = rms(target.values())
@@ -68,7 +76,7 @@ def delta_scale(config: FishDipConfig, target: Target) -> float:
             f"delta_scale={config.delta_scale!r}: the RMS of {target.name!r} is {size}; use delta_scale='none', or "
             "leave its module out with exclude_modules."
         )
-    return (AUTO_UNIT if config.delta_scale == "auto" else 1.0) * 2.0 ** round(math.log2(size))
+    return (unit if config.delta_scale == "auto" else 1.0) * 2.0 ** round(math.log2(size))
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 from torch import nn
 from torch.optim import Optimizer
 
-from ..adapter.initial import AUTO_UNIT, rms
+from ..adapter.initial import auto_unit, rms
 from ..adapter.state import AdapterState
 from ..layers.layer import tuned_parameters
 from ..quantization import has_quantized_storage
@@ -68,7 +68,9 @@ def fault_of(optimizer: Optimizer, group: dict[str, Any], model: nn.Module, stat
     elif is_adam(optimizer):
         low, high, remedy = SMALLEST, LARGEST, BEGIN_WITH[state.config.delta_scale]
         scale = state.config.delta_scale
-        relative = rate / typical_rms(model, state) if scale == "none" else rate * (AUTO_UNIT if scale == "auto" else 1)
+        relative = (
+            rate / typical_rms(model, state) if scale == "none" else rate * (auto_unit(model) if scale == "auto" else 1)
+        )
     else:
         return None  # the size of its steps depends on the gradients
     if low <= relative <= high or not 0 < rate < math.inf:

@@ -17,7 +17,7 @@ from ..adapter.atomic import repeat_once
 from ..adapter.base_parameter import TunedParameter, fingerprints
 from ..adapter.combine import listed
 from ..adapter.containers import Values, unwatch_loads, watch_loads
-from ..adapter.initial import Target, delta_scale, first_positions, first_values
+from ..adapter.initial import Target, auto_unit, delta_scale, first_positions, first_values
 from ..adapter.memory import identity
 from ..adapter.state import AdapterState, SparseDelta
 from ..config import FishDipConfig
@@ -114,7 +114,8 @@ class Injection:
         self.done = True
         # both may fail, so they come before any change
         positions = first_positions(self.config, self.targets)
-        scales = [delta_scale(self.config, target) for target in self.targets]
+        unit = auto_unit(self.model)
+        scales = [delta_scale(self.config, target, unit) for target in self.targets]
         state = AdapterState(self.adapter_name, self.config)
         state.take_out = self.restore
         modules = {name: self.model.get_submodule(name) for name in self.found}

@@ -10,9 +10,18 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 from transformers.optimization import Adafactor
 
-from peft_fishdip import SparseAdafactor
+from peft_fishdip import SparseAdafactor, tuner_of
 
-from ..support.models import bert_classifier, classifier_examples, flat_of, padded, random_scores, tuned
+from ..support.models import (
+    base_parameters,
+    bert_classifier,
+    classifier_examples,
+    flat_of,
+    padded,
+    random_scores,
+    tied_t5,
+    tuned,
+)
 
 
 def told(model: Any, optimizer: Any, steps: int = 2) -> list[str]:
@@ -93,3 +102,13 @@ def test_each_optimizer_is_judged_though_nothing_updates_the_mask_by_itself() ->
     model = tuned(bert_classifier(), delta_scale="auto", auto_update=False)
     model.base_model.set_mask(random_scores(model))
     assert [len(told(model, torch.optim.AdamW([flat_of(model)], lr=1.0), steps=3)) for _ in range(2)] == [1, 1]
+
+
+def test_one_rate_makes_larger_steps_in_models_of_the_t5_family() -> None:
+    for base, unit in ((tied_t5(), 64.0), (bert_classifier(), 8.0)):
+        model = tuned(base, delta_scale="auto", auto_update=False, density=0.1)
+        state = tuner_of(model)._state(None)
+        for delta in state.deltas:
+            rms = float(base_parameters(model)[delta.name].square().mean().sqrt())
+            if rms > 1e-3:
+                assert unit / 1.5 < delta.scale / rms < unit * 1.5

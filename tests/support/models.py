@@ -275,12 +275,13 @@ def num_updates(model: Any, adapter: str = "default") -> int:
 
 def scales_of(model: Any, adapter: str = "default") -> dict[str, float]:
     """What the trained values of each parameter are multiplied by to give deltas: with `delta_scale="rms"` the RMS of
-    the base parameter, or 1e-3 if that is larger, rounded to a power of two; with "auto" 8 times that."""
+    the base parameter, or 1e-3 if that is larger, rounded to a power of two; with "auto" 8 times that (T5: 64)."""
     tuner, tensors = tuner_of(model), base_parameters(model)
     if tuner.peft_config[adapter].delta_scale == "none":
         return dict.fromkeys(tuner.mask(adapter), 1.0)
     rms = {name: float(tensors[name].detach().double().square().mean().sqrt()) for name in tuner.mask(adapter)}
-    unit = 8.0 if tuner.peft_config[adapter].delta_scale == "auto" else 1.0
+    of_auto = 64.0 if "T5" in type(tuner.model).__name__ else 8.0
+    unit = of_auto if tuner.peft_config[adapter].delta_scale == "auto" else 1.0
     return {name: unit * 2.0 ** round(math.log2(max(value, 1e-3))) for name, value in rms.items()}
 
 
