@@ -68,7 +68,7 @@ RECIPES = {
         *(Recipe("full", "adamw", rate) for rate in (1e-4, 3e-4)),
     ),
     "writer": (
-        *adamw("auto", 1e-3, 4e-3, 1.2e-2),
+        *adamw("auto", 3e-4, 1e-3, 2e-3),
         *ADAFACTOR,
         *adamw("none", 1e-2),
         *(Recipe("lora", "adamw", rate) for rate in (1e-3, 3e-3, 1e-2)),
