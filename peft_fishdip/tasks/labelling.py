@@ -47,7 +47,7 @@ def label(
         sources = read_sources(task, TwoTexts(tokenizer), examples, most)
         lengths = [source.num_tokens for source in sources]
         logits = all_logits(model, tokenizer, [source.ids for source in sources], batch_size, progress)
-        found = [classes.decode(*each) for each in zip(examples, logits, strict=True)]  # type: ignore[misc]
+        found = [classes.decode(*each) for each in zip(examples, logits, strict=True)]
     if told := sources_cut(lengths, most):
         warnings.warn(told, stacklevel=5)
     return [

@@ -59,7 +59,7 @@ def chat_prompt(tokenizer: Any, source: str, template: Template = "{source}") ->
 def to_prompt_completion(
     task: Task[E], examples: Sequence[E], *, template: Template | None = None, chat: bool = False
 ) -> list[dict[str, Any]]:
-    """`prompt` and `completion` of each example, as trl's SFTTrainer reads them; `datasets.Dataset.from_list` takes these.
+    """`prompt` and `completion` of each example, as trl's SFTTrainer reads them; see `datasets.Dataset.from_list`.
 
     With `chat`, each is a list of one message with `role` and `content`, to which trl applies the chat template.
     What texts cannot carry is told by `task.encode`.

@@ -109,8 +109,8 @@ class Spoken(NamedTuple):
 class DialogueWords:
     """The words of all turns, each after its speaker, and the values of slots that are said there.
 
-    A value is sought from the end of the dialogue. `spans` reports "unspoken_value" for one that is nowhere said, such as
-    "yes", or in no place that is free; an encoder cannot learn these.
+    A value is sought from the end of the dialogue. `spans` reports "unspoken_value" for one that is nowhere said, such
+    as "yes", or in no place that is free; an encoder cannot learn these.
     """
 
     def __init__(self, task: DstTask) -> None:
