@@ -119,8 +119,8 @@ def source_room(model: Any, tokenizer: Any, max_source_length: int, to_write: in
     room = limit - to_write if one_row else limit
     if room < 1:
         raise ValueError(
-            f"{type(model).__name__} reads and writes at most {limit} tokens in one row, which leaves none for a source "
-            f"beside {to_write} that may be written; pass a smaller max_new_tokens or max_target_length"
+            f"{type(model).__name__} reads and writes at most {limit} tokens in one row, which leaves none for a "
+            f"source beside {to_write} that may be written; pass a smaller max_new_tokens or max_target_length"
         )
     return min(max_source_length, room)
 
