@@ -311,7 +311,7 @@ def test_cut_sources_of_encoders_are_told(tmp_path):
 def test_a_source_that_leaves_no_room_in_a_row_is_cut_or_refused():
     tokenizer = bpe_tokenizer(["Ann w"])
     model = llama(tokenizer)
-    with pytest.warns(UserWarning) as told:
+    with pytest.warns(UserWarning, match="_cut") as told:
         (cut,) = predict(model, tokenizer, TASK, [["w"] * 300], max_new_tokens=8)
     assert "source_cut" in str(told[0].message)
     assert "source_cut" in [problem.kind for problem in cut.problems]
