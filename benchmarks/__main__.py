@@ -61,7 +61,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--shots", type=int, default=1, help="labelled examples of each")
     add("--episodes", type=int, default=4, help="episodes of a run")
     add("--seeds", nargs="+", type=int, default=[0], help="the first one draws the examples that rates are chosen by")
-    add("--model", default=str(NANO), help="Hub id or folder of a pretrained encoder-decoder model; default: nano")
+    add("--model", default=str(NANO), help="Hub id or folder of a T5, a causal LM or an encoder; default: nano")
     add("--rates", nargs="+", default=[*map(str, RATES)], help="learning rates to choose from, or: own")
     for name, kind in OVERRIDES.items():
         add(f"--{name.replace('_', '-')}", type=kind, help="of each run; default: what the experiments say")

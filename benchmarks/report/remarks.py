@@ -19,7 +19,13 @@ OF_TYPE = {
 
 def remarks(rows: Sequence[Row]) -> tuple[str, ...]:
     """Of the methods in a table."""
-    return tuple(f"{row.method}: {text}." for row in rows if row.successes and (text := remark(row)))
+    return tuple(f"{row.method}: {text}." for row in rows if row.successes for text in texts(row))
+
+
+def texts(row: Row) -> list[str]:
+    """Of a method, on how it works, and on how it was adapted to the model."""
+    notes = row.successes[0]["train_info"].get("notes") or []
+    return [text for text in (remark(row), *notes) if text]
 
 
 def remark(row: Row) -> str | None:
@@ -29,7 +35,7 @@ def remark(row: Row) -> str | None:
     config = row.successes[0]["run_info"].get("peft_config") or {}
     if config.get("peft_type") == "FISHDIP" and config.get("update_interval"):
         return mask_updates(row)
-    return OF_TYPE.get(str(config.get("peft_type")))
+    return OF_TYPE.get(str(config.get("peft_type"))) if config.get("task_type") == "SEQ_2_SEQ_LM" else None
 
 
 def mask_updates(row: Row) -> str | None:
