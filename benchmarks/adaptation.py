@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -16,11 +16,12 @@ from peft import PeftConfig, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from peft.utils import TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from peft_fishdip.tasks import Task, predict, task_type, to_features
 from peft_fishdip.tasks.families import CAUSAL, SEQ2SEQ, SEQUENCES, TOKENS
 
-from .experiment import ADAPTER, EXPERIMENTS, Experiment
+from .experiment import ADAPTER, EXPERIMENTS, TASK_TYPES, Experiment
 from .features import collator_for
 from .pretrained import Base
 from .settings import SettingsError, one_line
@@ -29,9 +30,11 @@ CLASSIFIERS = (TOKENS, SEQUENCES)
 HEADS = ("classifier", "score")
 """Names of the modules on top of encoders that PEFT trains whole without being told."""
 NO_CONTEXT = "an encoder writes no text, so solved examples in its context do not tell it what to do"
+ONLY_T5 = "it is made for T5, whose sublayers it names"
 NO_PREFIX = "PEFT's prefixes are keys and values of earlier tokens, which this encoder does not take"
 REASONS = {
     **{("PREFIX_TUNING", kind): NO_PREFIX for kind in CLASSIFIERS},
+    **{(method, kind): ONLY_T5 for method in ("HOULSBY", "COMPACTER", "FULL_PREFIX") for kind in TASK_TYPES},
     ("PROMPT_TUNING", TOKENS): "PEFT gives its virtual tokens no labels, so a classifier of tokens has no loss",
 }
 """By PEFT type and task type, what an error of PEFT means; other errors speak for themselves."""
@@ -75,12 +78,12 @@ def is_foreign(experiment: Experiment, kind: str) -> bool:
 
 def try_adapter(experiment: Experiment, base: Base, task: Task[Any], example: Any) -> None:
     config, _ = adapted_config(experiment, base)
-    model = get_peft_model(copy.deepcopy(base.model), config)
     kind, most = task_type(base.model), experiment.params.max_length
-    if kind == SEQ2SEQ:
-        return
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # they come again in a run
+        model = get_peft_model(copy.deepcopy(base.model), config)
+        if kind == SEQ2SEQ:
+            return
         features = to_features(
             task, base.tokenizer, [example], model=model, max_source_length=most, max_target_length=most
         )
@@ -99,13 +102,13 @@ def adapted_config(experiment: Experiment, base: Base) -> tuple[PeftConfig, list
     notes: list[str] = []
     if is_foreign(experiment, kind) and lacks_targets(config, base.model):
         names = ", ".join(sorted(config.target_modules))
-        config.target_modules, chosen = other_targets(config, base.model)
+        config.target_modules, chosen = other_targets(config, base)
         if hasattr(config, "feedforward_modules"):
             config.feedforward_modules = None if config.target_modules is None else []
         notes.append(f"the model has no modules {names}; targets are {chosen}")
     config.task_type = kind
-    if getattr(config, "target_modules", None) == "all-linear" and base.new and not config.exclude_modules:
-        config.exclude_modules = base.new
+    if getattr(config, "target_modules", None) == "all-linear" and base.new:
+        config.target_modules = [name for name in names_of(base.model, is_linear) if name not in base.new]
     untold = [name for name in base.new if not name.split(".")[0].endswith(HEADS)]
     if untold and hasattr(config, "modules_to_save"):
         config.modules_to_save = [*(config.modules_to_save or []), *untold]
@@ -121,9 +124,9 @@ def lacks_targets(config: Any, model: nn.Module) -> bool:
     return not any(f".{name}".endswith(ends) for name, _ in model.named_modules())
 
 
-def other_targets(config: Any, model: nn.Module) -> tuple[Any, str]:
+def other_targets(config: Any, base: Base) -> tuple[Any, str]:
     """Target modules for a model that lacks those of an experiment, and these in words: PEFT's own, if it has any."""
-    method, model_type = config.peft_type.value, getattr(getattr(model, "config", None), "model_type", None)
+    method, model_type = config.peft_type.value, base.model.config.model_type
     if method == "IA3":
         known: Any = TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING
     else:
@@ -131,9 +134,16 @@ def other_targets(config: Any, model: nn.Module) -> tuple[Any, str]:
     if own := known.get(model_type):
         return None, f"PEFT's own for {model_type}: {own if isinstance(own, str) else ', '.join(own)}"
     if method == "LN_TUNING":
-        norms = {name.rpartition(".")[2] for name, module in model.named_modules() if is_norm(module)}
-        return norms, f"all norms: {', '.join(sorted(norms))}"
+        return [name for name in names_of(base.model, is_norm) if name not in base.new], "all norms"
     return "all-linear", "all linear layers"
+
+
+def names_of(model: nn.Module, fits: Callable[[nn.Module], bool]) -> list[str]:
+    return [name for name, module in model.named_modules() if fits(module)]
+
+
+def is_linear(module: nn.Module) -> bool:
+    return isinstance(module, (nn.Linear, Conv1D))
 
 
 def is_norm(module: nn.Module) -> bool:

@@ -235,12 +235,12 @@ def one_row_batch(rows: Sequence[Mapping[str, Any]], padding: int, model: Any) -
 
     All rows end together, so that the logits which predict targets are the last ones of each row: a model that can
     compute these alone is told so by `logits_to_keep`, and `labels` then have its width. Positions are counted from the
-    first token that is no padding.
+    first token that is no padding. Virtual tokens of PEFT, which stand before the rows, allow neither.
     """
     batch: dict[str, Any] = {**left_padded([row["input_ids"] for row in rows], padding)}
     width = batch["input_ids"].shape[1]
     batch["labels"] = torch.tensor([[IGNORED] * (width - len(row["labels"])) + list(row["labels"]) for row in rows])
-    accepted = arguments_of(model)
+    accepted = set() if has_virtual_tokens(model) else arguments_of(model)
     if "position_ids" in accepted and not bool(batch["attention_mask"].all()):
         batch["position_ids"] = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
     if "logits_to_keep" in accepted:
@@ -249,6 +249,11 @@ def one_row_batch(rows: Sequence[Mapping[str, Any]], padding: int, model: Any) -
         batch["logits_to_keep"] = min(kept, width)
         batch["labels"] = batch["labels"][:, width - batch["logits_to_keep"] :]
     return batch
+
+
+def has_virtual_tokens(model: Any) -> bool:
+    """Whether PEFT puts virtual tokens before the rows: it then lengthens labels itself, and counts positions anew."""
+    return bool(getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False))
 
 
 def arguments_of(model: Any) -> set[str]:

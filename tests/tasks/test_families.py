@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 import torch
-from peft import get_peft_model
+from peft import PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from torch.nn.functional import cross_entropy
 from transformers import (
     AutoModelForSequenceClassification,
@@ -180,6 +180,22 @@ def test_a_model_without_logits_to_keep_gets_whole_labels():
     assert set(batch) == {"input_ids", "attention_mask", "labels"}
     assert batch["labels"].shape == batch["input_ids"].shape
     assert model(**batch).loss.isfinite()
+
+
+@pytest.mark.filterwarnings("ignore:Position ids are not supported:UserWarning")
+@pytest.mark.parametrize("kind", [PromptTuningConfig, PrefixTuningConfig])
+def test_virtual_tokens_of_peft_stand_before_the_rows(kind):
+    tokenizer = bpe_tokenizer(TEXTS)
+    model = get_peft_model(llama(tokenizer), kind(task_type="CAUSAL_LM", num_virtual_tokens=5)).eval()
+    rows = to_features(TASK, tokenizer, EXAMPLES, model=model, **LENGTHS)
+    alone = [model(**TaskCollator(tokenizer, model)([row])).loss for row in rows]
+    counts = [sum(label != -100 for label in row["labels"]) for row in rows]
+    same = [rows[0], rows[0]]  # of one length: without padding, a batch is the mean of its rows
+    torch.testing.assert_close(model(**TaskCollator(tokenizer, model)(same)).loss, alone[0])
+    batch = TaskCollator(tokenizer, model)(rows)
+    assert batch["labels"].shape == batch["input_ids"].shape
+    mean = sum(loss * count for loss, count in zip(alone, counts, strict=True)) / sum(counts)
+    torch.testing.assert_close(model(**batch).loss, mean, rtol=0.05, atol=0.05)  # padding moves the virtual tokens away
 
 
 def test_candidate_losses_of_a_causal_lm_are_those_of_its_rows():
