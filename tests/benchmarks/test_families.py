@@ -209,9 +209,7 @@ def test_weights_that_an_encoder_lacks_are_named_but_for_what_is_new_on_top(tmp_
     state = {k: v for k, v in model.state_dict().items() if k != "encoder.layer.0.attention.self.query.weight"}
     model.save_pretrained(tmp_path / "c", state_dict=state)
     words.save_pretrained(tmp_path / "c")
-    with pytest.raises(
-        SettingsError, match=r"its weights lack bert\.encoder\.layer\.0\.attention"
-    ):
+    with pytest.raises(SettingsError, match=r"its weights lack bert\.encoder\.layer\.0\.attention"):
         load_model(str(tmp_path / "c"), TASK)
 
 
