@@ -17,7 +17,7 @@ from peft_fishdip.tasks.families import SEQUENCES, TOKENS
 from .settings import TrainingParams
 
 HEAD_RATE = 1e-3
-"""The most with which AdamW trains a new classifier: what methods train beside it may be of other sizes and units."""
+"""With which AdamW trains a new classifier: what methods train beside it may be of other sizes and units."""
 
 
 def make_optimizer(model: Any, params: TrainingParams) -> torch.optim.Optimizer:
@@ -35,7 +35,7 @@ def make_optimizer(model: Any, params: TrainingParams) -> torch.optim.Optimizer:
     head = classifier(model)
     groups: list[dict[str, Any]] = [{"params": [parameter for parameter in trainable if id(parameter) not in head]}]
     if head:
-        groups.append({"params": [*head.values()], "lr": min(params.learning_rate, HEAD_RATE)})
+        groups.append({"params": [*head.values()], "lr": HEAD_RATE})
     return torch.optim.AdamW(groups, lr=params.learning_rate, weight_decay=params.weight_decay)
 
 
