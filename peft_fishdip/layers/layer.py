@@ -41,6 +41,8 @@ class FishDipLayer(nn.Module, CurrentWeights):
     adapter_layer_names = ("fishdip_values", "fishdip_indices", "fishdip_summary")
     kept_out_of_merging: frozenset[str] = frozenset()
     """Parameters that never get effective values during a call, because a subclass adds their deltas to the output."""
+    has_own_reads = True
+    """Whether wrapped modules of classes outside of torch may read their parameters at other times than in a call."""
 
     def __init__(self, base_layer: nn.Module) -> None:
         super().__init__()
@@ -89,7 +91,7 @@ class FishDipLayer(nn.Module, CurrentWeights):
         self.fishdip_indices[name] = Indices(state, owned)
         self.fishdip_summary[name] = Summary(values)
         names = tuple(sorted(leaf for leaf in self.tuned if "." not in leaf))
-        if type(self) is FishDipLayer and names and not type(self.base_layer).__module__.startswith("torch.nn."):
+        if self.has_own_reads and names and not type(self.base_layer).__module__.startswith("torch.nn."):
             read_through(self.base_layer, self, names)
 
     def share(self, name: str, parameter: nn.Parameter, keep_own: bool = False) -> None:
