@@ -16,7 +16,7 @@ from ..adapter.containers import Indices, Summary, Values
 from ..adapter.memory import Replaced
 from ..adapter.recording import is_exported, refuse_symbolic
 from ..adapter.state import AdapterState, SparseDelta
-from ..private import is_replica, own_parameter, own_submodule, own_submodules
+from ..private import has_own, is_replica, own_parameter, own_submodule, own_submodules
 from .current_weights import CurrentWeight, CurrentWeights, NotCopied
 from .functional import effective_weight
 from .own_reads import read_through, unread
@@ -69,20 +69,22 @@ class FishDipLayer(nn.Module, CurrentWeights):
             return getattr(super().__getattr__("base_layer"), name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Tying a parameter of the wrapped module anew is fine; replacing it raises a ValueError."""
+        """Set attributes of the wrapped module there; a ValueError if a parameter is replaced, and not tied anew."""
         base = own_submodules(self).get("base_layer")
         owned = None if base is None else own_parameter(base, name)
         if isinstance(value, nn.Parameter) and owned is not None:
             tuned = self.__dict__.get("tuned", {}).get(name)
-            same = value is owned or (isinstance(value, CurrentWeight) and value.of_layer.tuned[value.of_name] is tuned)
-            if not same:
+            if value is not owned and not (isinstance(value, CurrentWeight) and value.tuned() is tuned):
                 raise ValueError(
                     f"the {name} of a {type(base).__name__} that a Fish-Dip adapter tunes cannot be replaced, as by "
-                    "tying or resizing: the adapter's positions belong to this one. Change the base model before the "
-                    "adapter is added, or after merge_and_unload() or unload()."
+                    "tying or resizing: the adapter's positions belong to this one. Change the base model before, or "
+                    "after merge_and_unload() or unload()."
                 )
             return
-        super().__setattr__(name, value)
+        if base is not None and has_own(base, name) and not (has_own(self, name) or hasattr(type(self), name)):
+            setattr(base, name, value)
+        else:
+            super().__setattr__(name, value)
 
     def update_layer(self, state: AdapterState, owned: Mapping[str, SparseDelta]) -> None:
         """Add containers for an adapter. Of tied layers one alone owns a delta, which it saves and loads."""

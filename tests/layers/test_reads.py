@@ -272,6 +272,19 @@ def test_children_of_a_module_with_parameters_of_its_own_are_tuned() -> None:
     assert not any(isinstance(module, FishDipLayer) for module in model.modules())
 
 
+def test_what_a_parent_sets_on_a_module_is_set_there() -> None:
+    model = tuned(Reader(), density=1.0)
+    scaled = model.base_model.model.scaled
+    scaled.base_layer.state = None
+    scaled.state = 3
+    scaled.inner = nn.Identity()
+    assert scaled.base_layer.state == scaled.state == 3
+    assert "state" not in scaled.__dict__
+    assert isinstance(scaled.base_layer.inner, nn.Identity)
+    scaled.eval()
+    assert not scaled.base_layer.training
+
+
 def test_sizes_and_dtype_of_a_weight_compute_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     model = whole(Reader)
     layer = model.base_model.model.first
