@@ -14,9 +14,9 @@ from .comparison import Comparison
 from .data_sets import DATA_SETS, DEFAULT_DATA_SETS
 from .experiment import EXPERIMENTS, folders, load_experiments
 from .machine import prepare_process
-from .pretrained import NANO
+from .pretrained import NANO, load_config
 from .problems import Protocol
-from .rates import RATES
+from .rates import LOW_RATES, RATES
 from .report import write_report
 from .results import failed, read_results
 from .settings import SettingsError
@@ -61,8 +61,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--shots", type=int, default=1, help="labelled examples of each")
     add("--episodes", type=int, default=4, help="episodes of a run")
     add("--seeds", nargs="+", type=int, default=[0], help="the first one draws the examples that rates are chosen by")
-    add("--model", default=str(NANO), help="Hub id or folder of a pretrained encoder-decoder model; default: nano")
-    add("--rates", nargs="+", default=[*map(str, RATES)], help="learning rates to choose from, or: own")
+    add("--model", default=str(NANO), help="Hub id or folder of a T5, a causal LM or an encoder; default: nano")
+    usual = f"default: {words(RATES)}, of a causal LM or an encoder {words(LOW_RATES)}"
+    add("--rates", nargs="+", help=f"learning rates to choose from, or: own; {usual}")
     for name, kind in OVERRIDES.items():
         add(f"--{name.replace('_', '-')}", type=kind, help="of each run; default: what the experiments say")
     add("--update-interval", type=int, help="steps between two masks of Fish-Dip; default: what the experiments say")
@@ -104,7 +105,7 @@ def compare(options: argparse.Namespace) -> int:
         base_model=options.model,
         protocols=protocols,
         seeds=list(dict.fromkeys(options.seeds)),
-        rates=rates(options.rates),
+        rates=rates(options),
         root=options.data,
         overrides=overrides,
         retry_failed=options.retry_failed,
@@ -136,16 +137,24 @@ def datasets(options: argparse.Namespace) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def rates(words: Sequence[str]) -> list[float]:
-    if words == ["own"]:
+def rates(options: argparse.Namespace) -> list[float]:
+    """Learning rates to choose from; none if each experiment keeps its own."""
+    given = options.rates
+    if given is None:
+        return [*(RATES if load_config(options.model).is_encoder_decoder else LOW_RATES)]
+    if given == ["own"]:
         return []
     try:
-        values = [float(word) for word in words]
+        values = [float(word) for word in given]
     except ValueError as error:
-        raise SettingsError(f"--rates {' '.join(words)}: give numbers, or: own") from error
+        raise SettingsError(f"--rates {' '.join(given)}: give numbers, or: own") from error
     if not all(0 < value < float("inf") for value in values):
-        raise SettingsError(f"--rates {' '.join(words)}: learning rates must be greater than 0")
+        raise SettingsError(f"--rates {' '.join(given)}: learning rates must be greater than 0")
     return values
+
+
+def words(values: Sequence[float]) -> str:
+    return " ".join(f"{value:g}" for value in values)
 
 
 def report(options: argparse.Namespace) -> int:

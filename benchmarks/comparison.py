@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .data_sets import DATA_SETS
+from peft_fishdip.tasks.families import is_encoder
+
+from .adaptation import impossible
+from .data_sets import DATA_SETS, load
 from .experiment import Experiment
 from .files import read_own, write_json
 from .jobs import lock, work_through
-from .pretrained import check_adapters, digest, load_model
+from .pretrained import check_length, check_task, digest, load_config, load_model
 from .problems import Protocol, problem, rate_problem
-from .results import failed
+from .results import failed, not_possible
 from .run_spec import RunSpec
 from .settings import SettingsError
 from .training import warm_up
@@ -44,27 +48,57 @@ class Comparison:
     def run(self, device: torch.device) -> None:
         """Do all runs that are not done yet, together with other processes that do the same.
 
-        A run that fails is recorded with its error, and the others go on.
+        A run that fails is recorded with its error, and the others go on. What a method cannot do on this model is
+        recorded as not possible.
 
         Raises:
             SettingsError: a data set, an adapter or the model cannot be used, or there are results made in another way.
         """
-        model, _ = load_model(self.base_model)
-        specs = list(self.specs(digest(self.base_model, model), device))
-        check_adapters(self.experiments, model)
-        del model
+        specs = self.checked(list(self.specs(device)))
         with lock(self.output, "comparison"):
             self.begin()
             if self.retry_failed:
                 remove_failed(specs)
+            remove_refused(specs)
             self.refuse_stale(specs)
         jobs = [job for spec in specs for job in spec.rate_jobs()] + [job for spec in specs for job in spec.jobs()]
         if not all(job.path.exists() for job in jobs):
-            warm_up(self.experiments[0], self.base_model, device)
+            warm_up(next(spec.experiment for spec in specs if not spec.reason), self.base_model, device)
         work_through(jobs, self.output)
 
-    def specs(self, base_digest: str, device: torch.device) -> Iterator[RunSpec]:
+    def checked(self, specs: Sequence[RunSpec]) -> list[RunSpec]:
+        """The specifications with why they are not possible on this model, where they are not; that is printed, too.
+
+        Raises:
+            SettingsError: none of them is possible, or see `adaptation.impossible`.
+        """
+        reasons = self.reasons()
+        told = [f"{title} on {dataset}: {reason}" for dataset, own in reasons.items() for title, reason in own.items()]
+        specs = [replace(x, reason=reasons[x.dataset].get(x.experiment.title, "")) for x in specs]
+        if all(spec.reason for spec in specs):
+            raise SettingsError(f"--model {self.base_model}: no method is possible: {'; '.join(told)}")
+        for line in told:
+            print(f"not possible: {line}", file=sys.stderr)
+        return specs
+
+    def reasons(self) -> dict[str, dict[str, str]]:
+        """Why methods are not possible, by data set and title. An encoder has another classifier for each data set."""
+        found: dict[str, dict[str, str]] = {}
+        for dataset in self.datasets:
+            if not found or is_encoder(load_config(self.base_model)):
+                loaded = load(dataset, self.root)
+                base = load_model(self.base_model, loaded.task)
+                check_length(self.base_model, base, self.experiments[0].params.max_length)
+                own = impossible(self.experiments, base, loaded.task, loaded.train[0])
+            found[dataset] = own
+        return found
+
+    def specs(self, device: torch.device) -> Iterator[RunSpec]:
         """The specifications of all runs. Examples are drawn here, so that too few of them are refused at once."""
+        config = load_config(self.base_model)
+        for dataset in self.datasets:
+            check_task(self.base_model, config, dataset, load(dataset, self.root).task)
+        base_digest = digest(self.base_model, config)
         first = self.seeds[0]
         for dataset in self.datasets:
             for protocol in self.protocols[:1] if DATA_SETS[dataset].kind == "relation" else self.protocols:
@@ -133,4 +167,12 @@ def remove_failed(specs: Sequence[RunSpec]) -> None:
     for spec in specs:
         for path, result in spec.results():
             if failed(result) or any(row["error"] for row in result["run_info"]["rate_choice"]):
+                path.unlink(missing_ok=True)
+
+
+def remove_refused(specs: Sequence[RunSpec]) -> None:
+    """Delete the results that a run was not possible, where it now is, such as with another release of PEFT."""
+    for spec in specs:
+        for path, result in [] if spec.reason else spec.results():
+            if not_possible(result):
                 path.unlink(missing_ok=True)

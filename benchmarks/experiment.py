@@ -19,7 +19,8 @@ EXPERIMENTS = Path(__file__).parent / "experiments"
 ADAPTER, PARAMS = "adapter_config.json", "training_params.json"
 BUDGET = ("steps", "meta_steps", "batch_size", "max_length")
 """Training parameters that are the same for all methods: the command line alone sets them."""
-TASK_TYPE = "SEQ_2_SEQ_LM"
+TASK_TYPES = ("SEQ_2_SEQ_LM", "CAUSAL_LM", "TOKEN_CLS", "SEQ_CLS")
+"""What the models do that can be compared on; the model at hand decides which it is, see `adaptation`."""
 
 
 @dataclass(frozen=True)
@@ -141,8 +142,8 @@ def read_adapter_config(folder: Path) -> PeftConfig:
     """The PEFT config of an experiment's folder.
 
     Raises:
-        SettingsError: it is none, is not for encoder-decoder models, or has a field that its method does not know (PEFT
-            itself would ignore that).
+        SettingsError: it is none, has another task type, or has a field that its method does not know, which PEFT
+            itself would ignore.
     """
     path = folder / ADAPTER
     content = read_json(path)
@@ -150,10 +151,10 @@ def read_adapter_config(folder: Path) -> PeftConfig:
     if not isinstance(kind, str) or kind not in PEFT_TYPE_TO_CONFIG_MAPPING:
         known = ", ".join(sorted(map(str.lower, PEFT_TYPE_TO_CONFIG_MAPPING)))
         raise SettingsError(f"{path}: peft_type={kind!r} is unknown; there are {known} (in capitals)")
-    if content.get("task_type") != TASK_TYPE:
+    if content.get("task_type") not in (None, *TASK_TYPES):
         raise SettingsError(
-            f'{path}: task_type={content.get("task_type")!r} must be "{TASK_TYPE}", since all models here are '
-            "encoder-decoders"
+            f"{path}: task_type={content['task_type']!r} must be one of {', '.join(TASK_TYPES)}; leave it out for "
+            "all of them"
         )
     known_fields = {field.name for field in fields(PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)])}
     if unknown := sorted(content.keys() - known_fields):

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, TypeVar, cast
 
-from peft_fishdip.tasks import Decoded, Problem, Task, candidate_losses, evaluate, likelihood_accuracy
+from peft_fishdip.tasks import Decoded, Problem, Task, candidate_losses, evaluate, likelihood_accuracy, task_type
 from peft_fishdip.tasks.base import Scores
+from peft_fishdip.tasks.families import CAUSAL
+from peft_fishdip.tasks.lengths import source_room
 
 E = TypeVar("E")
+
+WHOLE = "{source}"
+"""The template of a decoder-only model's prompts: the source as it is."""
+SLOT = "<extra_id_0>"
+"""Where the answer goes, if the model was pretrained to fill this."""
 
 
 class InContextTask(Task[E]):
     """Another task whose sources begin with demonstrations, so that all of `peft_fishdip.tasks` works with it.
 
-    Source: `Input: source of an example Output: its target Input: source of the query Output:`.
+    Source: `Input: source of an example Output: its target Input: source of the query Output:`. A decoder-only model
+    goes on as the examples do, with a further input after its answer, so each part has a line of its own for it, and
+    its answer ends with the line.
 
     Args:
         task: the task to be solved.
@@ -27,6 +37,7 @@ class InContextTask(Task[E]):
         seed: draws them.
         slot: text that stands for the answer, in the query's source and before every target to be scored. A model
             that has only been pretrained to fill `<extra_id_0>` needs this here.
+        lines: whether each part has a line of its own.
 
     Raises:
         ValueError: k or max_length is out of range, there are no examples, or one is unlabelled.
@@ -45,6 +56,7 @@ class InContextTask(Task[E]):
         k: int | None = None,
         seed: int = 0,
         slot: str = "",
+        lines: bool = False,
     ) -> None:
         if max_length < 1:
             raise ValueError(f"max_length={max_length}: must be at least 1")
@@ -56,9 +68,10 @@ class InContextTask(Task[E]):
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.slot = slot
+        self.gap = "\n" if lines else " "
         count = len(examples) if k is None else min(k, len(examples))
         chosen = [task.encode(example) for example in random.Random(seed).sample(list(examples), count)]
-        self.shown = [f"Input: {source} Output: {target}" for source, target, _ in chosen]
+        self.shown = [f"Input: {source}{self.gap}Output: {target}" for source, target, _ in chosen]
         self.lengths = [self.num_tokens(text, special=False) for text in self.shown]
 
     @property
@@ -77,15 +90,17 @@ class InContextTask(Task[E]):
             if length + size <= self.max_length:
                 fitting.append(text)
                 length += size
-        while fitting and self.num_tokens(" ".join([*fitting, self.query(example)]), special=True) > self.max_length:
+        while (
+            fitting and self.num_tokens(self.gap.join([*fitting, self.query(example)]), special=True) > self.max_length
+        ):
             fitting.pop()  # two texts together may have more tokens than each for itself
         return fitting
 
     def query(self, example: E) -> str:
-        return f"Input: {self.task.source(example)} Output: {self.slot}".rstrip()
+        return f"Input: {self.task.source(example)}{self.gap}Output: {self.slot}".rstrip()
 
     def source(self, example: E) -> str:
-        return " ".join([*self.demonstrations(example), self.query(example)])
+        return self.gap.join([*self.demonstrations(example), self.query(example)])
 
     def target(self, example: E) -> tuple[str, list[Problem]]:
         text, problems = self.task.target(example)
@@ -96,7 +111,8 @@ class InContextTask(Task[E]):
         return self.in_slot(cast(Any, self.task).candidate(example, label))
 
     def in_slot(self, text: str) -> str:
-        return f"{self.slot} {text}".lstrip()
+        text = f"{self.slot} {text}"
+        return text if self.gap == "\n" else text.lstrip()  # in a row of text, a space stands before the answer
 
     def from_text(self, text: str) -> E:
         return self.task.from_text(text)
@@ -105,10 +121,29 @@ class InContextTask(Task[E]):
         return self.task.as_example(item)
 
     def decode(self, example: E | str | Sequence[str], text: str) -> Decoded[E]:
-        return self.task.decode(example, text)
+        return self.task.decode(example, text.strip().partition("\n")[0] if self.gap == "\n" else text)
 
     def score(self, gold: Sequence[E], predicted: Sequence[Decoded[E]], *, reference: bool = False) -> Scores:
         return self.task.score(gold, predicted, reference=reference)
+
+
+@contextmanager
+def ending_at_lines(model: Any, tokenizer: Any) -> Iterator[None]:
+    """Within, a decoder-only model that writes the end of a line has written its text.
+
+    Where a tokenizer has no token for that, such as the one of T5, nothing changes.
+    """
+    ids = tokenizer("\n", add_special_tokens=False)["input_ids"]
+    if task_type(model) != CAUSAL or not ids or tokenizer.decode(ids[-1:]) != "\n":
+        yield
+        return
+    before = model.generation_config.eos_token_id
+    ends = before if isinstance(before, list) else [before]
+    model.generation_config.eos_token_id = [*(end for end in ends if end is not None), ids[-1]]
+    try:
+        yield
+    finally:
+        model.generation_config.eos_token_id = before
 
 
 def in_context_sources(
@@ -144,26 +179,31 @@ def evaluate_in_context(
     """The task's scores, from generated text; with `labels`, the accuracy of the likeliest of these candidates.
 
     Args:
-        model: an encoder-decoder model.
+        model: an encoder-decoder or a decoder-only model.
         train: what may be shown.
         test: what is asked, with labels to score by.
         max_length, k, seed, slot: as of InContextTask.
         labels: candidate labels of a RelationTask.
     """
-    shown = InContextTask(task, train, tokenizer, max_length=max_length, k=k, seed=seed, slot=slot)
+    causal = task_type(model) == CAUSAL
+    template = WHOLE if causal else None
+    most = source_room(model, tokenizer, max_length, max_new_tokens)
+    shown = InContextTask(task, train, tokenizer, max_length=most, k=k, seed=seed, slot=slot, lines=causal)
     if labels is None:
-        return evaluate(
-            model,
-            tokenizer,
-            shown,
-            test,
-            batch_size=batch_size,
-            max_source_length=max_length,
-            max_new_tokens=max_new_tokens,
-        )
+        with ending_at_lines(model, tokenizer):
+            return evaluate(
+                model,
+                tokenizer,
+                shown,
+                test,
+                template=template,
+                batch_size=batch_size,
+                max_source_length=most,
+                max_new_tokens=max_new_tokens,
+            )
     relation: Any = shown
     examples: Sequence[Any] = test
     losses = candidate_losses(
-        model, tokenizer, relation, examples, labels, batch_size=batch_size, max_length=max_length
+        model, tokenizer, relation, examples, labels, template=template, batch_size=batch_size, max_length=most
     )
     return {"accuracy": likelihood_accuracy(losses, labels, [example.label for example in examples])}

@@ -20,7 +20,10 @@ from transformers.utils import logging
 
 from .experiment import ADAPTER, PARAMS
 
-KNOWN_WARNINGS = ("`is_gradient_checkpointing`", "Unsupported layer type", "Sparse ")
+KNOWN_WARNINGS = (
+    *("`is_gradient_checkpointing`", "Unsupported layer type", "Sparse "),
+    *("fan_in_fan_out is set to", "Position ids are not supported"),
+)
 """Beginnings of warnings of PEFT and torch that users of the benchmarks can do nothing about."""
 
 

@@ -10,7 +10,7 @@ from peft import PeftConfig, PeftModel
 
 from peft_fishdip import FishDipConfig, FishDipModel
 
-from .features import Features, collate
+from .features import Collate, Features, collate
 from .masks import shares
 from .outcome import Trace
 from .problems import Problem
@@ -44,11 +44,16 @@ def update_is_due(model: Any, params: TrainingParams, step: int, trace: Trace) -
 
 
 def update_mask(
-    model: Any, features: Features, params: TrainingParams, optimizer: torch.optim.Optimizer, trace: Trace
+    model: Any,
+    features: Features,
+    params: TrainingParams,
+    optimizer: torch.optim.Optimizer,
+    trace: Trace,
+    collator: Collate = collate,
 ) -> None:
     """Update the mask by the training examples, and record the update in the trace."""
     update = model.base_model.update_mask(
-        features, data_collator=collate, optimizer=optimizer, batch_size=params.batch_size, step=trace.step
+        features, data_collator=collator, optimizer=optimizer, batch_size=params.batch_size, step=trace.step
     )
     trace.updates.append({"step": trace.step, **update.figures(), "shares": shares(model.base_model.mask())})
     trace.update_time += update.seconds

@@ -9,7 +9,7 @@ from torch import Tensor
 
 GROUPS = (
     ("relative_bias", r"relative_attention_bias"),
-    ("norm", r"norm"),
+    ("norm", r"norm|\bln_"),
     ("embedding", r"shared|embed|wte|wpe|lm_head"),
     ("attention", r"attention|attn"),
     ("feed_forward", r"dense|feed_?forward|ffn|mlp|intermediate|fc[12]"),

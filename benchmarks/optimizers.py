@@ -5,18 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from peft import PeftModel
+from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers.optimization import Adafactor
 
 from peft_fishdip import SparseAdafactor
+from peft_fishdip.tasks import task_type
+from peft_fishdip.tasks.families import SEQUENCES, TOKENS
 
 from .settings import TrainingParams
+
+HEAD_RATE = 1e-3
+"""With which AdamW trains a new classifier: what methods train beside it may be of other sizes and units."""
 
 
 def make_optimizer(model: Any, params: TrainingParams) -> torch.optim.Optimizer:
     """The optimizer of a run, over the trainable parameters of a model.
 
-    Adafactor and SparseAdafactor as in the paper's code: rates scaled by each tensor's RMS, no relative step.
+    Adafactor and SparseAdafactor as in the paper's code: rates scaled by each tensor's RMS, no relative step. AdamW has
+    a group of its own for the new classifier of an encoder, see `HEAD_RATE`.
     """
     if params.optimizer == "sparse_adafactor":
         return SparseAdafactor(model, lr=params.learning_rate, weight_decay=params.weight_decay)
@@ -24,7 +32,19 @@ def make_optimizer(model: Any, params: TrainingParams) -> torch.optim.Optimizer:
     if params.optimizer == "adafactor":
         options: Any = {"scale_parameter": True, "relative_step": False, "warmup_init": False}
         return Adafactor(trainable, lr=params.learning_rate, weight_decay=params.weight_decay, **options)
-    return torch.optim.AdamW(trainable, lr=params.learning_rate, weight_decay=params.weight_decay)
+    head = classifier(model)
+    groups: list[dict[str, Any]] = [{"params": [parameter for parameter in trainable if id(parameter) not in head]}]
+    if head:
+        groups.append({"params": [*head.values()], "lr": HEAD_RATE})
+    return torch.optim.AdamW(groups, lr=params.learning_rate, weight_decay=params.weight_decay)
+
+
+def classifier(model: Any) -> dict[int, nn.Parameter]:
+    """Parameters of the new classifier of an encoder that PEFT trains whole beside an adapter, by identity."""
+    if not isinstance(model, PeftModel) or task_type(model) not in (TOKENS, SEQUENCES):
+        return {}
+    named = model.named_parameters()
+    return {id(x): x for name, x in named if x.requires_grad and ".modules_to_save." in name}
 
 
 def make_scheduler(optimizer: torch.optim.Optimizer, params: TrainingParams, steps: int) -> LambdaLR:

@@ -49,7 +49,11 @@ class Outcome:
     """What a run came to."""
 
     scores: dict[str, float] = field(default_factory=dict)
-    """Metrics of the task on the test examples, and `loss`, -log p in nats per target token."""
+    """Metrics of the task on the test examples, and `loss`, -log p in nats per target token, word or text."""
+    task_type: str | None = None
+    """What the model does, by PEFT's name."""
+    notes: list[str] = field(default_factory=list)
+    """What a reader must know of how the method was adapted to the model."""
     trace: Trace = field(default_factory=Trace)
     num_base_params: int = 0
     """Entries of the base model, before any adapter."""

@@ -9,7 +9,9 @@ from typing import Any
 from .problems import METRICS
 
 RATES = (1e-3, 1e-2, 1e-1, 1.0)
-"""What every method may choose from."""
+"""What every method may choose from, where nothing else is asked for."""
+LOW_RATES = (1e-5, 1e-4, 1e-3, 1e-2)
+"""The same on causal LMs and encoders, which diverge at rates at which a T5 learns."""
 
 ENOUGH = 20
 """From so many held-out examples on, the task's metrics count before the loss."""

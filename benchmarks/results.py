@@ -16,6 +16,8 @@ from .outcome import Outcome
 from .problems import METRICS, Problem
 from .settings import SettingsError
 
+NOT_POSSIBLE = "not possible"
+"""The status of a run that was not done, since its method does not exist for the model."""
 PACKAGES = ("peft-fishdip", "peft", "transformers", "torch", "safetensors", "datasets", "sentencepiece")
 
 
@@ -25,6 +27,7 @@ def write_result(
     problem: Problem,
     outcome: Outcome,
     error: str = "",
+    reason: str = "",
     fingerprint: str = "",
     rate_choice: Sequence[Mapping[str, Any]] = (),
     **config: Any,
@@ -33,6 +36,7 @@ def write_result(
 
     Args:
         error: what a failed run failed with.
+        reason: why a run that was not done is not possible.
         fingerprint: of what the experiment and the model were.
         rate_choice: what the learning rate was chosen by, see rates.trial_row.
         config: what else the run was made with, such as model_id, seed and protocol.
@@ -62,11 +66,12 @@ def write_result(
                 "num_test_examples": problem.num_test,
                 "num_episodes": len(problem.episodes),
                 "train_file": problem.train_file,
+                "task_type": outcome.task_type,
                 **config,
             },
             "rate_choice": list(rate_choice),
             "peft_config": outcome.adapter_config,
-            "error_msg": error,
+            "error_msg": error or reason,
         },
         "train_info": {
             "accelerator_memory_max": outcome.peak_memory,
@@ -79,11 +84,12 @@ def write_result(
             "num_trainable_params": outcome.num_trainable_params,
             "num_total_params": outcome.num_total_params,
             "stopped_at": trace.step,
-            "status": "failed" if error else "success",
+            "status": "failed" if error else NOT_POSSIBLE if reason else "success",
             "metrics": [*trace.metrics, test_row],
             "mask_updates": trace.updates,
             "fit_begins": trace.begins,
             "in_context_shown": outcome.in_context_shown,
+            "notes": outcome.notes,
         },
         "meta_info": {
             "package_info": {f"{name}-version": number for name, number in packages(PACKAGES).items()},
@@ -117,7 +123,11 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def failed(result: Mapping[str, Any]) -> bool:
-    return bool(result["train_info"].get("status") != "success")
+    return result["train_info"].get("status") not in ("success", NOT_POSSIBLE)
+
+
+def not_possible(result: Mapping[str, Any]) -> bool:
+    return bool(result["train_info"].get("status") == NOT_POSSIBLE)
 
 
 def short_revision(revision: str, length: int = 12) -> str:

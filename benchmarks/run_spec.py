@@ -39,12 +39,18 @@ class RunSpec:
     trial: Problem | None
     """The problem by which a learning rate is chosen: training examples of the first seed only."""
     device: torch.device
+    reason: str = ""
+    """Why these runs are not possible; they are recorded, and not done."""
 
     @cached_property
     def fingerprint(self) -> str:
         """A hash of the experiment's settings and of the base model; results with another one are not mixed in."""
         content = [self.experiment.params.as_dict(), self.experiment.adapter_settings, self.base_digest]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def dataset(self) -> str:
+        return next(iter(self.problems.values())).dataset
 
     def path(self, folder: str, suffix: str) -> Path:
         some = next(iter(self.problems.values()))
@@ -53,7 +59,7 @@ class RunSpec:
 
     def rate_paths(self) -> dict[float, Path]:
         """The file of each learning rate's trial run."""
-        return {rate: self.path("rates", f"rate{rate:g}") for rate in self.rates}
+        return {} if self.reason else {rate: self.path("rates", f"rate{rate:g}") for rate in self.rates}
 
     def rate_jobs(self) -> Iterator[Job]:
         """The runs by which the learning rate is chosen."""
@@ -89,12 +95,14 @@ class RunSpec:
         self, path: Path, experiment: Experiment, part: Problem, seed: int, choice: Sequence[Mapping[str, Any]] = ()
     ) -> None:
         """Do one run, at the best learning rate if there is a choice, and write its result."""
+        outcome, error = Outcome(), ""
         try:
             if choice:
                 experiment = experiment.with_rate(best_rate(choice))
-            outcome, error = run(experiment, part, self.base_model, seed, self.device), ""
+            if not self.reason:
+                outcome = run(experiment, part, self.base_model, seed, self.device)
         except Exception as problem:  # a user's own method may raise anything; the other runs go on
-            outcome, error = Outcome(), one_line(problem)
+            error = one_line(problem)
             print(f"{path.stem} on {part.dataset} failed: {error}", file=sys.stderr)
         write_result(
             path,
@@ -102,6 +110,7 @@ class RunSpec:
             part,
             outcome,
             error,
+            self.reason,
             self.fingerprint,
             choice,
             model_id=self.base_model,

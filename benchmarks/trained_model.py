@@ -15,10 +15,21 @@ from typing import Any
 
 import torch
 
-from peft_fishdip.tasks import Episode, Task, candidate_losses, evaluate, likelihood_accuracy, to_features
+from peft_fishdip.tasks import (
+    Episode,
+    Task,
+    candidate_losses,
+    evaluate,
+    likelihood_accuracy,
+    task_type,
+    to_features,
+)
+from peft_fishdip.tasks.coders import coder_for
+from peft_fishdip.tasks.families import CAUSAL, SEQUENCES
 
-from .features import Features
+from .features import Collate, Features, collator_for
 from .fitting import fit, mean_loss
+from .in_context import WHOLE
 from .memory import MemoryMeter
 from .outcome import Outcome
 from .settings import TrainingParams
@@ -42,6 +53,20 @@ class TrainedModel:
         """The most tokens of a source."""
         return self.params.in_context_length if self.params.in_context_examples else self.params.max_length
 
+    @property
+    def kind(self) -> str:
+        """What the model does, by PEFT's name."""
+        return task_type(self.model)
+
+    @property
+    def template(self) -> str | None:
+        """Of the prompts of a decoder-only model; None for the one of the tasks."""
+        return WHOLE if self.params.in_context_examples and self.kind == CAUSAL else None
+
+    @property
+    def collator(self) -> Collate:
+        return collator_for(self.tokenizer, self.model)
+
     def copied(self) -> TrainedModel:
         """The same with a copy of the model, which can be trained further on its own."""
         other = copy.copy(self)
@@ -55,17 +80,20 @@ class TrainedModel:
                 self.task,
                 self.tokenizer,
                 examples,
+                model=self.model,
+                template=self.template,
                 max_source_length=self.source_length,
                 max_target_length=self.params.max_length,
             )
 
     def fit(self, examples: list[Any], steps: int) -> None:
-        fit(self.model, self.features(examples), self.params, steps, self.seed, self.device, self.outcome.trace)
+        features, trace = self.features(examples), self.outcome.trace
+        fit(self.model, features, self.params, steps, self.seed, self.device, trace, collator=self.collator)
         if not self.outcome.eval_time:
             self.outcome.fit_memory = self.memory.growth()
 
     def scores(self, examples: list[Any]) -> dict[str, float]:
-        """The task's metrics of generated texts, and the mean test loss."""
+        """The task's metrics of predictions, and the mean test loss."""
         started = time.perf_counter()
         with cuts_ignored():
             scores = evaluate(
@@ -73,12 +101,14 @@ class TrainedModel:
                 self.tokenizer,
                 self.task,
                 examples,
+                template=self.template,
                 batch_size=self.params.eval_batch_size,
                 max_source_length=self.source_length,
                 max_new_tokens=self.params.max_length,
                 progress=False,
             )
-        loss = mean_loss(self.model, self.features(examples), self.params.eval_batch_size, self.device)
+        batch_size = self.params.eval_batch_size
+        loss = mean_loss(self.model, self.features(examples), batch_size, self.device, self.collator)
         self.outcome.eval_time += time.perf_counter() - started
         return {**scores, "loss": loss}
 
@@ -92,6 +122,7 @@ class TrainedModel:
                 self.task,  # type: ignore[arg-type]
                 episode.query,
                 episode.labels,
+                template=self.template,
                 batch_size=self.params.eval_batch_size,
                 max_length=self.source_length,
                 progress=False,
@@ -99,9 +130,15 @@ class TrainedModel:
         self.outcome.eval_time += time.perf_counter() - started
         gold = [example.label for example in episode.query]
         own = sum(row[episode.labels.index(label)] for row, label in zip(losses, gold, strict=True))
+        return {"accuracy": likelihood_accuracy(losses, episode.labels, gold), "loss": own / self.num_targets(episode)}
+
+    def num_targets(self, episode: Episode) -> int:
+        """Target tokens of the query; its texts, if the model classifies these."""
+        if self.kind == SEQUENCES:
+            return len(episode.query)
         task: Any = self.task
-        targets = self.tokenizer(text_target=[task.candidate(x, x.label) for x in episode.query])["input_ids"]
-        return {"accuracy": likelihood_accuracy(losses, episode.labels, gold), "loss": own / sum(map(len, targets))}
+        targets = [task.candidate(example, example.label) for example in episode.query]
+        return sum(map(len, coder_for(self.model, self.tokenizer, self.template).targets(targets)))
 
     def saved_size(self) -> int:
         """Bytes of the weight files that `save_pretrained` writes."""

@@ -16,10 +16,13 @@ from peft import PeftConfig, get_peft_model
 from torch import Tensor
 from transformers import set_seed
 
-from peft_fishdip.tasks import Episode
+from peft_fishdip.tasks import Episode, task_type
+from peft_fishdip.tasks.families import CAUSAL
+from peft_fishdip.tasks.lengths import source_room
 
+from .adaptation import adapted_config
 from .experiment import Experiment
-from .in_context import InContextTask
+from .in_context import SLOT, InContextTask, ending_at_lines
 from .mask_updates import is_fish_dip, with_enough_examples
 from .masks import shares
 from .memory import MemoryMeter
@@ -28,19 +31,17 @@ from .pretrained import load_model
 from .problems import Problem, Protocol, problem
 from .trained_model import TrainedModel, averages
 
-SLOT = "<extra_id_0>"
-"""Where the answer goes in an in-context source, if the model was pretrained to fill this."""
-
 
 def run(experiment: Experiment, problem: Problem, base_model: str, seed: int, device: torch.device) -> Outcome:
     """Fine-tune the base model as the experiment says, on the labelled examples, and score it on the test ones."""
     memory = MemoryMeter(device)
     set_seed(seed)
-    model, tokenizer = load_model(base_model)
-    outcome = Outcome(num_base_params=count(model.parameters()))
+    base = load_model(base_model, problem.task)
+    model, tokenizer, _ = base
+    outcome = Outcome(task_type=task_type(model), num_base_params=count(model.parameters()))
     if experiment.adapter is not None:
-        config = with_enough_examples(seeded(experiment.adapter_config(), seed), problem)
-        model = get_peft_model(model, config)
+        config, outcome.notes = adapted_config(experiment, base)
+        model = get_peft_model(model, with_enough_examples(seeded(config, seed), problem))
         outcome.adapter_config = model.peft_config["default"].to_dict()
     model.to(device)
     outcome.num_total_params = count(model.parameters())
@@ -90,16 +91,19 @@ def episode_scores(trained: TrainedModel, episode: Episode) -> dict[str, float]:
 def in_context_scores(trained: TrainedModel, problem: Problem) -> dict[str, float]:
     """Scores without any training; labelled examples stand before each source, of an episode all."""
     numbers: list[int] = []
+    params, model, tokenizer = trained.params, trained.model, trained.tokenizer
+    most = source_room(model, tokenizer, trained.source_length, params.max_length)
 
     def shown(examples: list[Any], queries: list[Any], k: int | None) -> TrainedModel:
         task = InContextTask(
             trained.task,
             examples,
-            trained.tokenizer,
+            tokenizer,
             k=k,
-            max_length=trained.source_length,
+            max_length=most,
             seed=trained.seed,
-            slot=SLOT if SLOT in trained.tokenizer.get_vocab() else "",
+            slot=SLOT if SLOT in tokenizer.get_vocab() and trained.kind != CAUSAL else "",
+            lines=trained.kind == CAUSAL,
         )
         numbers.extend(len(task.demonstrations(query)) for query in queries)
         other = copy.copy(trained)
@@ -110,7 +114,8 @@ def in_context_scores(trained: TrainedModel, problem: Problem) -> dict[str, floa
         rows = [shown(list(e.support), list(e.query), None).choices(e) for e in problem.episodes]
         scores = averages(rows)
     else:
-        scores = shown(problem.train, problem.test, trained.params.in_context_examples).scores(problem.test)
+        with ending_at_lines(model, tokenizer):
+            scores = shown(problem.train, problem.test, params.in_context_examples).scores(problem.test)
     trained.outcome.in_context_shown = mean(numbers)
     return scores
 

@@ -32,6 +32,12 @@ def own_submodules(module: nn.Module) -> Any:
     return module.__dict__.get("_modules", {})
 
 
+def has_own(module: nn.Module, name: str) -> bool:
+    """Whether a module has an attribute, child or buffer of that name itself, and not by its class."""
+    of_torch = (module.__dict__.get("_modules", {}), module.__dict__.get("_buffers", {}))
+    return name in module.__dict__ or any(name in held for held in of_torch)
+
+
 def has_hooks(module: nn.Module) -> bool:
     """Whether hooks run when the module is called."""
     return bool(

@@ -10,6 +10,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest
 import torch
 import transformers
+from accelerate.state import AcceleratorState
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
@@ -26,4 +27,6 @@ def _same_seed():
     """Every test starts from one seed, and leaves no thread-wide setting behind."""
     torch.manual_seed(0)
     yield
+    os.environ.pop("ACCELERATE_MIXED_PRECISION", None)  # the precision of a Trainer, which others would take over
+    AcceleratorState._reset_state(True)
     torch.set_default_dtype(torch.float32)

@@ -19,6 +19,7 @@ from peft_fishdip.adapter.containers import Container
 
 OVERRIDDEN_OF_THE_TUNER = {
     "_cast_adapter_dtype",
+    "_get_module_names_tied_with_embedding",
     "_check_merge_allowed",
     "_check_target_module_exists",
     "_check_tied_modules",

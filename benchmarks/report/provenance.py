@@ -14,7 +14,7 @@ from .tables import TASKS, amounts, rates, span
 
 
 def provenance(rows: Sequence[Row]) -> Section:
-    runs = [run for row in rows for run in row.runs]
+    runs = [run for row in rows if not row.reason for run in row.runs]
     text = (
         "Budgets are those of the settings; a run whose loss stays at zero may stop sooner. "
         "Times and memory compare only within one machine. Peak memory, of training and evaluation, is on a GPU what "

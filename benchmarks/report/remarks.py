@@ -14,12 +14,18 @@ OF_TYPE = {
     "PROMPT_TUNING": "of an encoder-decoder, PEFT allocates the virtual tokens twice and uses the first half of them",
     "PREFIX_TUNING": "PEFT's prefixes reach the decoder's self-attention alone",
 }
-"""By PEFT type."""
+"""By PEFT type, of encoder-decoder models."""
 
 
 def remarks(rows: Sequence[Row]) -> tuple[str, ...]:
     """Of the methods in a table."""
-    return tuple(f"{row.method}: {text}." for row in rows if row.successes and (text := remark(row)))
+    return tuple(f"{row.method}: {text}." for row in rows if row.successes for text in texts(row))
+
+
+def texts(row: Row) -> list[str]:
+    """Of a method, on how it works, and on how it was adapted to the model."""
+    notes = row.successes[0]["train_info"].get("notes") or []
+    return [text for text in (remark(row), *notes) if text]
 
 
 def remark(row: Row) -> str | None:
@@ -29,7 +35,8 @@ def remark(row: Row) -> str | None:
     config = row.successes[0]["run_info"].get("peft_config") or {}
     if config.get("peft_type") == "FISHDIP" and config.get("update_interval"):
         return mask_updates(row)
-    return OF_TYPE.get(str(config.get("peft_type")))
+    of_t5 = config.get("task_type", "SEQ_2_SEQ_LM") == "SEQ_2_SEQ_LM"
+    return OF_TYPE.get(str(config.get("peft_type"))) if of_t5 else None
 
 
 def mask_updates(row: Row) -> str | None:

@@ -10,6 +10,7 @@ from statistics import mean
 from typing import Any
 
 from ..problems import METRICS
+from ..results import failed, not_possible
 from ..settings import SettingsError
 
 Result = dict[str, Any]
@@ -84,7 +85,17 @@ class Row:
 
     @property
     def failures(self) -> list[Result]:
-        return [run for run in self.runs if run["train_info"]["status"] != "success"]
+        return [run for run in self.runs if failed(run)]
+
+    @property
+    def reason(self) -> str:
+        """Why the method is not possible with this model; empty if it is."""
+        return next((run["run_info"]["error_msg"] for run in self.runs if not_possible(run)), "")
+
+    @property
+    def num_done(self) -> int:
+        """Runs that were tried."""
+        return len(self.successes) + len(self.failures)
 
     def scores(self, metric: str) -> list[float]:
         """Of each run that succeeded, in percent."""

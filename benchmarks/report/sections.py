@@ -31,7 +31,7 @@ def summary(rows: Sequence[Row]) -> str:
     counts = (
         (len({row.method for row in rows}), "method"),
         (len({row.setting.dataset for row in rows}), "data set"),
-        (sum(len(row.runs) for row in rows), "run"),
+        (sum(row.num_done for row in rows), "run"),
     )
     parts = [f"{count} {name}{'' if count == 1 else 's'}" for count, name in counts]
     failed = sum(len(row.failures) for row in rows)

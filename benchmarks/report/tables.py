@@ -8,7 +8,7 @@ from statistics import mean, stdev
 from .content import Cell, Table
 from .ranks import mean_ranks, ordered_methods
 from .remarks import remarks
-from .rows import Row, Setting, first_error, settings_of, train_config
+from .rows import Row, Setting, first_error, one_line, settings_of, train_config
 
 NOTHING = Cell("–")
 TASKS = {
@@ -18,6 +18,8 @@ TASKS = {
     "srl": "semantic roles",
     "dst": "dialogue state",
 }
+UNITS = {"TOKEN_CLS": "word", "SEQ_CLS": "text"}
+"""What a loss is the mean of, for models that classify."""
 
 
 def metric_title(metric: str) -> str:
@@ -68,9 +70,13 @@ def loss_tables(rows: Sequence[Row]) -> tuple[Table, ...]:
         (Cell(method), *(figure_cell(rows, method, setting, lambda row: row.losses, 3, min) for setting in settings))
         for method in ordered_methods(rows)
     )
-    caption = f"Loss on the test examples, -log p in nats per token of the target; {settings[0].model}"
-    notes = ("Lower is better. It tells methods apart where none of them writes a whole target without fault yet.",)
-    return (Table(caption, ("method", *(setting.title for setting in settings)), lines, notes),)
+    kinds = {train_config(run).get("task_type") for row in rows for run in row.successes}
+    units = [unit for kind, unit in UNITS.items() if kind in kinds] or ["token of the target"]
+    caption = f"Loss on the test examples, -log p in nats per {' or '.join(units)}; {settings[0].model}"
+    note = "Lower is better."
+    if not kinds & UNITS.keys():
+        note += " It tells methods apart where none of them writes a whole target without fault yet."
+    return (Table(caption, ("method", *(setting.title for setting in settings)), lines, (note,)),)
 
 
 def data_set_table(rows: Sequence[Row]) -> Table:
@@ -93,7 +99,7 @@ def data_set_table(rows: Sequence[Row]) -> Table:
     lines = tuple(
         (
             Cell(row.method),
-            Cell(f"{len(row.successes)} of {row.num_seeds}", len(row.successes)),
+            NOTHING if row.reason else Cell(f"{len(row.successes)} of {row.num_seeds}", len(row.successes)),
             *(score_cell(rows, row.method, setting, metric) for metric in setting.metrics),
             *((cell(row) if row.successes else NOTHING) for _, cell in costs),
         )
@@ -122,7 +128,7 @@ def figure_cell(
     row = here[method]
     values = figures(row)
     if not values:
-        return Cell("failed" if row.failures else "–")
+        return Cell("failed" if row.failures else "not possible" if row.reason else "–")
     complete = [figures(other) for other in here.values() if other.is_complete]
     means = {f"{mean(others):.{digits}f}" for others in complete if others}
     average = mean(values)
@@ -181,10 +187,16 @@ def span(values: object) -> str:
 
 
 def failures(rows: Sequence[Row]) -> tuple[str, ...]:
+    """What failed, and what is not possible with this model."""
     notes = []
     for row in rows:
         if row.failures:
             seeds = ", ".join(str(train_config(run)["seed"]) for run in row.failures)
             plural = "s" if len(row.failures) > 1 else ""
             notes.append(f"{row.method} on {row.setting.title}, seed{plural} {seeds} failed: {first_error(row)}")
+    places: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row.reason:
+            places.setdefault((row.method, one_line(row.reason)), []).append(row.setting.title)
+    notes += [f"{method} is not possible on {'; '.join(on)}: {reason}" for (method, reason), on in places.items()]
     return tuple(notes)

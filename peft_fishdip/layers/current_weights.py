@@ -14,7 +14,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..adapter.base_parameter import active_views
+from ..adapter.base_parameter import TunedParameter, active_views
 from ..adapter.recording import is_exported
 from ..private import as_plain_tensors
 from .functional import Deltas, gradients_of_entries
@@ -101,6 +101,11 @@ class CurrentWeight(torch.Tensor):
         self.of_layer, self.of_name, self.of_base = layer, name, layer.base_parameter(name)
         self._is_param = True  # isinstance(..., nn.Parameter), as tying weights demands
         return self
+
+    def tuned(self) -> TunedParameter:
+        """The parameter whose values these are."""
+        found: TunedParameter = self.of_layer.tuned[self.of_name]
+        return found
 
     def values(self) -> Tensor:
         """The effective values, with their gradients."""

@@ -16,7 +16,7 @@ from ..adapter.containers import Indices, Summary, Values
 from ..adapter.memory import Replaced
 from ..adapter.recording import is_exported, refuse_symbolic
 from ..adapter.state import AdapterState, SparseDelta
-from ..private import is_replica, own_parameter, own_submodule, own_submodules
+from ..private import has_own, is_replica, own_parameter, own_submodule, own_submodules
 from .current_weights import CurrentWeight, CurrentWeights, NotCopied
 from .functional import effective_weight
 from .own_reads import read_through, unread
@@ -41,6 +41,8 @@ class FishDipLayer(nn.Module, CurrentWeights):
     adapter_layer_names = ("fishdip_values", "fishdip_indices", "fishdip_summary")
     kept_out_of_merging: frozenset[str] = frozenset()
     """Parameters that never get effective values during a call, because a subclass adds their deltas to the output."""
+    has_own_reads = True
+    """Whether wrapped modules of classes outside of torch may read their parameters at other times than in a call."""
 
     def __init__(self, base_layer: nn.Module) -> None:
         super().__init__()
@@ -67,20 +69,22 @@ class FishDipLayer(nn.Module, CurrentWeights):
             return getattr(super().__getattr__("base_layer"), name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Tying a parameter of the wrapped module anew is fine; replacing it raises a ValueError."""
+        """Set attributes of the wrapped module there; a ValueError if a parameter is replaced, and not tied anew."""
         base = own_submodules(self).get("base_layer")
         owned = None if base is None else own_parameter(base, name)
         if isinstance(value, nn.Parameter) and owned is not None:
             tuned = self.__dict__.get("tuned", {}).get(name)
-            same = value is owned or (isinstance(value, CurrentWeight) and value.of_layer.tuned[value.of_name] is tuned)
-            if not same:
+            if value is not owned and not (isinstance(value, CurrentWeight) and value.tuned() is tuned):
                 raise ValueError(
                     f"the {name} of a {type(base).__name__} that a Fish-Dip adapter tunes cannot be replaced, as by "
-                    "tying or resizing: the adapter's positions belong to this one. Change the base model before the "
-                    "adapter is added, or after merge_and_unload() or unload()."
+                    "tying or resizing: the adapter's positions belong to this one. Change the base model before, or "
+                    "after merge_and_unload() or unload()."
                 )
             return
-        super().__setattr__(name, value)
+        if base is not None and has_own(base, name) and not (has_own(self, name) or hasattr(type(self), name)):
+            setattr(base, name, value)
+        else:
+            super().__setattr__(name, value)
 
     def update_layer(self, state: AdapterState, owned: Mapping[str, SparseDelta]) -> None:
         """Add containers for an adapter. Of tied layers one alone owns a delta, which it saves and loads."""
@@ -89,7 +93,7 @@ class FishDipLayer(nn.Module, CurrentWeights):
         self.fishdip_indices[name] = Indices(state, owned)
         self.fishdip_summary[name] = Summary(values)
         names = tuple(sorted(leaf for leaf in self.tuned if "." not in leaf))
-        if type(self) is FishDipLayer and names and not type(self.base_layer).__module__.startswith("torch.nn."):
+        if self.has_own_reads and names and not type(self.base_layer).__module__.startswith("torch.nn."):
             read_through(self.base_layer, self, names)
 
     def share(self, name: str, parameter: nn.Parameter, keep_own: bool = False) -> None:

@@ -10,6 +10,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ..adapter.base_parameter import active_views
 from ..adapter.recording import is_exported
+from ..private import own_parameter
 from .compiled import compiled_embedding, compiled_linear
 from .functional import SparseDeltaEmbedding, SparseDeltaLinear
 from .layer import FishDipLayer
@@ -19,6 +20,10 @@ from .stand_in import calls_only_itself
 
 class FishDipLinear(FishDipLayer):
     """A layer of nn.Linear or transformers' Conv1D."""
+
+    @property
+    def has_own_reads(self) -> bool:  # type: ignore[override]
+        return not isinstance(self.base_layer, Conv1D)
 
     def tuned_forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         deltas, base = self.deltas("weight"), self.base_layer
@@ -54,5 +59,5 @@ def is_plain(module: Any, kinds: tuple[type[nn.Module], ...]) -> bool:
     return (
         calls_only_itself(module)
         and any(isinstance(module, kind) and type(module).forward is kind.forward for kind in kinds)
-        and module.weight.is_contiguous()
+        and own_parameter(module, "weight").is_contiguous()
     )

@@ -21,6 +21,8 @@ from .stand_in import calls_only_itself, standing_in
 class FishDipNorm(FishDipLayer):
     """A layer of torch's LayerNorm or RMSNorm, or of an RMS norm of transformers."""
 
+    has_own_reads = False
+
     def tuned_forward(self, *args: Any, **kwargs: Any) -> Any:
         needs_graph = torch.is_grad_enabled() and not torch.compiler.is_compiling() and not is_exported()
         usual = needs_graph and not kwargs and len(args) == 1 and calls_only_itself(self.base_layer)

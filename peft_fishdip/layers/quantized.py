@@ -25,6 +25,7 @@ class FishDipQuantizedLinear(FishDipLayer):
     """
 
     kept_out_of_merging = frozenset({"weight"})
+    has_own_reads = False
 
     def __init__(self, base_layer: nn.Module, backend: QuantizationBackend) -> None:
         super().__init__(base_layer)

@@ -1,11 +1,13 @@
 """Sequence labelling tasks as text to text: formats, parser, metrics, readers, protocols, generation.
 
-Nothing here knows of the tuner; any sequence-to-sequence model of transformers will do.
+Nothing here knows of the tuner. Encoder-decoder and decoder-only models of transformers write text; encoders tag words.
 """
 
 from .alignment import align
 from .base import Decoded, Encoded, Problem, Task
+from .collator import TaskCollator
 from .dst import DstTask
+from .families import load_model, task_type
 from .features import to_features
 from .generation import evaluate, generate, predict
 from .hf import from_dataset, from_tagged_dataset, to_dataset
@@ -25,6 +27,7 @@ from .names import (
     WOZ_SLOTS,
 )
 from .ner import NerTask
+from .prompts import to_prompt_completion
 from .protocols import Episode, fraction_indices, meta_split, sample_episode, select_ids, write_ids
 from .readers.ace05 import read_ace05
 from .readers.common import DataFormatError
@@ -46,9 +49,11 @@ from .records import (
     Turn,
 )
 from .relation import RelationTask
+from .sequence_classification import SequenceClassificationTask
 from .srl import SrlTask
 from .tagging import TagError, spans_to_tags, tags_to_spans
 from .text import escape, tokenize, unescape
+from .token_classification import TokenClassificationTask
 
 __all__ = [
     "ACE05_ENTITIES",
@@ -76,12 +81,15 @@ __all__ = [
     "Relation",
     "RelationExample",
     "RelationTask",
+    "SequenceClassificationTask",
     "SlotValue",
     "Span",
     "SrlExample",
     "SrlTask",
     "TagError",
     "Task",
+    "TaskCollator",
+    "TokenClassificationTask",
     "Turn",
     "align",
     "candidate_losses",
@@ -94,6 +102,7 @@ __all__ = [
     "generate",
     "joint_accuracy",
     "likelihood_accuracy",
+    "load_model",
     "mean_std",
     "meta_split",
     "micro_f1",
@@ -115,8 +124,10 @@ __all__ = [
     "spans_to_tags",
     "srl_f1",
     "tags_to_spans",
+    "task_type",
     "to_dataset",
     "to_features",
+    "to_prompt_completion",
     "tokenize",
     "unescape",
     "write_ids",

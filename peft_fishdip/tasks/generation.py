@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -12,7 +11,12 @@ import torch
 from tqdm.auto import tqdm
 
 from .base import Decoded, Problem, Scores, Task
-from .lengths import check_tokenizer, cut, read_sources, sources_cut, text_of, token_ids
+from .coders import Coder, coder_for
+from .families import SEQUENCES, TOKENS, task_type
+from .labelling import label
+from .lengths import check_positive, check_tokenizer, read_sources, source_room, sources_cut, text_of
+from .modes import evaluating
+from .prompts import Template
 
 E = TypeVar("E")
 
@@ -22,6 +26,8 @@ def generate(
     tokenizer: Any,
     sources: Sequence[str],
     *,
+    template: Template | None = None,
+    chat: bool = False,
     batch_size: int = 32,
     num_beams: int = 1,
     max_source_length: int = 512,
@@ -32,28 +38,29 @@ def generate(
     """Generated text of each source, in the order given.
 
     Greedy by default; `num_beams` > 1 searches. Sources are batched by length, longest first, so that little
-    is padded and running out of memory shows at once. A source longer than `max_source_length` tokens loses
-    its end, or its beginning with `truncation_side="left"`, and a text ends after `max_new_tokens` tokens; a warning
-    counts both. The model's mode (train or eval) is restored.
+    is padded and running out of memory shows at once. A source longer than `max_source_length` tokens, or than what
+    the model can read, loses its end, or its beginning with `truncation_side="left"`, and a text ends after
+    `max_new_tokens` tokens; a warning counts both. The model's mode (train or eval) is restored. `template` and `chat`
+    are those of `to_features`.
     """
     if isinstance(sources, str):
         raise TypeError("generate takes a list of sources; put the one source into a list")
-    check_model(model)
+    coder = coder_for(model, tokenizer, template, chat)
     check_positive(
         batch_size=batch_size,
         num_beams=num_beams,
         max_source_length=max_source_length,
         max_new_tokens=max_new_tokens,
     )
-    features = token_ids(tokenizer, sources)
-    told = sources_cut([len(ids) for ids in features], max_source_length)
+    most = source_room(model, tokenizer, max_source_length, max_new_tokens)
+    features = coder.sources(sources)
+    told = sources_cut([len(ids) for ids in features], most)
     if told:
         warnings.warn(told, stacklevel=2)
-        long = [i for i, ids in enumerate(features) if len(ids) > max_source_length]
-        shorter = cut(tokenizer, [sources[i] for i in long], max_source_length, truncation_side)
-        for i, ids in zip(long, shorter, strict=True):
-            features[i] = ids
-    written = _write(model, tokenizer, features, batch_size, num_beams, max_new_tokens, progress)
+        for i, ids in enumerate(features):
+            if len(ids) > most:
+                features[i] = coder.cut_source(sources[i], most, truncation_side)
+    written = _write(model, coder, features, batch_size, num_beams, max_new_tokens, progress)
     _warn_of_outputs(written, max_new_tokens, stacklevel=3)
     return [text for text, _ in written]
 
@@ -61,7 +68,7 @@ def generate(
 @torch.inference_mode()
 def _write(
     model: Any,
-    tokenizer: Any,
+    coder: Coder,
     features: Sequence[list[int]],
     batch_size: int,
     num_beams: int,
@@ -72,30 +79,24 @@ def _write(
     order = sorted(range(len(features)), key=lambda i: -len(features[i]))
     written = [("", False)] * len(features)
     device = next(model.parameters()).device
-    ends = _end_ids(model, tokenizer)
     with evaluating(model), tqdm(total=len(order), desc="Generating", delay=2, disable=not progress) as bar:
         for first in range(0, len(order), batch_size):
             chosen = order[first : first + batch_size]
-            batch = tokenizer.pad({"input_ids": [features[i] for i in chosen]}, return_tensors="pt").to(device)
+            batch = coder.padded([features[i] for i in chosen])
             output = model.generate(
-                input_ids=batch["input_ids"],
-                attention_mask=batch["attention_mask"],
+                **{key: value.to(device) for key, value in batch.items()},
+                **coder.generation_options,
                 do_sample=False,
                 num_beams=num_beams,
                 max_new_tokens=max_new_tokens,
             )
-            for i, ids in zip(chosen, output.tolist(), strict=True):
-                whole = len(ids) < max_new_tokens or not ends or not ends.isdisjoint(ids[1:])
-                written[i] = text_of(tokenizer, ids), not whole
+            for i, ids in zip(chosen, coder.written(batch, output).tolist(), strict=True):
+                whole = (
+                    len(ids) < max_new_tokens or not coder.end_ids or not coder.end_ids.isdisjoint(ids[coder.starts :])
+                )
+                written[i] = text_of(coder.tokenizer, ids), not whole
             bar.update(len(chosen))
     return written
-
-
-def _end_ids(model: Any, tokenizer: Any) -> set[int]:
-    """Token ids that end a text."""
-    ids = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    ends = [*(ids if isinstance(ids, list) else [ids]), tokenizer.eos_token_id]
-    return {end for end in ends if end is not None}
 
 
 def _warn_of_outputs(written: Sequence[tuple[str, bool]], max_new_tokens: int, stacklevel: int = 4) -> None:
@@ -118,9 +119,10 @@ def predict(
 ) -> list[Decoded[E]]:
     """Typed predictions for raw sentences, token lists or records, one each.
 
-    `options` are those of `generate`. Of a source that is too long, the model reads the part that the task chooses
-    (`Task.shorten`); such predictions have a problem "source_cut", those whose text was cut "output_cut", and a
-    warning counts them. Raises ValueError if the tokenizer cannot write the names of the task's labels. Example:
+    `options` are those of `generate`; an encoder needs none but `batch_size` and `max_source_length`. Of a source that
+    is too long, the model reads the part that the task chooses (`Task.shorten`); such predictions have a problem
+    "source_cut", those whose text was cut "output_cut", and a warning counts them. Raises ValueError if
+    the tokenizer cannot write the names of the task's labels, or if the model and the task do not fit. Example:
         for result in predict(model, tokenizer, NerTask(["person"]), ["Ann met Bo."]):
             print(result.prediction.spans, result.problems)
     """
@@ -133,6 +135,8 @@ def _predict(
     task: Task[E],
     texts: Sequence[E | str | Sequence[str]],
     *,
+    template: Template | None = None,
+    chat: bool = False,
     batch_size: int = 32,
     num_beams: int = 1,
     max_source_length: int = 512,
@@ -142,7 +146,9 @@ def _predict(
 ) -> list[Decoded[E]]:
     if isinstance(texts, str):
         raise TypeError("predict takes a list of texts; put the one text into a list")
-    check_model(model)
+    if task_type(model) in (TOKENS, SEQUENCES):
+        return label(model, tokenizer, task, texts, batch_size, max_source_length, progress)
+    coder = coder_for(model, tokenizer, template, chat)
     check_positive(
         batch_size=batch_size,
         num_beams=num_beams,
@@ -151,12 +157,11 @@ def _predict(
     )
     check_tokenizer(task, tokenizer)
     examples = [task.as_example(text) for text in texts]
-    sources = read_sources(task, tokenizer, examples, max_source_length, truncation_side)
-    if told := sources_cut([source.num_tokens for source in sources], max_source_length):
+    most = source_room(model, tokenizer, max_source_length, max_new_tokens)
+    sources = read_sources(task, coder, examples, most, truncation_side)
+    if told := sources_cut([source.num_tokens for source in sources], most):
         warnings.warn(told, stacklevel=3)
-    written = _write(
-        model, tokenizer, [source.ids for source in sources], batch_size, num_beams, max_new_tokens, progress
-    )
+    written = _write(model, coder, [source.ids for source in sources], batch_size, num_beams, max_new_tokens, progress)
     _warn_of_outputs(written, max_new_tokens)
     results = []
     for given, example, source, (text, is_cut) in zip(texts, examples, sources, written, strict=True):
@@ -181,31 +186,5 @@ def evaluate(
     reference: bool = False,
     **options: Any,
 ) -> Scores:
-    """Generate for every example and score the predictions with the task's metrics."""
+    """Predict every example, see `predict`, and score the predictions with the task's metrics."""
     return task.score(examples, _predict(model, tokenizer, task, examples, **options), reference=reference)
-
-
-@contextmanager
-def evaluating(model: Any) -> Iterator[None]:
-    """The model in eval mode, put back into train mode afterwards if it was in it."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
-
-
-def check_model(model: Any) -> None:
-    """Refuse models without an encoder."""
-    if not getattr(getattr(model, "config", None), "is_encoder_decoder", False):
-        raise ValueError(
-            f"{type(model).__name__} is no encoder-decoder model; the tasks are written for models such as T5"
-        )
-
-
-def check_positive(**values: int) -> None:
-    """Refuse sizes and counts below 1."""
-    for name, value in values.items():
-        if value < 1:
-            raise ValueError(f"{name}={value}: must be at least 1")

@@ -1,4 +1,4 @@
-"""What a model can read and write: sources and targets that are too long, or that a tokenizer changes."""
+"""What a model can read: sources that are too long, and names that a tokenizer changes."""
 
 from __future__ import annotations
 
@@ -22,44 +22,33 @@ class Source(Generic[E]):
 
 
 def read_sources(
-    task: Task[E], tokenizer: Any, examples: Sequence[E], max_length: int, truncation_side: str | None = None
+    task: Task[E], coder: Any, examples: Sequence[E], max_length: int, truncation_side: str | None = None
 ) -> list[Source[E]]:
-    """Sources of at most `max_length` tokens. Longer ones are shortened as the task says, with a "source_cut"."""
-    if not examples:
-        return []
+    """Sources of at most `max_length` tokens. Longer ones are shortened as the task says, with a "source_cut".
+
+    `coder` is a `coders.Coder`.
+    """
 
     def fits(text: str) -> bool:
-        return len(tokenizer(text, verbose=False)["input_ids"]) <= max_length
+        return len(coder.sources([text])[0]) <= max_length
 
     sources = []
-    whole = token_ids(tokenizer, [task.source(example) for example in examples])
+    whole = coder.sources([task.source(example) for example in examples])
     for example, ids in zip(examples, whole, strict=True):
         read, length = example, len(ids)
         problems: tuple[Problem, ...] = ()
         if length > max_length:
             read = task.shorten(example, fits)
-            (ids,) = cut(tokenizer, [task.source(read)], max_length, truncation_side or task.truncation_side)
-            message = f"the source has {length} tokens, of which the model has not read more than {max_length}"
-            problems = (Problem("source_cut", message),)
+            ids = coder.cut_source(task.source(read), max_length, truncation_side or task.truncation_side)
+            problems = (source_cut(length, max_length),)
         sources.append(Source(list(ids), read, length, problems))
     return sources
 
 
-def token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of whole texts, with special tokens."""
-    return list(tokenizer(list(texts), verbose=False)["input_ids"]) if texts else []
-
-
-def cut(tokenizer: Any, texts: Sequence[str], max_length: int, side: str) -> list[list[int]]:
-    """Token ids of each text, cut to `max_length` at the given side; special tokens are kept."""
-    if not texts:
-        return []
-    before, tokenizer.truncation_side = tokenizer.truncation_side, side
-    try:
-        encoded = tokenizer(list(texts), truncation=True, max_length=max_length)
-    finally:
-        tokenizer.truncation_side = before
-    return list(encoded["input_ids"])
+def source_cut(length: int, max_length: int) -> Problem:
+    return Problem(
+        "source_cut", f"the source has {length} tokens, of which the model has not read more than {max_length}"
+    )
 
 
 def sources_cut(lengths: Sequence[int], max_length: int, option: str = "max_source_length") -> str:
@@ -99,3 +88,45 @@ def text_of(tokenizer: Any, ids: Sequence[int]) -> str:
 def check_tokenizer(task: Task[Any], tokenizer: Any) -> None:
     """Refuse a tokenizer that cannot write the names of the task's labels."""
     task.check_tokenizer(lambda text: text_of(tokenizer, tokenizer(text, verbose=False)["input_ids"]))
+
+
+def position_limit(model: Any, tokenizer: Any, soft: bool) -> int | None:
+    """The most tokens that a model can read in one row, as far as its config tells.
+
+    With `soft`, the tokenizer's limit counts as well: for encoders, whose first positions may be taken.
+    """
+    config: Any = getattr(model, "config", None)
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    limits = [getattr(text, "max_position_embeddings", None), tokenizer.model_max_length if soft else None]
+    known = [int(limit) for limit in limits if isinstance(limit, int) and 0 < limit < 10**9]
+    return min(known, default=None)
+
+
+def source_room(model: Any, tokenizer: Any, max_source_length: int, to_write: int = 0) -> int:
+    """How many tokens a source may have: at most `max_source_length`, and what the model can read.
+
+    A decoder-only model reads the source and writes at most `to_write` tokens in the same row.
+
+    Raises:
+        ValueError: nothing is left for a source.
+    """
+    if model is None:
+        return max_source_length
+    one_row = not getattr(model.config, "is_encoder_decoder", False)
+    limit = position_limit(model, tokenizer, soft=one_row and not to_write)
+    if limit is None:
+        return max_source_length
+    room = limit - to_write if one_row else limit
+    if room < 1:
+        raise ValueError(
+            f"{type(model).__name__} reads and writes at most {limit} tokens in one row, which leaves none for a "
+            f"source beside {to_write} that may be written; pass a smaller max_new_tokens or max_target_length"
+        )
+    return min(max_source_length, room)
+
+
+def check_positive(**values: int) -> None:
+    """Refuse sizes and counts below 1."""
+    for name, value in values.items():
+        if value < 1:
+            raise ValueError(f"{name}={value}: must be at least 1")

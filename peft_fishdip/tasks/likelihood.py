@@ -10,8 +10,12 @@ import torch
 from tqdm.auto import tqdm
 
 from .base import check_lengths
-from .generation import check_model, check_positive, evaluating
-from .lengths import check_tokenizer, read_sources, sources_cut
+from .coders import Coder, TwoTexts, coder_for
+from .families import CAUSAL, SEQ2SEQ, SEQUENCES, sequence_classes, task_type
+from .labelling import all_logits
+from .lengths import check_positive, check_tokenizer, read_sources, source_room, sources_cut
+from .modes import evaluating
+from .prompts import Template
 from .records import RelationExample
 from .relation import RelationTask
 
@@ -41,6 +45,8 @@ def candidate_losses(
     examples: Sequence[RelationExample],
     labels: Sequence[str],
     *,
+    template: Template | None = None,
+    chat: bool = False,
     batch_size: int = 32,
     max_length: int = 256,
     reference: bool = False,
@@ -49,34 +55,39 @@ def candidate_losses(
     """-log p(target of the label | source) for every example and candidate label, shape (examples, labels).
 
     Summed over the target's tokens. Of a sentence whose source is longer than `max_length` tokens, the parts around
-    head and tail are read; a warning counts these. `reference=True` gives the loss of the reference: targets are cut
-    or padded to `max_length`, padding counts as if it were to be generated, and the mean is taken over all positions.
-    Raises ValueError if the tokenizer cannot write the names of the task's labels.
+    head and tail are read; a warning counts these. A sequence classifier gives -log p of each label among these.
+    `template` and `chat` are those of `to_features`. `reference=True` gives the loss of the reference, for
+    encoder-decoder models: targets are cut or padded to `max_length`, padding counts as if it were to be generated, and
+    the mean is taken over all positions. Raises ValueError if the tokenizer cannot write the names of the task's
+    labels.
     """
-    check_model(model)
+    kind = task_type(model)
+    if reference and kind != SEQ2SEQ:
+        raise ValueError(f"reference=True is the loss of encoder-decoder models, and {type(model).__name__} is none")
     check_positive(batch_size=batch_size, max_length=max_length)
-    check_tokenizer(task, tokenizer)
-    sources = read_sources(task, tokenizer, examples, max_length)
-    if told := sources_cut([source.num_tokens for source in sources], max_length, "max_length"):
+    coder: Coder = TwoTexts(tokenizer) if kind == SEQUENCES else coder_for(model, tokenizer, template, chat)
+    targets = [[task.candidate(example, label) for label in labels] for example in examples]
+    coded = [coder.targets(texts) for texts in targets]
+    if kind != SEQUENCES:
+        check_tokenizer(task, tokenizer)
+    longest_target = max((len(target) for row in coded for target in row), default=0)
+    most = source_room(model, tokenizer, max_length, longest_target if kind == CAUSAL else 0)
+    sources = read_sources(task, coder, examples, most)
+    if told := sources_cut([source.num_tokens for source in sources], most, "max_length"):
         warnings.warn(told, stacklevel=2)
-    pairs = []
-    num_cut = 0
-    for row, example in enumerate(examples):
-        texts = [task.candidate(example, label) for label in labels]
-        targets = tokenizer(text_target=texts, verbose=False)["input_ids"]
-        if reference and any(len(target) > max_length for target in targets):
-            num_cut += sum(len(target) > max_length for target in targets)
-            targets = tokenizer(text_target=texts, truncation=True, max_length=max_length)["input_ids"]
-        pairs += [(row, column, sources[row].ids, target) for column, target in enumerate(targets)]
-    if num_cut:
-        warnings.warn(
-            f"{num_cut} of {len(pairs)} targets are longer than max_length={max_length} tokens and were cut, as in the "
-            "reference; their relations are not told apart. Pass a larger max_length",
-            stacklevel=2,
-        )
+    if kind == SEQUENCES:
+        logits = all_logits(model, tokenizer, [source.ids for source in sources], batch_size, progress)
+        return sequence_classes(task, model).losses(torch.stack([*logits]), labels).tolist() if examples else []
+    if reference and longest_target > max_length:
+        coded = [[coder.cut_target(text, max_length) for text in texts] for texts in targets]
+        _warn_of_cut_targets(tokenizer, targets, max_length)
+    pairs = [
+        (row, column, source.ids, target)
+        for row, (source, some) in enumerate(zip(sources, coded, strict=True))
+        for column, target in enumerate(some)
+    ]
     pairs.sort(key=lambda pair: (-len(pair[2]), -len(pair[3])))
     losses = [[0.0] * len(labels) for _ in examples]
-    device = next(model.parameters()).device
     with (
         torch.inference_mode(),
         evaluating(model),
@@ -84,19 +95,22 @@ def candidate_losses(
     ):
         for first in range(0, len(pairs), batch_size):
             chosen = pairs[first : first + batch_size]
-            batch = tokenizer.pad({"input_ids": [pair[2] for pair in chosen]}, return_tensors="pt").to(device)
-            width = max_length if reference else max(len(pair[3]) for pair in chosen)
-            padding = tokenizer.pad_token_id if reference else -100
-            targets = [pair[3] + [padding] * (width - len(pair[3])) for pair in chosen]
-            target_ids = torch.tensor(targets, device=device)
-            logits = model(
-                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=target_ids
-            ).logits
-            token_losses = torch.nn.functional.cross_entropy(
-                logits.float().transpose(1, 2), target_ids, reduction="none", ignore_index=-100
-            )
+            some = [pair[3] for pair in chosen]
+            if reference:
+                some = [target + [tokenizer.pad_token_id] * (max_length - len(target)) for target in some]
+            token_losses = coder.token_losses(model, [pair[2] for pair in chosen], some)
             sums = (token_losses.mean(1) if reference else token_losses.sum(1)).tolist()
             for (row, column, _, _), loss in zip(chosen, sums, strict=True):
                 losses[row][column] = loss
             bar.update(len(chosen))
     return losses
+
+
+def _warn_of_cut_targets(tokenizer: Any, targets: Sequence[Sequence[str]], max_length: int) -> None:
+    lengths = [len(ids) for texts in targets for ids in tokenizer(text_target=list(texts), verbose=False)["input_ids"]]
+    warnings.warn(
+        f"{sum(length > max_length for length in lengths)} of {len(lengths)} targets are longer than "
+        f"max_length={max_length} tokens and were cut, as in the reference; their relations are not told apart. Pass a "
+        "larger max_length",
+        stacklevel=3,
+    )

@@ -151,6 +151,13 @@ class AdapterTuner(BaseTuner):
             for each in self.peft_config.values():
                 each.__dict__.pop(INJECTED, None)
 
+    def _get_module_names_tied_with_embedding(self) -> list[str]:
+        """PEFT asks each model for its embedding; some have none."""
+        try:
+            return list(super()._get_module_names_tied_with_embedding())
+        except NotImplementedError:
+            return []
+
     def _create_and_replace(self, *args: Any, **kwargs: Any) -> None:
         """PEFT calls this for each module. The first call puts in the whole adapter, because its K is global."""
         self._injection.put_in_once()

@@ -168,6 +168,8 @@ def wrapped(model: nn.Module, modules: dict[str, nn.Module]) -> dict[str, FishDi
         setattr(parent, leaf, layers[id(module)])
         if isinstance(parent, nn.TransformerEncoderLayer):
             layers[id(module)].register_forward_pre_hook(no_fast_path)
+    for some, index in in_lists(model):
+        some[index] = layers.get(id(some[index]), some[index])
     for encoder in model.modules():
         if isinstance(encoder, nn.TransformerEncoder) and any(isinstance(m, FishDipLayer) for m in encoder.modules()):
             encoder.__dict__.setdefault(NESTED, encoder.use_nested_tensor)
@@ -180,17 +182,29 @@ def wrapped(model: nn.Module, modules: dict[str, nn.Module]) -> dict[str, FishDi
     return {name: layers[id(module)] for name, module in modules.items()}
 
 
+def in_lists(model: nn.Module) -> Iterator[tuple[list[Any], int]]:
+    """The places of modules in plain lists, through which some models call their children."""
+    for module in model.modules():
+        for value in list(module.__dict__.values()):
+            if isinstance(value, list):
+                yield from ((value, index) for index, entry in enumerate(value) if isinstance(entry, nn.Module))
+
+
 def no_fast_path(module: nn.Module, inputs: object) -> None:
     """A hook that does nothing: with one, nn.TransformerEncoderLayer calls its layers, whose weights it would read."""
 
 
 def unwrap(model: nn.Module, empty_only: bool = False) -> None:
     """Put the wrapped modules back in their places; with `empty_only`, only those whose layer has no adapter."""
+    places = [(some, index) for some, index in in_lists(model) if isinstance(some[index], FishDipLayer)]
     for name, layer in reversed(list(model.named_modules(remove_duplicate=False))):
         if isinstance(layer, FishDipLayer) and not (empty_only and len(layer.fishdip_values)):
             layer.close()
             layer.give_back()
             model.set_submodule(name, layer.base_layer)
+            for some, index in places:
+                if some[index] is layer:
+                    some[index] = layer.base_layer
     if any(True for _ in layers_of(model)):
         return
     for encoder in model.modules():

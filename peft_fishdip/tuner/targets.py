@@ -36,6 +36,7 @@ def find_targets(model: nn.Module, config: FishDipConfig) -> list[Target]:
         ValueError: a selected module owns no parameter, or one that cannot be tuned, or all are excluded; the message
             names it.
     """
+    refuse_rescaled(model)
     modules = dict(visible_modules(model))
     owned = {name: dict(owned_parameters(module)) for name, module in modules.items()}
     attentions = [base(module) for module in modules.values() if isinstance(base(module), nn.MultiheadAttention)]
@@ -208,6 +209,17 @@ def refuse_unsupported(target: Target, modules: Mapping[str, nn.Module]) -> None
         if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.max_norm is not None:
             raise ValueError(
                 f"the embedding {use.module!r} has max_norm={module.max_norm} and rewrites its own weight; exclude it."
+            )
+
+
+def refuse_rescaled(model: nn.Module) -> None:
+    """Raise ValueError for RWKV models that change their weights in place, past an adapter, between train and eval."""
+    for module in model.modules():
+        every = getattr(getattr(module, "config", None), "rescale_every", 0)
+        if every and hasattr(module, "layers_are_rescaled"):
+            raise ValueError(
+                f"{type(module).__name__} with rescale_every={every} rescales its weights in place when it goes from "
+                "training to evaluation, and would leave the deltas out; load it with rescale_every=0."
             )
 
 

@@ -1,11 +1,25 @@
 """Demonstrations before a query: which, how many, and that the tasks' own functions work with them."""
 
+import warnings
+
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.in_context import InContextTask, evaluate_in_context, in_context_sources
-from peft_fishdip.tasks import DstTask, NerExample, NerTask, RelationExample, RelationTask, Span, generate, predict
-from tests.tasks.tiny import fit, tiny_model, tiny_tokenizer
+from peft_fishdip.tasks import (
+    DstTask,
+    NerExample,
+    NerTask,
+    RelationExample,
+    RelationTask,
+    Span,
+    TaskCollator,
+    generate,
+    predict,
+    to_features,
+)
+from tests.tasks.tiny import bpe_tokenizer, fit, tiny_model, tiny_tokenizer
 
 TASK = NerTask(["person", "place"])
 TRAIN = [
@@ -138,6 +152,42 @@ def test_the_likeliest_candidate_is_scored():
     assert evaluate_in_context(model, words, task, train, test, **options) == {"accuracy": 1}
     wrong = [RelationExample(x.tokens, x.head, x.tail, label) for x, label in zip(test, labels[::-1], strict=True)]
     assert evaluate_in_context(model, words, task, train, wrong, **options) == {"accuracy": 0}
+
+
+def test_a_decoder_only_model_reads_lines_and_its_answer_ends_with_one():
+    lines = shown(k=1, lines=True)
+    source, target, _ = lines.encode(QUERY)
+    (demonstration,) = shown(k=1).demonstrations(QUERY)
+    assert source == demonstration.replace(" Output:", "\nOutput:") + "\nInput: Ann slept\nOutput:"
+    assert target == " [ Ann | person ] slept"
+    decoded = lines.decode(QUERY, " [ Ann | person ] slept\nInput: Bo left")
+    assert (decoded.prediction.spans, decoded.problems) == (QUERY.spans, ())
+
+
+def test_a_decoder_only_model_is_asked_in_context():
+    words = bpe_tokenizer([*DEMONSTRATIONS, ASKED])
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    ids = {"bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id, "pad_token_id": words.eos_token_id}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(words), max_position_embeddings=300, **sizes, **ids))
+    task = InContextTask(TASK, TRAIN, words, k=1, max_length=270, lines=True)
+    examples = [*TRAIN, QUERY]
+    rows = to_features(task, words, examples, model=model, template="{source}", max_target_length=30)
+    end, newline = words.eos_token_id, words("\n")["input_ids"][-1]
+    for row in rows:  # what a model that was pretrained on such lines writes: it does not know that the text ends here
+        row["input_ids"] = [newline if token == end else token for token in row["input_ids"]]
+        row["labels"] = [newline if token == end else token for token in row["labels"]]
+    batch = TaskCollator(words, model)(rows)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(60):
+        model(**batch).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # no text is cut, so each has ended with its line
+        scores = evaluate_in_context(model, words, TASK, TRAIN, examples, k=1, max_length=1000, max_new_tokens=30)
+    assert scores["f1"] == 1
+    assert model.generation_config.eos_token_id == end
 
 
 @pytest.mark.parametrize(

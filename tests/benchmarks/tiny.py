@@ -2,7 +2,15 @@
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+from transformers import (
+    BertConfig,
+    BertModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from benchmarks import toy
 
@@ -37,3 +45,26 @@ def t5(**changes):
     """The same random weights each time."""
     torch.manual_seed(0)
     return T5ForConditionalGeneration(t5_config(**changes))
+
+
+SIZES = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+def llama(vocab_size, **changes):
+    """A decoder-only model, with the same random weights each time."""
+    torch.manual_seed(0)
+    own = {"max_position_embeddings": 512, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None}
+    return LlamaForCausalLM(LlamaConfig(vocab_size=vocab_size, **(SIZES | own | changes)))
+
+
+def bert(vocab_size, **changes):
+    """An encoder, with the same random weights each time."""
+    torch.manual_seed(0)
+    return BertModel(BertConfig(vocab_size=vocab_size, **({"max_position_embeddings": 256} | SIZES | changes)))
+
+
+def saved(folder, make, words):
+    """The folder of a model and its tokenizer."""
+    make(len(words)).save_pretrained(folder)
+    words.save_pretrained(folder)
+    return str(folder)

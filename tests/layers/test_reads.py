@@ -56,6 +56,28 @@ class Multiply(torch.autograd.Function):
         return gradient @ weight, gradient.flatten(0, -2).t() @ x.flatten(0, -2)
 
 
+class Table(nn.Embedding):
+    """An embedding with a method that is no forward, as ProphetNet's of positions."""
+
+    def from_row(self, start: int) -> Tensor:
+        return super().forward(torch.arange(start, 6))
+
+
+class Stack(nn.Module):
+    """Calls its children through a list, as the pyramids of MaskFormer do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = [nn.Linear(4, 4), nn.Tanh(), nn.LayerNorm(4)]
+        for number, step in enumerate(self.steps):
+            self.add_module(str(number), step)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for step in self.steps:
+            x = step(x)
+        return x
+
+
 class Reader(nn.Module):
     """Reads the parameters of its children, as the mixers of state space models do."""
 
@@ -63,7 +85,7 @@ class Reader(nn.Module):
         super().__init__()
         torch.manual_seed(5)
         self.conv = nn.Conv1d(4, 4, 3, groups=4, padding=2)
-        self.table = nn.Embedding(6, 4)
+        self.table, self.stack = Table(6, 4), Stack()
         self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4, bias=False)
         self.norm = nn.LayerNorm(4)
         self.scaled = Scaled()
@@ -73,6 +95,7 @@ class Reader(nn.Module):
         x = F.conv1d(x.transpose(1, 2), self.conv.weight.squeeze(1).unsqueeze(1), self.conv.bias, groups=4, padding=2)
         x = self.first.weight @ x + self.first.bias[:, None]
         x = Multiply.apply(x.transpose(1, 2), self.second.weight) + self.table.weight[1:3].sum(0)
+        x = self.stack(x + self.table.from_row(2).sum(0))
         x = self.norm(x) * self.norm.weight
         return self.scaled.shifted(self.scaled(x)) + self.scaled.scale
 
@@ -247,6 +270,19 @@ def test_children_of_a_module_with_parameters_of_its_own_are_tuned() -> None:
     assert isinstance(scaled.base_layer.inner, FishDipLayer)
     model.base_model.unload()
     assert not any(isinstance(module, FishDipLayer) for module in model.modules())
+
+
+def test_what_a_parent_sets_on_a_module_is_set_there() -> None:
+    model = tuned(Reader(), density=1.0)
+    scaled = model.base_model.model.scaled
+    scaled.base_layer.state = None
+    scaled.state = 3
+    scaled.inner = nn.Identity()
+    assert scaled.base_layer.state == scaled.state == 3
+    assert "state" not in scaled.__dict__
+    assert isinstance(scaled.base_layer.inner, nn.Identity)
+    scaled.eval()
+    assert not scaled.base_layer.training
 
 
 def test_sizes_and_dtype_of_a_weight_compute_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,9 +117,9 @@ def test_nothing_to_do():
 
 def test_misuse_is_refused():
     tokenizer = tiny_tokenizer(["a"])
-    with pytest.raises(ValueError, match="is no encoder-decoder model"):
+    with pytest.raises(ValueError, match="neither writes text nor has a classifier"):
         generate(Recorder(encoder_decoder=False), tokenizer, ["a"])
-    with pytest.raises(ValueError, match="Linear is no encoder-decoder model"):
+    with pytest.raises(ValueError, match="Linear neither writes text"):
         generate(torch.nn.Linear(1, 1), tokenizer, ["a"])
     for option in ("batch_size", "num_beams", "max_source_length", "max_new_tokens"):
         with pytest.raises(ValueError, match=f"{option}=0"):

@@ -1,0 +1,132 @@
+"""Tasks as tags of words, for encoders with a token classifier."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from torch import Tensor
+
+from .base import Decoded, Problem, Task
+from .lengths import longest
+from .records import Span
+from .tagging import is_tag, spans_to_tags, tags_to_spans
+from .words import words_of
+
+E = TypeVar("E")
+IGNORED = -100
+"""The label of tokens that are no target: special ones, and all tokens of a word but its first."""
+
+
+class Reading(NamedTuple):
+    """The words that a model reads of an example, and the token ids.
+
+    Attributes:
+        ids: token ids with special tokens.
+        places: of each word that is read, its position among all words of the example.
+        firsts: of each of these, the position of its first token; None for a word without tokens.
+        num_tokens: of the whole example.
+    """
+
+    ids: list[int]
+    places: list[int]
+    firsts: list[int | None]
+    num_tokens: int
+
+
+class TokenClassificationTask(Generic[E]):
+    """A NerTask, SrlTask or DstTask as BIO tags of words. Records and metrics are those of the task.
+
+    The label of a word stands at its first token. `problems` reports "nested_span" for a span within another one, of
+    which tags keep the longer, and what `DialogueWords` reports.
+
+    Raises:
+        ValueError: the task cannot be written as tags.
+
+    Attributes:
+        task: whose records these are.
+        tags: the classes, in order of their numbers: "O", then "B-" and "I-" of each label.
+    """
+
+    def __init__(self, task: Task[E]) -> None:
+        self.task = task
+        self.words = words_of(task)
+        self.tags = ["O", *(f"{prefix}-{label}" for label in self.words.labels for prefix in "BI")]
+        for tag in self.tags:
+            if not is_tag(tag):
+                raise ValueError(f"the label {tag[2:]!r} cannot stand in a tag, since it reads as several; rename it")
+
+    @property
+    def classes(self) -> list[str]:
+        return self.tags
+
+    def tagged(self, example: E) -> tuple[list[str], list[Problem]]:
+        """The tag of each word, and what tags cannot say."""
+        spans, problems = self.words.spans(example)
+        kept: list[Span] = []
+        for span in sorted(spans, key=lambda span: (span.start - span.end, span.start)):
+            if any(span.start < other.end and other.start < span.end for other in kept):
+                problems.append(Problem("nested_span", f"{span} has words with a longer span; tags are flat"))
+            else:
+                kept.append(span)
+        return spans_to_tags(kept, len(self.words.words(example))), problems
+
+    def read(self, tokenizer: Any, example: E, max_length: int) -> Reading:
+        """What a model reads of an example, which has at most `max_length` tokens."""
+        words = self.words.words(example)
+        ids, firsts = pieces(tokenizer, words)
+        if len(ids) <= max_length:
+            return Reading(ids, [*range(len(words))], firsts, len(ids))
+        order = self.words.by_importance(example)
+
+        def part(count: int) -> Reading:
+            places = sorted(order[:count])
+            some, of_words = pieces(tokenizer, [words[place] for place in places])
+            return Reading(some, places, of_words, len(ids))
+
+        return part(longest(lambda count: len(part(count).ids) <= max_length, len(words)))
+
+    def feature(self, reading: Reading, tags: Sequence[str]) -> dict[str, list[int]]:
+        """`input_ids`, `attention_mask` and `labels` of a reading."""
+        labels = [IGNORED] * len(reading.ids)
+        for place, first in zip(reading.places, reading.firsts, strict=True):
+            if first is not None:
+                labels[first] = self.tags.index(tags[place])
+        return {"input_ids": reading.ids, "attention_mask": [1] * len(reading.ids), "labels": labels}
+
+    def decode(self, example: E, reading: Reading, logits: Tensor) -> Decoded[E]:
+        """The prediction from the logits of its tokens, (tokens, classes). Words that were not read have no span."""
+        best = logits.argmax(-1).tolist()
+        tags = ["O"] * len(self.words.words(example))
+        for place, first in zip(reading.places, reading.firsts, strict=True):
+            if first is not None:
+                tags[place] = self.tags[best[first]]
+        prediction = self.words.found(example, tags_to_spans(tags))
+        return Decoded(prediction, (), self.task.target(prediction)[0])
+
+
+def pieces(tokenizer: Any, words: Sequence[str]) -> tuple[list[int], list[int | None]]:
+    """Token ids of words with single spaces between them, and the position of each word's first token, if it has one.
+
+    A token belongs to the word in which it ends, since some tokenizers put the space before a word into its token.
+
+    Raises:
+        ValueError: the tokenizer is a slow one, which does not tell where its tokens stand.
+    """
+    if not tokenizer.is_fast:
+        raise ValueError(
+            f"{type(tokenizer).__name__} does not tell which word a token belongs to; load the fast tokenizer, as "
+            "AutoTokenizer does by default"
+        )
+    coded = tokenizer(" ".join(words), return_offsets_mapping=True, verbose=False)
+    starts = [0, *accumulate(len(word) + 1 for word in words)][: len(words)]
+    firsts: list[int | None] = [None] * len(words)
+    for position, (start, end) in enumerate(coded["offset_mapping"]):
+        if end <= start:
+            continue  # a special token
+        word = bisect_right(starts, end - 1) - 1
+        if firsts[word] is None and end - 1 < starts[word] + len(words[word]):
+            firsts[word] = position
+    return list(coded["input_ids"]), firsts
