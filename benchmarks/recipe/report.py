@@ -13,7 +13,7 @@ from ..report.content import Cell, Section, Table, table
 from ..report.markdown import markdown
 from ..results import short_revision
 from ..settings import SettingsError
-from .measure import read_runs
+from .measure import Settings, read_runs
 from .recipes import DEFAULT, RECIPES, Recipe
 from .sentences import FILES
 
@@ -71,7 +71,9 @@ def write_report(output: Path, folder: Path) -> Path:
     made = f"Runs: {pairs}; left out: {len(runs) - len(results.runs)}. Revision {', '.join(revisions)}."
     text = markdown("What to begin with", f"{conditions(first['settings'])} {made} {machine}.", [section])
     seeds = " ".join(map(str, sorted({seed for _, seed in results.pairs})))
-    measuring = f"measure --data path/to/data --model path/to/{first['settings']['model']} --seeds {seeds}"
+    own = first["settings"]
+    more = f" --num-validation {own['num_validation']}" if own["num_validation"] != Settings.num_validation else ""
+    measuring = f"measure --data path/to/data --model path/to/{own['model']} --seeds {seeds}{more}"
     made_by = "\n".join(f"python -m benchmarks.recipe {x} --output runs/recipe" for x in (measuring, "report"))
     write_text(folder / "report.md", f"{text}\n## Commands\n\n```bash\n{made_by}\n```\n")
     return folder / "report.md"
