@@ -27,7 +27,7 @@ class Writer:
 
     def __init__(self, name: str, sentences: Sentences) -> None:
         self.task = sentences.task
-        self.model, self.tokenizer = load_model(name)
+        self.model, self.tokenizer, _ = load_model(name, self.task)
 
     def features(self, examples: Sequence[NerExample]) -> Features:
         with cuts_ignored():
