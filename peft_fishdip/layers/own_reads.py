@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import nn
 
+from ..private import own_parameter
+
 LAYER = "_fishdip_layer"
 """Name under which such a module knows the layer around it; no child, since the layer is around it."""
 _made: dict[tuple[type[nn.Module], tuple[str, ...]], type[nn.Module]] = {}
@@ -35,7 +37,7 @@ def reading_class(kind: type[nn.Module], names: tuple[str, ...]) -> type[nn.Modu
     """A subclass whose attributes of these names are current values; it has the name of its base."""
     if (kind, names) not in _made:
         of_kind = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
-        reads = {name: property(reader(name)) for name in names}
+        reads = {name: property(reader(name), setter(name), deleter(name)) for name in names}
         _made[kind, names] = type(kind.__name__, (kind,), {**of_kind, **reads, "__reduce_ex__": reduced(kind, names)})
     return _made[kind, names]
 
@@ -43,9 +45,25 @@ def reading_class(kind: type[nn.Module], names: tuple[str, ...]) -> type[nn.Modu
 def reader(name: str) -> Any:
     def read(module: nn.Module) -> Any:
         standing_in = module.__dict__.get(name)
+        if standing_in is None and own_parameter(module, name) is None:
+            raise AttributeError(name)  # FSDP takes parameters away, and puts tensors there in their place
         return module.__dict__[LAYER].current(name) if standing_in is None else standing_in
 
     return read
+
+
+def setter(name: str) -> Any:
+    def write(module: nn.Module, value: Any) -> None:
+        module.__dict__[name] = value
+
+    return write
+
+
+def deleter(name: str) -> Any:
+    def delete(module: nn.Module) -> None:
+        del module.__dict__[name]
+
+    return delete
 
 
 def reduced(kind: type[nn.Module], names: tuple[str, ...]) -> Any:
