@@ -187,8 +187,8 @@ def trains(oracle: Any, inputs: Inputs) -> bool:
 def works_without(oracle: Any, inputs: Inputs, reentrant: bool) -> bool:
     """Whether checkpointing changes no gradient of the model without an adapter."""
     oracle.train()
-    oracle.activation_checkpointing_disable()
     try:
+        oracle.activation_checkpointing_disable()
         _, plain = run(oracle, inputs)
         checkpoint(oracle, reentrant)
         _, again = run(oracle, inputs)

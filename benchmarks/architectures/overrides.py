@@ -19,6 +19,7 @@ CONFIGS: dict[str, Mapping[str, Any]] = {
     "bros": {"hidden_size": 64},
     "codegen": {"n_head": 4, "rotary_dim": 8},
     "colqwen2": {"vlm_config.text_config.rope_parameters": SECTIONS},
+    "deformable_detr": {"d_model": 64},
     "donut-swin": {"window_size": 2, "image_size": [64, 64]},
     "efficientnet": {"width_coefficient": 0.1, "depth_coefficient": 0.1, "hidden_dim": 128},
     "esm": {"pad_token_id": 1, "mask_token_id": 32},
