@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import importlib.metadata
-import itertools
+import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from transformers import BertConfig, CLIPConfig
 
 from benchmarks.architectures.catalogue import architectures
+from benchmarks.architectures.isolated import last_report
 from benchmarks.architectures.page import listed, page
 from benchmarks.architectures.shrink import VOCABULARY, tiny_config
-from benchmarks.architectures.sweep import EXACT, NOT_BUILT, REFUSED, WRONG, Outcome, outcome_of, sweep, time_limit
+from benchmarks.architectures.sweep import EXACT, NOT_BUILT, REFUSED, WRONG, Outcome, outcome_of, sweep
 
 PAGE = Path(__file__).parents[3] / "docs" / "architectures.md"
 BATCHES = 10
@@ -60,6 +63,14 @@ def test_sizes_become_small_and_other_settings_stay() -> None:
     assert tiny_config(CLIPConfig, {"vision_config.hidden_size": 48}).vision_config.hidden_size == 48
 
 
-def test_what_takes_too_long_is_stopped() -> None:
-    with pytest.raises(TimeoutError, match="more than"), time_limit(0.05):
-        sum(itertools.count())
+def test_a_process_that_hangs_or_dies_is_ended_and_its_last_report_counts() -> None:
+    def hang(report: Callable[[str], None]) -> None:
+        report("begun")
+        threading.Event().wait()
+
+    def die(report: Callable[[str], None]) -> None:
+        os._exit(1)
+
+    assert last_report(hang, 0.5, "nothing") == "begun"
+    assert last_report(die, 20.0, "nothing") == "nothing"
+    assert last_report(lambda report: report("done"), 20.0, "nothing") == "done"
