@@ -56,8 +56,10 @@ class FishDipEmbedding(FishDipLayer):
 
 def is_plain(module: Any, kinds: tuple[type[nn.Module], ...]) -> bool:
     """Whether calling `module` is only the product of its input and its weight."""
+    weight = own_parameter(module, "weight")
     return (
-        calls_only_itself(module)
+        weight is not None  # it may be computed, as by weight norm
+        and calls_only_itself(module)
         and any(isinstance(module, kind) and type(module).forward is kind.forward for kind in kinds)
-        and own_parameter(module, "weight").is_contiguous()
+        and weight.is_contiguous()
     )
