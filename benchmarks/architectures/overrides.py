@@ -47,3 +47,6 @@ CONFIGS: dict[str, Mapping[str, Any]] = {
     "zamba2": {"layer_types": ["mamba", "hybrid"], "layers_block_type": ["mamba", "hybrid"]},
 }
 """By model type, fields of its config; "vision_config.depth" is a field of a part."""
+
+NEVER_REENTRANT = ("wavlm",)
+"""Model types whose backward pass never ends with `use_reentrant=True`, with or without an adapter."""
