@@ -71,18 +71,20 @@ class NotCopied(dict[str, Any]):
 class CurrentWeight(torch.Tensor):
     """The effective values of a parameter, which are computed by every operation that uses them.
 
-    It has the dtype, shape and device of the base parameter, whose memory it shares, and gradients flow through it to
-    the deltas, also where a custom autograd function takes it.
+    It has the dtype, shape and device of the base parameter, and memory only if somebody asks for its address, as
+    kernels of Triton do; a C++ operator that torch does not dispatch gets an error and no base values. Gradients flow
+    through it to the deltas, also where a custom autograd function takes it.
     """
 
     of_layer: Any
     of_name: str
     of_base: Tensor
+    in_memory: Tensor
 
     @staticmethod
     def of(layer: Any, name: str) -> CurrentWeight:
         """For the parameter of that name in the module that a layer wraps."""
-        return shared(layer.base_parameter(name)).belonging_to(layer, name)
+        return without_memory(layer.base_parameter(name)).belonging_to(layer, name)
 
     @staticmethod
     def with_gradients(layer: Any, name: str) -> CurrentWeight:
@@ -102,6 +104,15 @@ class CurrentWeight(torch.Tensor):
         self._is_param = True  # isinstance(..., nn.Parameter), as tying weights demands
         return self
 
+    def __getattr__(self, name: str) -> Any:
+        """Attributes that were set on the base parameter can be read here."""
+        if name.startswith("of_"):
+            raise AttributeError(name)
+        return getattr(self.of_base, name)
+
+    def __deepcopy__(self, memo: Any) -> Tensor:
+        return self.values().detach().clone()
+
     def tuned(self) -> TunedParameter:
         """The parameter whose values these are."""
         found: TunedParameter = self.of_layer.tuned[self.of_name]
@@ -111,8 +122,8 @@ class CurrentWeight(torch.Tensor):
         """The effective values, with their gradients."""
         layer, name = self.of_layer, self.of_name
         with layer.locked():
-            tuned, deltas = layer.tuned[name], layer.deltas(name)
-            if tuned.merged_adapters or (tuned.has_effective(deltas) and not torch.is_grad_enabled()):
+            deltas = layer.deltas(name)
+            if self.tuned().merged_adapters or (self.tuned().has_effective(deltas) and not torch.is_grad_enabled()):
                 return layer.base_parameter(name).detach()
             found: Tensor = layer.base_values(name) if layer.disable_adapters else layer.effective(name)
             return found
@@ -124,18 +135,30 @@ class CurrentWeight(torch.Tensor):
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
         of_property = getattr(getattr(func, "__self__", None), "__name__", "")
-        if name in SIZES or (name == "__get__" and of_property in PROPERTIES) or name == "__set__":
+        if name == "__get__" and of_property == "data":
+            return CurrentWeight.of(args[0].of_layer, args[0].of_name)
+        if name in OF_MEMORY:
+            args[0].in_memory = args[0].values().detach()  # kept as long as this is
+            return func(args[0].in_memory, *args[1:], **kwargs)
+        if name in SIZES or (name == "__get__" and of_property in PROPERTIES):
             with as_plain_tensors():
                 return func(*args, **kwargs)
-        if changes_in_place(name) and args and isinstance(args[0], CurrentWeight):
-            name_of_parameter = args[0].of_layer.tuned[args[0].of_name].name
+        if changes(name) and args and isinstance(args[0], CurrentWeight):
+            what = f"setting {of_property}" if name == "__set__" else name
             raise RuntimeError(
-                f"{name} would change a copy of {name_of_parameter!r} that has the deltas of adapters, and be lost; "
+                f"{what} would change a copy of {args[0].tuned().name!r} that has the deltas of adapters, and be lost; "
                 "change the base parameter, layer.get_base_layer(), while no adapter is in use, as within "
                 "disable_adapter(), or the deltas with set_mask"
             )
-        args, kwargs = computed(args), computed(kwargs)
-        return func(*args, **kwargs)
+        return func(*computed(args), **computed(kwargs))
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Callable[..., Any], types: Sequence[type], args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """For operations that come past `__torch_function__`, such as those of the backward pass."""
+        with torch.no_grad():
+            return func(*computed(args), **computed(kwargs or {}))
 
 
 class Reading(torch.autograd.Function):
@@ -143,18 +166,19 @@ class Reading(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, deltas: Deltas, *views: Tensor) -> Tensor:
-        ctx.deltas = deltas
-        ctx.save_for_backward(*views)
-        return shared(weight)
+        ctx.deltas, ctx.views = deltas, [view.detach() for view in views]  # not saved, see EffectiveWeight
+        return without_memory(weight)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, *gradients_of_entries(grad_output, ctx.deltas, ctx.saved_tensors, ctx.needs_input_grad[2:])
+        return None, None, *gradients_of_entries(grad_output, ctx.deltas, ctx.views, ctx.needs_input_grad[2:])
 
 
-def shared(weight: Tensor) -> CurrentWeight:
-    found: CurrentWeight = torch.Tensor._make_subclass(CurrentWeight, weight.data)
+def without_memory(weight: Tensor) -> CurrentWeight:
+    found: CurrentWeight = torch.Tensor._make_wrapper_subclass(
+        CurrentWeight, weight.size(), strides=weight.stride(), dtype=weight.dtype, device=weight.device
+    )
     return found
 
 
@@ -162,19 +186,21 @@ def computed(value: Any) -> Any:
     """Arguments with the values of all current weights in them."""
     if isinstance(value, CurrentWeight):
         return value.values()
-    if isinstance(value, (tuple, list)):
-        return type(value)(map(computed, value)) if type(value) in (tuple, list) else value
+    if type(value) in (tuple, list):
+        return type(value)(map(computed, value))
     return {key: computed(x) for key, x in value.items()} if type(value) is dict else value
 
 
-def changes_in_place(name: str) -> bool:
-    return name == "__setitem__" or (name.endswith("_") and not name.endswith("__")) or name.startswith("__i")
+def changes(name: str) -> bool:
+    """Whether a function of that name changes the tensor that is its first argument."""
+    in_place = (name.endswith("_") and not name.endswith("__")) or name.startswith("__i")
+    return in_place or name in ("__setitem__", "__set__")
 
 
+OF_MEMORY = {"data_ptr", "untyped_storage", "is_shared"}
 SIZES = {
     *("size", "stride", "dim", "ndimension", "numel", "nelement", "element_size", "get_device", "storage_offset"),
-    *("is_floating_point", "is_complex", "is_contiguous", "is_shared", "data_ptr", "__len__", "untyped_storage"),
-    "register_hook",
+    *("is_floating_point", "is_complex", "is_contiguous", "__len__", "register_hook"),
 }
 PROPERTIES = {
     *("dtype", "shape", "device", "ndim", "layout", "itemsize", "nbytes", "names", "is_cuda", "is_cpu", "is_meta"),

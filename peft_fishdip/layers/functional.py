@@ -222,15 +222,15 @@ class EffectiveWeight(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, parameter: TunedParameter, deltas: Deltas, *views: Tensor) -> Tensor:
-        ctx.deltas = deltas
-        ctx.save_for_backward(*views)
+        # their values are not needed, and what is saved could be freed: layers that are recomputed share one tensor
+        ctx.deltas, ctx.views = deltas, [view.detach() for view in views]
         return parameter.effective(weight, deltas, views)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         needed = ctx.needs_input_grad[3:]
-        return None, None, None, *gradients_of_entries(grad_output, ctx.deltas, ctx.saved_tensors, needed)
+        return None, None, None, *gradients_of_entries(grad_output, ctx.deltas, ctx.views, needed)
 
 
 def gradients_of_entries(

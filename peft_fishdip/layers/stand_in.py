@@ -16,11 +16,16 @@ def owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
     return module.get_submodule(path), leaf
 
 
+STANDING = "_fishdip_standing_in"
+"""Where the tensors are that stand in for parameters of a module whose class looks there, see own_reads.py."""
+
+
 @contextmanager
 def standing_in(module: nn.Module, name: str, tensor: Tensor) -> Iterator[None]:
     """Within, `module` finds `tensor` under the name of its parameter."""
     inner, leaf = owner(module, name)
-    inner.__dict__[leaf] = tensor
+    place = inner.__dict__.get(STANDING, inner.__dict__)
+    place[leaf] = tensor
     weights, names = rnn_weights(inner)
     index = names.index(leaf) if weights else 0
     if weights:
@@ -28,7 +33,7 @@ def standing_in(module: nn.Module, name: str, tensor: Tensor) -> Iterator[None]:
     try:
         yield
     finally:
-        del inner.__dict__[leaf]
+        del place[leaf]
         if weights:
             weights[index] = own_parameter(inner, leaf)
 

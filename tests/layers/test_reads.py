@@ -285,18 +285,6 @@ def test_what_a_parent_sets_on_a_module_is_set_there() -> None:
     assert not scaled.base_layer.training
 
 
-def test_a_tensor_in_place_of_a_parameter_is_read_as_fsdp_sets_it() -> None:
-    model = whole(Reader)
-    module = model.base_model.model.scaled.base_layer
-    parameter = module._parameters.pop("scale")
-    module.scale = torch.ones(4)
-    assert torch.equal(module.scale, torch.ones(4))
-    del module.scale
-    assert not hasattr(module, "scale")
-    module._parameters["scale"] = parameter
-    assert module.scale.shape == (4,)
-
-
 def test_sizes_and_dtype_of_a_weight_compute_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     model = whole(Reader)
     layer = model.base_model.model.first
