@@ -67,7 +67,7 @@ def find_targets(model: nn.Module, config: FishDipConfig) -> list[Target]:
             continue  # nn.MultiheadAttention reads and owns them
         for leaf, tensor in parameters.items():
             key = identity(tensor)
-            if key in selected:
+            if key in selected and tensor.numel():  # some models have parameters without any entry
                 tensors.setdefault(key, (f"{plain_name(name)}.{leaf}", tensor))
                 uses.setdefault(key, []).append(Use(name, leaf))
     targets = []
@@ -202,8 +202,6 @@ def refuse_unsupported(target: Target, modules: Mapping[str, nn.Module]) -> None
             "bfloat16 and float64 weights, and those of linear layers that bitsandbytes or torchao have quantized, "
             "not tied. Load the base model without quantization, or leave the module out with exclude_modules."
         )
-    if target.numel == 0:
-        raise ValueError(f"{target.name!r} has shape {tuple(tensor.shape)}, no entry to tune; exclude its module.")
     for use in target.uses:
         module = base(modules[use.module])
         if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.max_norm is not None:

@@ -223,6 +223,14 @@ def test_a_graph_that_is_dropped_is_freed_at_once(family: str) -> None:
         gc.enable()
 
 
+def test_parameters_without_entries_are_left_alone() -> None:
+    base = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    base[0].register_parameter("registers", nn.Parameter(torch.zeros(1, 0, 4)))
+    model = tuned(base, density=1.0)
+    assert set(model.base_model.mask()) == {"0.weight", "0.bias", "1.weight", "1.bias"}
+    assert model(torch.ones(1, 3)).shape == (1, 2)
+
+
 def test_a_model_without_token_embeddings_takes_adapters() -> None:
     class Seeing(BertModel):
         def get_input_embeddings(self) -> Any:
