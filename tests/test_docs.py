@@ -20,8 +20,21 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 import yaml
+from tokenizers import Tokenizer, decoders
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
 from torch.distributed.run import get_args_parser
-from transformers import BertConfig, BertForSequenceClassification, ByT5Tokenizer, T5Config, T5ForConditionalGeneration
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    ByT5Tokenizer,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 import peft_fishdip
 
@@ -63,6 +76,13 @@ def commands(page: str) -> Iterator[list[str]]:
                 yield words
 
 
+def tokenizer_of_bytes() -> PreTrainedTokenizerFast:
+    vocabulary = {piece: i for i, piece in enumerate(["<pad>", "</s>", *sorted(ByteLevel.alphabet())])}
+    tokenizer = Tokenizer(BPE(vocabulary, []))
+    tokenizer.pre_tokenizer, tokenizer.decoder = ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>")
+
+
 @pytest.fixture(scope="module")
 def folder_of_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tiny random models in folders that are named as those on the Hub, which from_pretrained prefers to the Hub."""
@@ -73,10 +93,18 @@ def folder_of_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bert = BertConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, **sizes)
     generating = T5ForConditionalGeneration(t5)
     generating.generation_config.max_length = 24
-    models = {"google-t5/t5-base": generating, "google-bert/bert-base-uncased": BertForSequenceClassification(bert)}
-    for name, model in models.items():
+    qwen = Qwen3Config(
+        hidden_size=16, head_dim=8, intermediate_size=32, num_hidden_layers=2, num_key_value_heads=2, **sizes
+    )
+    models = {
+        "google-t5/t5-base": (generating, ByT5Tokenizer()),
+        "google-bert/bert-base-uncased": (BertForSequenceClassification(bert), ByT5Tokenizer()),
+        "FacebookAI/roberta-base": (BertModel(bert), tokenizer_of_bytes()),
+        "Qwen/Qwen3-0.6B": (Qwen3ForCausalLM(qwen), tokenizer_of_bytes()),
+    }
+    for name, (model, tokenizer) in models.items():
         model.save_pretrained(folder / name)
-        ByT5Tokenizer().save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
     data = folder / "path" / "to" / "data" / "wnut17"
     data.mkdir(parents=True)
     (data / "train.conll").write_text("Ann\tB-person\nleft\tO\n\n", encoding="utf-8")

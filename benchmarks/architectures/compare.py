@@ -129,6 +129,8 @@ def gradient_faults(found: Mapping[str, Tensor], dense: Mapping[str, Tensor], to
     frozen: list[str] = []
     left: list[str] = []
     for name, gradient in dense.items():
+        if not gradient.numel():
+            continue  # there is nothing to tune
         size = float(gradient.norm())
         if name not in found:
             (frozen if name in told else left).append(name)

@@ -59,10 +59,14 @@ scale and which the paper trains with 0.1 (Adafactor at 1e-2, 1 % of the entries
 and recipe_nano; 1e-3 also suits new modules."""
 
 
+T5_AND_ITS_KIN = ("t5", "mt5", "umt5", "longt5", "switch_transformers")
+"""By transformers' `model_type`."""
+
+
 def auto_unit(model: nn.Module) -> float:
-    """AUTO_UNIT_OF_T5 for T5, MT5, UMT5, LongT5 and Switch Transformers, else AUTO_UNIT."""
-    kind = getattr(getattr(model, "config", None), "model_type", None) or ""
-    return AUTO_UNIT_OF_T5 if "t5" in str(kind) or kind == "switch_transformers" else AUTO_UNIT
+    """AUTO_UNIT_OF_T5 for T5_AND_ITS_KIN, else AUTO_UNIT."""
+    kind = getattr(getattr(model, "config", None), "model_type", None)
+    return AUTO_UNIT_OF_T5 if kind in T5_AND_ITS_KIN else AUTO_UNIT
 
 
 def delta_scale(config: FishDipConfig, target: Target, unit: float) -> float:

@@ -16,7 +16,7 @@ import torch.multiprocessing as mp
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import BertModel
+from transformers import BertModel, RwkvConfig, RwkvModel
 
 from peft_fishdip import FishDipConfig
 
@@ -221,6 +221,13 @@ def test_a_graph_that_is_dropped_is_freed_at_once(family: str) -> None:
         assert not any(reference() is not None for reference in kept)
     finally:
         gc.enable()
+
+
+def test_models_that_rescale_their_weights_in_place_are_refused_by_name() -> None:
+    sizes = {"vocab_size": 16, "hidden_size": 8, "num_hidden_layers": 2, "context_length": 16}
+    with pytest.raises(ValueError, match="RwkvModel with rescale_every=2 rescales its weights"):
+        tuned(RwkvModel(RwkvConfig(rescale_every=2, **sizes)))
+    assert tuned(RwkvModel(RwkvConfig(rescale_every=0, **sizes)), density=0.1).base_model.mask()
 
 
 def test_parameters_without_entries_are_left_alone() -> None:
