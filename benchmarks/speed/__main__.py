@@ -13,6 +13,7 @@ import torch
 from ..files import write_json
 from ..machine import describe_machine, prepare_process
 from ..settings import SettingsError
+from .causal import measure_causal
 from .decode import measure_decode
 from .internals import costs_in_words
 from .report import write_report
@@ -25,6 +26,7 @@ PARTS = {
     "memory": (measure_memory, "memory of training and bytes saved for backward, each method in processes of its own"),
     "update": (measure_update, "mask updates by phase, their share of training; selection and Fisher information"),
     "decode": (measure_decode, "greedy decoding, saving and loading"),
+    "causal": (measure_causal, "steps and updates of a decoder-only model with a large vocabulary"),
     "scale": (measure_scale, "steps and updates by size of the model"),
     "largest": (measure_largest, "whether the largest model can be trained here, and its memory"),
     "compilation": (measure_compilation, "training steps with and without torch.compile"),

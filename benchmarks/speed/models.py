@@ -83,8 +83,7 @@ class Workbench:
 
     def shared(self) -> Any:
         """A model with the base's weights, in eval mode, that requires no gradients."""
-        memo: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in self.base.parameters()}
-        return copy.deepcopy(self.base, memo).eval()
+        return sharing_weights(self.base)
 
     def examples(self, count: int, seed: int = 0, length: int | None = None) -> list[dict[str, Tensor]]:
         """Examples of random tokens, of the lengths of the settings or with `length` tokens of source and of target."""
@@ -146,8 +145,14 @@ def make_optimizer(model: nn.Module, rate: float | None = None) -> torch.optim.O
     return torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0, fused=True) if parameters else None
 
 
-def adapted(base: Any, config: PeftConfig) -> Any:
-    config.task_type = "SEQ_2_SEQ_LM"
+def sharing_weights(base: Any) -> Any:
+    """A copy of a model in eval mode that has the same weights in memory and requires no gradients."""
+    memo: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in base.parameters()}
+    return copy.deepcopy(base, memo).eval()
+
+
+def adapted(base: Any, config: PeftConfig, task_type: str = "SEQ_2_SEQ_LM") -> Any:
+    config.task_type = task_type
     return get_peft_model(base, config)
 
 

@@ -16,7 +16,7 @@ from ..results import short_revision
 from ..settings import SettingsError, read_json
 from .measure import ratios
 from .settings import Method
-from .targets import Results, costs, findings, linearity, measured_sizes, size_name
+from .targets import Results, costs, findings, linearity, measured_sizes, size_name, update_share
 
 Part = Mapping[str, Any]
 STYLES: dict[str, Any] = {
@@ -54,11 +54,14 @@ def conditions(part: Part) -> str:
     """How a part was measured."""
     own, machine = part["settings"], part["machine"]
     load = "" if machine["load_before"] is None else f", load before {machine['load_before']:.1f}"
+    what = f"T5 {own['geometry']}, {own['dtype']}, {own['device']}, batch {own['batch']} x "
+    what += f"({own['source']} + {own['target']}), dropout {own['dropout']:g}"
+    if part["part"] == "causal":
+        what = f"{part['model']}, {own['dtype']}, {own['device']}, batch {own['causal_batch']} x "
+        what += f"({own['causal_tokens']} + {own['causal_tokens']})"
     return (
-        f"T5 {own['geometry']}, {own['dtype']}, {own['device']}, batch {own['batch']} x "
-        f"({own['source']} + {own['target']}), dropout {own['dropout']:g}, {own['rounds']} rounds after "
-        f"{own['warmup']}, seed {own['seed']}; revision {short_revision(machine['revision'], 10)}, "
-        f"{machine['measured_at']}{load}."
+        f"{what}, {own['rounds']} rounds after {own['warmup']}, seed {own['seed']}; "
+        f"revision {short_revision(machine['revision'], 10)}, {machine['measured_at']}{load}."
     )
 
 
@@ -181,6 +184,21 @@ def decode_tables(part: Part) -> Iterator[Table]:
     yield table("Files", ("", "trained entries", "bytes", "save, ms", "load, ms"), rows)
 
 
+def causal_tables(part: Part) -> Iterator[Table]:
+    spent, training = part["seconds"], part["training"]
+    rows: list[tuple[Any, ...]] = []
+    for name, seconds in spent.items():
+        other, condition = name.partition(", ")[::2]
+        lora = spent["lora, " + condition if condition else "lora"]
+        title = {"all_logits": "Fish-Dip, all logits", "fishdip": "Fish-Dip", "lora": "LoRA r8"}[other]
+        rows.append((title, condition or "no autocast", *times(seconds), median(ratios(seconds, lora))))
+    yield table("Training steps of a decoder-only model", ("method", "", "ms", SPREAD, "to lora"), rows)
+    own, updates = part["settings"], list(training["updates"].values())
+    row = (own["causal_steps"], training["seconds"], len(updates), sum(updates), 100 * update_share(part))
+    header = ("steps", "s", "updates", "s in updates", "share of updates, %")
+    yield table("A training that updates its mask by itself, under autocast", header, [row])
+
+
 def scale_tables(part: Part) -> Iterator[Table]:
     rows, notes = [], []
     for size in part["sizes"]:
@@ -270,6 +288,7 @@ TABLES: dict[str, Callable[[Part], Iterator[Table]]] = {
     "memory": memory_table,
     "update": update_tables,
     "decode": decode_tables,
+    "causal": causal_tables,
     "scale": scale_tables,
     "largest": largest_table,
     "compilation": compilation_table,

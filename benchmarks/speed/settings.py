@@ -129,6 +129,12 @@ class Settings:
     scale_examples: int = option(20, "scale", "examples of the mask updates")
     linear_from: int = option(50_000_000, "scale", "smallest number of parameters that larger models are compared with")
     compiled_methods: tuple[str, ...] = option((OURS, "lora"), "compilation", "methods run in both ways")
+    causal_model: str = option("", "causal", "folder or hub id; by default random weights, as large as gemma-3-270m")
+    causal_batch: int = option(8, "causal", "rows of a training step")
+    causal_tokens: int = option(40, "causal", "tokens of a prompt, and of its completion")
+    causal_steps: int = option(80, "causal", "steps of the training whose mask updates are measured")
+    causal_examples: int = option(64, "causal", "its examples")
+    causal_interval: int = option(20, "causal", "its steps per update")
     largest: str = option("large:bfloat16", "largest", "size of the model that has to fit, or SIZE:DTYPE")
     largest_tokens: int = option(32, "largest", "tokens of its one source, and of its one target")
 

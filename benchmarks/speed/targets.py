@@ -50,7 +50,7 @@ class Finding:
 def findings(results: Results) -> list[Finding]:
     """All targets for the device that was measured."""
     gpu = any(part["settings"]["device"] != "cpu" for part in results.values())
-    return [finding for rule in (steps, memory, decode, update, scale, compilation) for finding in rule(results, gpu)]
+    return [finding for rule in RULES for finding in rule(results, gpu)]
 
 
 def ours(results: Results, part: str) -> list[Method]:
@@ -143,6 +143,27 @@ def compilation(results: Results, gpu: bool) -> Iterator[Finding]:
     for record in [record for name, record in records.items() if Method.parse(name).kind == "fishdip"]:
         values = () if record["error"] else ratios(record["compiled"], record["eager"])
         yield Finding("step under torch.compile, to eager", "at most 1 x, within 2 %", values, 1.02)
+
+
+def causal(results: Results, gpu: bool) -> Iterator[Finding]:
+    part = results.get("causal", {"seconds": {}})
+    spent, what = part["seconds"], "decoder-only, step"
+    pairs = (("to one with all logits", "fishdip", "all_logits", 0.5), ("under autocast, to lora", *AUTOCAST, 1.1))
+    for title, mine, other, most in pairs:
+        values = ratios(spent[mine], spent[other]) if spent else ()
+        yield Finding(f"{what} {title}", f"at most {most:.2f} x", values, most)
+    share = [100 * update_share(part)] if spent else ()
+    yield Finding("decoder-only, share of updates in a short training", "at most 10 %", share, 10.0)
+
+
+AUTOCAST = ("fishdip, autocast", "lora, autocast")
+RULES = (steps, memory, decode, update, causal, scale, compilation)
+
+
+def update_share(part: Mapping[str, Any]) -> float:
+    """The share of its mask updates in the time of a training."""
+    training = part["training"]
+    return float(sum(training["updates"].values()) / training["seconds"])
 
 
 def measured_sizes(part: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -99,12 +99,20 @@ class TunedParameter:
             total.index_add_(0, where, delta.values(view))
         return positions, total
 
-    def effective(self, weight: Tensor, deltas: Sequence[SparseDelta], views: Sequence[Tensor]) -> Tensor:
-        """A new tensor with the effective values, detached."""
+    @torch.no_grad()
+    def effective(
+        self,
+        weight: Tensor,
+        deltas: Sequence[SparseDelta],
+        views: Sequence[Tensor],
+        dtype: torch.dtype | None = None,
+    ) -> Tensor:
+        """A new tensor with the effective values, detached, converted to `dtype` where one is given."""
         with self.lock:
-            tensor = weight.detach().clone() if self._backup is None else self.restored(weight)
-            positions, _, values = self.entries(tensor, deltas, views)
-        write(tensor, positions, values)
+            base = self.restored(weight)
+            positions, _, values = self.entries(base, deltas, views)
+            tensor = base.to(dtype or base.dtype, copy=True)
+        write(tensor, positions, values.to(tensor.dtype))
         return tensor
 
     @torch.no_grad()
@@ -260,7 +268,9 @@ def read(tensor: Tensor, positions: Tensor) -> Tensor:
 
 def write(tensor: Tensor, positions: Tensor, values: Tensor) -> None:
     """Set the entries at flat positions in place, whatever the tensor's strides."""
-    if tensor.is_contiguous():
-        tensor.view(-1).scatter_(0, positions, values)
-    else:
+    if not tensor.is_contiguous():
         tensor[torch.unravel_index(positions, tensor.shape)] = values
+    elif tensor.dtype in (torch.bfloat16, torch.float16):
+        tensor.view(-1).index_copy_(0, positions, values)  # on CPUs scatter_ reads and writes the whole tensor here
+    else:
+        tensor.view(-1).scatter_(0, positions, values)

@@ -37,11 +37,13 @@ class ExampleSource(Protocol):
         seen: how many examples this rank can choose from; final once `candidates` is exhausted.
         empty_message: the error message if no rank has any.
         may_be_few: all examples are taken if there are fewer than an int `num_samples` asks for; else an error says so.
+        autocast: the dtype of torch.autocast that the forward passes over them run under, if any.
     """
 
     seen: int
     empty_message: str = "there is no example to score; pass at least one."
     may_be_few: bool = False
+    autocast: torch.dtype | None = None
 
     def candidates(self, priorities: Priorities) -> Iterator[Candidate]:
         """This rank's examples with their priorities; no two examples of any ranks have the same number."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from weakref import WeakKeyDictionary
 
@@ -60,6 +60,7 @@ def accumulate_importance(
     loss_fn: LossFn,
     importance: str,
     shapes: Mapping[str, torch.Size] | None = None,
+    autocast: torch.dtype | None = None,
 ) -> tuple[dict[str, Tensor], dict[int, float]]:
     """Sum the squared (or absolute) gradient of the log-likelihood over examples, for each parameter.
 
@@ -73,12 +74,14 @@ def accumulate_importance(
         groups: batches of examples. Groups of several examples share passes only if such a group comes first.
         importance: "fisher" for squares, "absolute" for magnitudes.
         shapes: per parameter the shape of its values; needed for quantized storage, whose own shape may differ.
+        autocast: the dtype of torch.autocast for the forward passes, if they shall run under it.
 
     Returns:
         Per name a float32 tensor of the parameter's shape on its device, not yet divided by the number of examples;
         and the loss of each example by its number.
     """
-    sums = ImportanceSums(model, parameters, loss_fn, add_square if importance == "fisher" else add_magnitude, shapes)
+    add = add_square if importance == "fisher" else add_magnitude
+    sums = ImportanceSums(model, parameters, loss_fn, add, shapes, autocast)
     losses: dict[int, float] = {}
     together: bool | None = None
     for group in groups:
@@ -114,12 +117,14 @@ class ImportanceSums:
         loss_fn: LossFn,
         add: Add,
         shapes: Mapping[str, torch.Size] | None = None,
+        autocast: torch.dtype | None = None,
     ) -> None:
         shapes = shapes or {name: parameter.shape for name, parameter in parameters.items()}
         self.model = model
         self.parameters = parameters
         self.loss_fn = loss_fn
         self.add = add
+        self.autocast = autocast
         self.total = {
             name: torch.zeros(shapes[name], dtype=torch.float32, device=p.device) for name, p in parameters.items()
         }
@@ -136,7 +141,7 @@ class ImportanceSums:
                     hook = partial(self.add_and_free_gradient, self.total[name])
                     stack.callback(parameter.register_post_accumulate_grad_hook(hook).remove)
                 if self.quantized:
-                    per_sample = PerSampleGradients(self.model, self.quantized, self.total, self.add)
+                    per_sample = PerSampleGradients(self.model, self.quantized, self.total, self.add, self.autocast)
                     stack.enter_context(per_sample.of_batch(1))
                 return self.backward(example)
         finally:
@@ -150,7 +155,7 @@ class ImportanceSums:
 
     def add_together(self, group: Numbered) -> dict[int, float]:
         """Add the importance of each example of a group with one backward pass; returns their losses by number."""
-        gradients = PerSampleGradients(self.model, self.parameters, self.total, self.add)
+        gradients = PerSampleGradients(self.model, self.parameters, self.total, self.add, self.autocast)
         for parameter in self.plain.values():
             parameter.requires_grad_(False)
         try:
@@ -162,8 +167,10 @@ class ImportanceSums:
 
     def backward(self, group: Numbered) -> dict[int, float]:
         """Run a forward and a backward pass over a group; returns the losses of its examples by number."""
+        device = next(iter(self.parameters.values())).device.type
         with torch.enable_grad():
-            losses = example_losses(self.model, group, self.loss_fn)
+            with torch.autocast(device, self.autocast) if self.autocast else nullcontext():
+                losses = example_losses(self.model, group, self.loss_fn)
             if losses.requires_grad:  # not if the examples use no targeted parameter
                 losses.sum().backward()
         return dict(zip(group.ids, losses.detach().float().tolist(), strict=True))
@@ -198,7 +205,7 @@ class ImportanceSums:
                 self.add_alone(rows(pair, [index]))
             negligible = 1e-6 * max(norms.values())  # rounding errors of a zero gradient have no relative size
             return all(
-                norm(tensor) <= tolerance(self.parameters[name]) * norms[name] + negligible
+                norm(tensor) <= tolerance(self.autocast or self.parameters[name].dtype) * norms[name] + negligible
                 for name, tensor in self.total.items()
             )
         finally:
@@ -211,6 +218,6 @@ def norm(tensor: Tensor) -> float:
     return float(torch.linalg.vector_norm(tensor, dtype=torch.float64))
 
 
-def tolerance(parameter: Tensor) -> float:
+def tolerance(dtype: torch.dtype) -> float:
     """Relative difference that the order of summation may make; half precision rounds gradients to 2 or 3 digits."""
-    return 1e-3 if parameter.dtype in (torch.float32, torch.float64) else 0.1
+    return 1e-3 if dtype in (torch.float32, torch.float64) else 0.1

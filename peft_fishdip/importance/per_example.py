@@ -16,8 +16,10 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from transformers.pytorch_utils import Conv1D
 
+from ..half_precision import HALVES_ARE_SLOW
 from ..quantization import has_quantized_storage
 
 ROWS = 512  # of a weight, computed at a time on a CPU, so that no dense gradient is allocated
@@ -60,6 +62,8 @@ class PerSampleGradients:
         parameters: the parameters whose gradients are wanted.
         accumulators: per parameter a float32 tensor of the shape of its values.
         add: adds the importance of one example's gradient to a part of an accumulator.
+        autocast: the dtype of torch.autocast that the forward pass runs under, if any; the gradients of matrices are
+            then products in this dtype, as in training.
 
     Raises:
         NotSupported: a module that owns one of the parameters is of no supported kind, or, during the passes, a tensor
@@ -67,10 +71,16 @@ class PerSampleGradients:
     """
 
     def __init__(
-        self, model: nn.Module, parameters: Mapping[str, nn.Parameter], accumulators: Mapping[str, Tensor], add: Add
+        self,
+        model: nn.Module,
+        parameters: Mapping[str, nn.Parameter],
+        accumulators: Mapping[str, Tensor],
+        add: Add,
+        autocast: torch.dtype | None = None,
     ) -> None:
         self.accumulators = {id(parameter): accumulators[name] for name, parameter in parameters.items()}
         self.add = add
+        self.dtype = torch.float32 if autocast is None or HALVES_ARE_SLOW else autocast
         # T5's attention layers and the tables of their relative biases, which adapters may have wrapped
         self.biases: list[tuple[Any, Any]] = [
             (attention, table)
@@ -171,11 +181,13 @@ class PerSampleGradients:
         """Add the importance of a matrix, one block of rows and one example at a time."""
         rows, columns = accumulator.shape
         block = ROWS if accumulator.device.type == "cpu" else rows
-        products = [Product(use.left.float(), use.right.float()) for use in uses if isinstance(use, Product)]
+        found = [use for use in uses if isinstance(use, Product)]
         lookups = [use for use in uses if isinstance(use, Lookup)]
-        if len(products) + len(lookups) < len(uses):
+        if len(found) + len(lookups) < len(uses):
             raise NotSupported("a parameter is used both as a matrix and in another way")
-        buffer = torch.empty(min(block, rows), columns, dtype=torch.float32, device=accumulator.device)
+        dtype = self.dtype if len(found) == 1 else torch.float32  # the dtype in which several uses are summed
+        products = [Product(use.left.to(dtype), use.right.to(dtype)) for use in found]
+        buffer = torch.empty(min(block, rows), columns, dtype=dtype, device=accumulator.device)
         for start in range(0, rows, block):
             stop = min(start + block, rows)
             gradient = buffer[: stop - start]
@@ -183,11 +195,12 @@ class PerSampleGradients:
                 for i, use in enumerate(products):
                     left = use.left[example, :, start:stop].t()
                     torch.addmm(gradient, left, use.right[example], beta=float(i > 0), out=gradient)
+                whole = gradient.float()
                 for lookup in lookups:
                     ids = lookup.ids[example]
                     inside = ((ids >= start) & (ids < stop)).nonzero().squeeze(1)
-                    gradient.index_add_(0, ids[inside] - start, lookup.gradient[example, inside].float())
-                self.add(accumulator[start:stop], gradient)
+                    whole.index_add_(0, ids[inside] - start, lookup.gradient[example, inside].float())
+                self.add(accumulator[start:stop], whole)
 
     @contextmanager
     def bias_per_example(self, attention: Any, table: Any) -> Iterator[None]:
@@ -255,6 +268,39 @@ def embedding_uses(recorder: PerSampleGradients, module: Any, owned: Owned, ids:
     return [Lookup(ids, gradient)]
 
 
+class Lookups(TorchFunctionMode):
+    """Inside, records the lookups in one table: `record` gets the ids and the rows, and returns what to go on with."""
+
+    def __init__(self, table: Tensor, record: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.table = table
+        self.record = record
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        return self.record(args[0].detach(), found) if func is F.embedding and args[1] is self.table else found
+
+
+def capture_lookups(recorder: PerSampleGradients, module: Any, owned: Owned) -> list[Any]:
+    """For kinds of nn.Embedding that change the rows they look up, as Gemma scales them."""
+
+    def record(ids: Tensor, rows: Tensor) -> Tensor:
+        return recorder.record(rows, list(owned.values()), partial(embedding_uses, recorder, module, owned, ids))
+
+    lookups = Lookups(module.weight, record)
+    entered: list[Lookups] = []
+
+    def before(*_: Any) -> None:
+        if recorder.size:
+            entered.append(lookups.__enter__())
+
+    def after(*_: Any) -> None:
+        if entered:
+            entered.pop().__exit__(None, None, None)
+
+    return [module.register_forward_pre_hook(before), module.register_forward_hook(after, always_call=True)]
+
+
 def norm_uses(recorder: PerSampleGradients, module: Any, owned: Owned, x: Tensor, gradient: Tensor) -> list[Use]:
     """nn.LayerNorm and nn.RMSNorm: the gradient of the gain is that of the output times the normalized input."""
     normalize = F.rms_norm if isinstance(module, nn.RMSNorm) else F.layer_norm
@@ -290,8 +336,8 @@ def capture_of(module: Any) -> Capture:
     kind = type(module)
     if kind in (nn.Linear, Conv1D) or (isinstance(module, nn.Linear) and has_quantized_storage(module.weight)):
         return partial(capture_output, linear_uses)
-    if kind is nn.Embedding and module.max_norm is None and not module.scale_grad_by_freq and not module.sparse:
-        return partial(capture_output, embedding_uses)
+    if isinstance(module, nn.Embedding) and not (module.max_norm or module.scale_grad_by_freq or module.sparse):
+        return partial(capture_output, embedding_uses) if kind is nn.Embedding else capture_lookups
     if kind in (nn.LayerNorm, nn.RMSNorm) and len(module.normalized_shape) == 1:
         return partial(capture_output, norm_uses)
     own = [name for name, _ in module.named_parameters(recurse=False)]

@@ -76,6 +76,8 @@ class RecentExamples(ExampleSource):
 
     Attributes:
         listening: False stops recording for a while.
+        autocast: bfloat16 if the last step that was recorded ran under it. float16 needs a gradient scaler, so that
+            its examples are scored without autocast.
     """
 
     empty_message = (
@@ -157,6 +159,9 @@ class RecentExamples(ExampleSource):
         """Record the losses of a training step, if it has labels and named outputs."""
         if not self.listening or not is_labelled(args, kwargs):
             return
+        device = kwargs["labels"].device.type
+        bfloat16 = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.bfloat16
+        self.autocast = torch.bfloat16 if bfloat16 else None
         if not isinstance(output, Mapping) or not isinstance(output.get("logits"), Tensor):
             return
         labels, positions = kwargs["labels"], kwargs.get("position_ids")
@@ -240,7 +245,10 @@ class RecordedOutputs(nn.Module):
 def form(batch: Batch) -> tuple[Any, ...]:
     """What must be equal of two examples for them to make one batch: shapes, and everything that has no rows."""
     return tuple(
-        (key, value.dtype, value.shape) if has_row(value) else (key, id(value)) for key, value in batch.items()
+        (key, value.dtype, value.shape)
+        if has_row(value)
+        else (key, value if isinstance(value, (int, float, str)) else id(value))
+        for key, value in batch.items()
     )
 
 

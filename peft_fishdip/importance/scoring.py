@@ -49,7 +49,13 @@ class Scoring:
         mine, count = self.choose()
         sums, losses = raise_on_all_ranks(
             lambda: accumulate_importance(
-                self.model, self.parameters, self.groups(mine), self.loss_fn, self.config.importance, self.shapes
+                self.model,
+                self.parameters,
+                self.groups(mine),
+                self.loss_fn,
+                self.config.importance,
+                self.shapes,
+                self.source.autocast,
             )
         )
         sum_in_place(sums.values())

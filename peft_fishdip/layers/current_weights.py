@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -17,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from ..adapter.base_parameter import TunedParameter, active_views
 from ..adapter.recording import is_exported
 from ..private import as_plain_tensors
-from .functional import Deltas, gradients_of_entries
+from .functional import Deltas, SparseDeltaEmbedding, gradients_of_entries
 
 
 class CurrentWeights(BaseTunerLayer):
@@ -137,6 +138,8 @@ class CurrentWeight(torch.Tensor):
         of_property = getattr(getattr(func, "__self__", None), "__name__", "")
         if name == "__get__" and of_property == "data":
             return CurrentWeight.of(args[0].of_layer, args[0].of_name)
+        if func is F.embedding and (rows := looked_up(*args, **kwargs)) is not None:
+            return rows
         if name in OF_MEMORY:
             args[0].in_memory = args[0].values().detach()  # kept as long as this is
             return func(args[0].in_memory, *args[1:], **kwargs)
@@ -180,6 +183,28 @@ def without_memory(weight: Tensor) -> CurrentWeight:
         CurrentWeight, weight.size(), strides=weight.stride(), dtype=weight.dtype, device=weight.device
     )
     return found
+
+
+def looked_up(
+    ids: Tensor,
+    weight: Any,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Tensor | None:
+    """Rows of a table, with gradients for these rows alone; None where torch has to compute with the whole table."""
+    if not isinstance(weight, CurrentWeight) or max_norm is not None or scale_grad_by_freq or sparse:
+        return None
+    layer, tuned = weight.of_layer, weight.tuned()
+    with layer.locked():
+        deltas = () if layer.disable_adapters or tuned.merged_adapters else layer.deltas(weight.of_name)
+        if not deltas or tuned.gradient is not None or not (padding_idx is None or padding_idx >= 0):
+            return None
+        base, views = layer.base_parameter(weight.of_name).data, active_views(deltas)
+        found: Tensor = SparseDeltaEmbedding.apply(ids, base, padding_idx, tuned, deltas, *views)
+        return found
 
 
 def computed(value: Any) -> Any:

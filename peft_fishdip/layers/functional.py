@@ -63,9 +63,15 @@ class SparseDeltaLinear(torch.autograd.Function):
         *views: Tensor,
     ) -> Tensor:
         dtype = autocast_dtype(x, weight)
-        operand = x.to(dtype)
-        with swapped_in(parameter, weight, deltas, views):
-            out = no_view(product(operand, weight.to(dtype), None if bias is None else bias.to(dtype), transposed))
+        operand, bias_operand = x.to(dtype), None if bias is None else bias.to(dtype)
+        converted: Tensor | None = None
+        if dtype == weight.dtype:
+            with swapped_in(parameter, weight, deltas, views):
+                out = no_view(product(operand, weight, bias_operand, transposed))
+        else:  # autocast: backward needs the converted weight too, which autograd keeps of a frozen model as well
+            converted = converted_weight(weight, parameter, deltas, views, dtype)
+            out = no_view(product(operand, converted, bias_operand, transposed))
+            converted = converted if ctx.needs_input_grad[0] else None
         kept: Tensor | None = operand
         ctx.recompute = None
         if not any(ctx.needs_input_grad[7:]):
@@ -73,7 +79,7 @@ class SparseDeltaLinear(torch.autograd.Function):
         elif source is not None:
             source.recompute.users += 1
             kept, ctx.recompute = source.x, source.recompute
-        ctx.save_for_backward(kept, *views)
+        ctx.save_for_backward(kept, converted, *views)
         ctx.weight, ctx.parameter, ctx.deltas, ctx.transposed = weight, parameter, deltas, transposed
         ctx.dtype, ctx.x_dtype = dtype, x.dtype
         ctx.bias_dtype = None if bias is None else bias.dtype
@@ -82,21 +88,34 @@ class SparseDeltaLinear(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        operand, *views = ctx.saved_tensors
+        operand, converted, *views = ctx.saved_tensors
         if ctx.recompute is not None:
             operand = ctx.recompute.output(operand).to(ctx.dtype)
         grad_x = grad_bias = None
         grad = as_rows(grad_output.to(ctx.dtype))
         with without_autocast(grad):
             if ctx.needs_input_grad[0]:
-                with swapped_in(ctx.parameter, ctx.weight, ctx.deltas, views):
-                    rows = input_gradient(grad, ctx.weight.to(ctx.dtype), ctx.transposed)
+                if converted is None:
+                    with swapped_in(ctx.parameter, ctx.weight, ctx.deltas, views):
+                        rows = input_gradient(grad, ctx.weight, ctx.transposed)
+                else:
+                    rows = input_gradient(grad, converted, ctx.transposed)
                 grad_x = rows.to(ctx.x_dtype).view(*grad_output.shape[:-1], rows.shape[-1])
             if ctx.needs_input_grad[2]:
                 grad_bias = grad.sum(0).to(ctx.bias_dtype)
             needed = ctx.needs_input_grad[7:]
             grad_views = product_gradients(grad, operand, ctx.deltas, views, needed, ctx.transposed)
         return grad_x, None, grad_bias, None, None, None, None, *grad_views
+
+
+def converted_weight(
+    weight: Tensor, parameter: TunedParameter, deltas: Deltas, views: Sequence[Tensor], dtype: torch.dtype
+) -> Tensor:
+    """The effective weight in another dtype; nothing is written into the base."""
+    with parameter.lock:
+        if parameter.has_effective(deltas):
+            return weight.to(dtype)
+        return parameter.effective(weight, deltas, views, dtype)
 
 
 class AddedProduct(torch.autograd.Function):

@@ -15,7 +15,7 @@ from .compiled import compiled_embedding, compiled_linear
 from .functional import SparseDeltaEmbedding, SparseDeltaLinear
 from .layer import FishDipLayer
 from .recompute import source_of
-from .stand_in import calls_only_itself
+from .stand_in import calls_only_itself, standing_in
 
 
 class FishDipLinear(FishDipLayer):
@@ -44,11 +44,17 @@ class FishDipEmbedding(FishDipLayer):
     def tuned_forward(self, ids: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         deltas = self.deltas("weight")
         base: Any = self.base_layer
-        usual = is_plain(base, (nn.Embedding,)) and not base.scale_grad_by_freq and not is_exported()
-        if not deltas or args or kwargs or self.wants_whole_gradients or not usual:
+        if not deltas or args or kwargs or self.wants_whole_gradients or is_exported():
             return super().tuned_forward(ids, *args, **kwargs)
+        compiling = torch.compiler.is_compiling()
+        if not is_plain(base, (nn.Embedding,)) or base.scale_grad_by_freq:
+            if compiling or self.tuned.keys() != {"weight"} or not isinstance(base, nn.Embedding):
+                return super().tuned_forward(ids)
+            # as in Gemma, whose embedding scales its rows: its own code looks them up, without a copy of the table
+            with self.locked(), standing_in(base, "weight", self.current("weight")):
+                return base(ids)
         weight, parameter = self.base_parameter("weight"), self.tuned["weight"]
-        if torch.compiler.is_compiling():
+        if compiling:
             return compiled_embedding(ids, weight, base.padding_idx, parameter, deltas)
         views = active_views(deltas)
         return SparseDeltaEmbedding.apply(ids, weight.data, base.padding_idx, parameter, deltas, *views)

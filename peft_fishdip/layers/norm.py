@@ -56,17 +56,17 @@ class RecomputedNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, recompute: Recompute, deltas: Mapping[str, Deltas], *views: Tensor) -> Tensor:
         ctx.save_for_backward(x, *views)
         ctx.recompute, ctx.deltas = recompute, deltas
+        recompute.wants_input = ctx.needs_input_grad[0]
+        if any(ctx.needs_input_grad[3:]):
+            recompute.trained = [name for name, of_name in deltas.items() if of_name]
+        recompute.users += any(ctx.needs_input_grad)
         return recompute(x)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         x, *views = ctx.saved_tensors
-        trained = [name for name, of_name in ctx.deltas.items() if of_name and any(ctx.needs_input_grad[3:])]
-        leaf = x.detach().requires_grad_(ctx.needs_input_grad[0])
-        parameters = {name: p.detach().requires_grad_(name in trained) for name, p in ctx.recompute.parameters.items()}
-        with torch.enable_grad():
-            output = ctx.recompute(leaf, parameters)
+        leaf, parameters, output = ctx.recompute.last(x)
         wanted = [tensor for tensor in (leaf, *parameters.values()) if tensor.requires_grad]
         found = dict(zip(map(id, wanted), torch.autograd.grad(output, wanted, grad_output), strict=True))
         flat: Sequence[tuple[str, Any]] = [(name, delta) for name, of_name in ctx.deltas.items() for delta in of_name]

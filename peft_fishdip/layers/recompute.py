@@ -6,7 +6,7 @@ the output, which the gradients of the following linear layers need, are compute
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -18,10 +18,22 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from ..private import version_of
 
 
+class Recomputed(NamedTuple):
+    """A norm's output, computed under autograd from detached tensors."""
+
+    x: Tensor
+    parameters: Mapping[str, Tensor]
+    output: Tensor
+
+
 class Recompute:
-    """Recomputes the output of one call of a norm, once for all layers that need it in a backward pass.
+    """Recomputes one call of a norm, once for all layers that need its output in a backward pass and for its own.
 
     `norm` computes it from its input, (..., width), and from effective parameters by name.
+
+    Attributes:
+        trained, wants_input: the parameters, and whether the input, that the norm's own backward pass is for.
+        users: layers whose backward passes need what is recomputed, and are still to come.
     """
 
     def __init__(
@@ -29,23 +41,35 @@ class Recompute:
     ) -> None:
         self.norm = norm
         self.parameters = parameters
+        self.trained: Collection[str] = ()
+        self.wants_input = False
         device = x.device.type
         self.autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
         self.users = 0
-        self.made: Tensor | None = None
+        self.made: Recomputed | None = None
 
     def __call__(self, x: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
         device, dtype, enabled = self.autocast
         with torch.autocast(device, dtype, enabled=enabled):
             return self.norm(x, self.parameters if parameters is None else parameters)
 
-    @torch.no_grad()
     def output(self, x: Tensor) -> Tensor:
         """The output, for one of its users: it is computed for the first and dropped after the last."""
-        output = self(x) if self.made is None else self.made
+        made = self.made or self.recomputed(x)
         self.users -= 1
-        self.made = output if self.users > 0 else None
-        return output
+        self.made = made if self.users > 0 else None
+        return made.output.detach()
+
+    def last(self, x: Tensor) -> Recomputed:
+        """What is recomputed, for the norm's own backward pass, which comes after those of all layers that read it."""
+        made, self.made, self.users = self.made or self.recomputed(x), None, 0
+        return made
+
+    def recomputed(self, x: Tensor) -> Recomputed:
+        leaf = x.detach().requires_grad_(self.wants_input)
+        parameters = {name: p.detach().requires_grad_(name in self.trained) for name, p in self.parameters.items()}
+        with torch.enable_grad():
+            return Recomputed(leaf, parameters, self(leaf, parameters))
 
 
 class Source(NamedTuple):

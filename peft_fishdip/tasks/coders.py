@@ -263,4 +263,5 @@ def arguments_of(model: Any) -> set[str]:
 
 
 def of_tokens(logits: Tensor, labels: Tensor) -> Tensor:
-    return cross_entropy(logits.float().transpose(1, 2), labels, reduction="none", ignore_index=IGNORED)
+    flat = cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="none", ignore_index=IGNORED)
+    return flat.view(labels.shape)

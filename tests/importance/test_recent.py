@@ -40,6 +40,40 @@ def test_recent_losses_choose_the_examples_that_a_scan_chooses(family: str) -> N
     assert same >= 0.99 * heard.num_active
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_examples_of_steps_under_bfloat16_are_scored_under_it(family: str) -> None:
+    build, make = FAMILIES[family]
+    model, examples = tuned(build(), density=0.05, num_samples=4), make(10)
+    with torch.autocast("cpu", torch.bfloat16):
+        recent = listened(model, examples, 5)
+    found = model.base_model.update_mask(recent)
+    numbers = list(found.example_ids)
+    base = build()
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = [default_loss_fn(base, "sum")(base, padded([examples[number]])).sum() for number in numbers]
+    assert found.losses == pytest.approx([loss.item() for loss in losses], rel=1e-2)
+    names = dict(base.named_parameters())
+    total = {name: torch.zeros_like(parameter) for name, parameter in names.items()}
+    for loss in losses:
+        for name, gradient in zip(names, torch.autograd.grad(loss, list(names.values())), strict=True):
+            total[name] += gradient.float() ** 2
+    threshold = torch.cat([x.flatten() for x in total.values()]).topk(found.num_active).values[-1]
+    chosen = torch.cat([total[name].flatten()[positions] for name, positions in model.base_model.mask().items()])
+    assert (chosen >= 0.8 * threshold).float().mean() > 0.95
+
+
+def test_steps_under_float16_are_scored_in_float32() -> None:
+    _, make = FAMILIES["t5"]
+    examples, masks = make(6), []
+    for autocast in (False, True):
+        model = tuned(tied_t5(), density=0.05, num_samples=6)
+        with torch.autocast("cpu", torch.float16, enabled=autocast):
+            recent = listened(model, examples, 3)
+        model.base_model.update_mask(recent)
+        masks.append(model.base_model.mask())
+    assert all(torch.equal(masks[0][name], masks[1][name]) for name in masks[0])
+
+
 def test_losses_are_those_of_each_example_and_only_the_highest_are_kept() -> None:
     _, make = FAMILIES["t5"]
     model, examples = tuned(tied_t5(), density=0.05, num_samples=3), make(8)

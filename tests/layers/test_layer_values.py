@@ -32,6 +32,20 @@ def ids(*shape: int) -> Tensor:
     return torch.randint(0, 7, shape, generator=torch.Generator().manual_seed(0))
 
 
+class Scaled(nn.Embedding):
+    """An embedding that changes the rows it looks up."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return super().forward(ids) * 2.5
+
+
+class Mixed(nn.Embedding):
+    """An embedding that uses its weight in two ways."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return super().forward(ids) + self.weight.mean(0)
+
+
 def noise(*shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
@@ -71,6 +85,9 @@ KINDS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
     "embedding with padding": (lambda: Call(nn.Embedding(7, 4, padding_idx=2)), ids(3, 6)),
     "embedding with negative padding": (lambda: Call(nn.Embedding(7, 4, padding_idx=-1)), ids(3, 6)),
     "embedding scaled by frequency": (lambda: Call(nn.Embedding(7, 4, scale_grad_by_freq=True)), ids(3, 6)),
+    "embedding that scales": (lambda: Call(Scaled(7, 4, padding_idx=2)), ids(3, 6)),
+    "embedding that scales, negative padding": (lambda: Call(Scaled(7, 4, padding_idx=-1)), ids(3, 6)),
+    "embedding that uses its weight twice": (lambda: Call(Mixed(7, 4)), ids(3, 6)),
     "embedding of one token": (lambda: Call(nn.Embedding(7, 4)), torch.tensor(3)),
     "embedding of nothing": (lambda: Call(nn.Embedding(7, 4)), ids(0, 3)),
     "embedding bag": (lambda: Call(nn.EmbeddingBag(7, 4)), ids(3, 6)),
@@ -186,3 +203,14 @@ def test_a_compiled_model_computes_what_an_eager_one_does_also_after_an_update(k
         torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
         model.base_model.set_mask(random_scores(model, seed))
         randomise(model, seed)
+
+
+def test_an_embedding_that_scales_its_rows_makes_no_copy_of_its_table() -> None:
+    model = tuned(Call(Scaled(5000, 4)), density=0.5, init_weights=False)
+    sizes: list[int] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: sizes.append(x.numel()) or x, lambda x: x):
+        out = model(ids(2, 5))
+    views = flat_of(model).numel()
+    assert max((size for size in sizes if size != views), default=0) < 5000
+    assert type(out.grad_fn).__name__ == "MulBackward0"
+    assert "SparseDeltaEmbedding" in type(out.grad_fn.next_functions[0][0]).__name__

@@ -72,6 +72,17 @@ def test_under_autocast_the_gradient_is_near_that_of_the_merged_model(family: st
     assert 0.97 < found.norm() / expected.norm() < 1.03
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_under_autocast_an_adapter_computes_what_the_merged_model_does(family: str, dtype: torch.dtype) -> None:
+    model, batch = model_and_batch(family)
+    with torch.autocast("cpu", dtype):
+        unmerged = model(**batch).logits
+    merged = model.merge_and_unload().requires_grad_(True)  # so that autocast converts weights in the same way
+    with torch.autocast("cpu", dtype):
+        assert torch.equal(unmerged, merged(**batch).logits)
+
+
 @pytest.mark.parametrize("family", ["t5", "bert"])
 def test_float16_trains_with_a_scaler(family: str) -> None:
     model, batch = model_and_batch(family)

@@ -14,6 +14,8 @@ from transformers import (
     BertConfig,
     BertForSequenceClassification,
     BertForTokenClassification,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -120,6 +122,26 @@ def llama(**overrides: Any) -> LlamaForCausalLM:
     return LlamaForCausalLM(LlamaConfig(**settings)).eval()
 
 
+def gemma() -> Gemma3ForCausalLM:
+    """A decoder-only LM whose embedding scales the rows that it looks up, and is tied to the output."""
+    torch.manual_seed(5)
+    config = Gemma3TextConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=WIDTH,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        max_position_embeddings=32,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=1,
+        initializer_range=0.2,
+    )
+    return Gemma3ForCausalLM(config).eval()
+
+
 class Convolutions(nn.Module):
     """1d and 2d convolutions, batch and group norm, a linear head."""
 
@@ -179,6 +201,7 @@ FAMILIES: dict[str, tuple[Callable[[], Any], Callable[..., list[dict[str, Any]]]
     "bert": (bert_classifier, classifier_examples),
     "gpt2": (gpt2, lm_examples),
     "llama": (llama, lm_examples),
+    "gemma": (gemma, lm_examples),
 }
 
 
