@@ -136,9 +136,19 @@ class Task(ABC, Generic[E]):
         """
         return None
 
+    def has_own_grammar(self) -> bool:
+        """Whether `grammar` was written for this `target` and `decode`: a subclass may have changed these alone."""
+        classes = type(self).__mro__
+        grammar, target, decode = (
+            next(i for i, kind in enumerate(classes) if name in vars(kind)) for name in ("grammar", "target", "decode")
+        )
+        return grammar <= min(target, decode)
+
     def answers(self, example: E) -> Sequence[Hashable]:
-        """What an example says, piece by piece: spans and the like, each of which is right or wrong. By default
-        nothing, and predictions then have no scores."""
+        """What an example says, piece by piece: spans and the like, each of which is right or wrong.
+
+        By default nothing, and predictions then have no scores.
+        """
         return ()
 
     @abstractmethod

@@ -90,7 +90,8 @@ class Path:
     def step(self, node: _Node, token: int, logp: float | None = None) -> _Node | None:
         """The node after one more token; None if that is not allowed."""
         if token not in node.after:
-            node.after[token] = self._made(node, token, node.logps.get(token, 0.0) if logp is None else logp)
+            logp = node.logps.get(token, 0.0) if logp is None else logp
+            node.after[token] = self._made(node, token, min(logp, 0.0))
         return node.after[token]
 
     def _made(self, node: _Node, token: int, logp: float) -> _Node | None:
@@ -204,12 +205,14 @@ class Constraint:
         """Arguments of `generate` that give a model up to `most` tokens with which all texts begin, at once."""
         forced = [path.forced() for path in self.paths]
         self.num_begun = min(most, *map(len, forced))
-        if self.num_begun < 1 or has_virtual_tokens(model):
+        start = getattr(getattr(model, "generation_config", None), "decoder_start_token_id", None)
+        can_begin = start is not None if task_type(model) == SEQ2SEQ else True
+        if self.num_begun < 1 or not can_begin or has_virtual_tokens(model):
             self.num_begun = 0
             return {}
         begun = torch.tensor([ids[: self.num_begun] for ids in forced])
         if task_type(model) == SEQ2SEQ:
-            return {"decoder_input_ids": begun}
+            return {"decoder_input_ids": torch.cat([torch.full_like(begun[:, :1], start), begun], 1)}
         return {
             "input_ids": torch.cat([batch["input_ids"], begun], 1),
             "attention_mask": torch.cat([batch["attention_mask"], torch.ones_like(begun)], 1),

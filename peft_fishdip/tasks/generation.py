@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from transformers import LogitsProcessorList
 
 from .base import Decoded, Problem, Scores, Task
+from .calibration import of_predictions
 from .coders import Coder, coder_for
 from .constraint import Constraint, Path, Reading
 from .families import SEQUENCES, TOKENS, task_type
@@ -185,7 +186,7 @@ def _predict(
     pieces = TokenizerPieces(coder)
 
     def grammar(number: int) -> Grammar | None:
-        return task.grammar(sources[number].read, pieces) if constrained else None
+        return task.grammar(sources[number].read, pieces) if constrained and task.has_own_grammar() else None
 
     if max_new_tokens is None and position_limit(model, tokenizer, soft=False) is None:
         limit = max(limit, *(found.room for i in range(len(sources)) if (found := grammar(i))), 0)
@@ -223,5 +224,12 @@ def evaluate(
     reference: bool = False,
     **options: Any,
 ) -> Scores:
-    """Predict every example, see `predict`, and score the predictions with the task's metrics."""
-    return task.score(examples, _predict(model, tokenizer, task, examples, **options), reference=reference)
+    """Predict every example, see `predict`, and score the predictions with the task's metrics.
+
+    Where predictions have scores, "calibration_error" says how far these are from the share of right answers: the
+    expected calibration error in 10 bins, see `calibration_error`.
+    """
+    predicted = _predict(model, tokenizer, task, examples, **options)
+    scores = task.score(examples, predicted, reference=reference)
+    error = of_predictions(task, examples, predicted)
+    return scores if error is None else {**scores, "calibration_error": error}

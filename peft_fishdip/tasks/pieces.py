@@ -36,6 +36,8 @@ class TokenizerPieces:
         places = [i for i in range(len(whole)) if whole[i : i + len(mark)] == mark]
         place, end = (places[0], places[0] + len(mark)) if places else (0, len(whole) - 1)
         self.before, self.after = tuple(whole[:place]), tuple(whole[end:])
+        if coder.end_ids.isdisjoint(self.after):
+            self.after += (min(coder.end_ids, default=self.tokenizer.pad_token_id),)
 
     def _encoded(self, text: str) -> tuple[int, ...]:
         ids = self.tokenizer(text_target=text, add_special_tokens=False, verbose=False)["input_ids"]
