@@ -129,8 +129,8 @@ class Task(ABC, Generic[E]):
         tokens where the task is about nothing but a sentence.
         """
 
-    def grammar(self, example: E, pieces: Pieces) -> Grammar | None:
-        """What a model may write for an example; with None, the default, anything.
+    def grammar(self, example: E | str | Sequence[str], pieces: Pieces) -> Grammar | None:
+        """What a model may write for an example, of which `decode` tells; with None, the default, anything.
 
         Every target is to be among it, and `decode` is to read all of it without problems.
         """

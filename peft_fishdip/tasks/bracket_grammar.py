@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache
-from itertools import accumulate
-from math import exp
+from math import exp, inf
 from typing import Any, NamedTuple
 
+from .copying import SentenceParts
 from .grammar import IMPOSSIBLE, Grammar, Option, Pieces, Written
 from .labels import Labels
 from .records import Span, SrlExample
-from .text import escape, normalize, sentence
+from .text import normalize, sentence
 
 Place = tuple[int, int]
 """Words from the first number to before the second."""
@@ -32,6 +33,7 @@ class _State(NamedTuple):
         tags: relations and names of tails that the innermost bracket has already.
         relation: of the tail that is being written.
         runs: places of the words of this tail so far; none before its first word.
+        torn: whether a bracket must follow, because only a part of a token is written.
     """
 
     part: str = _TEXT
@@ -42,6 +44,7 @@ class _State(NamedTuple):
     tags: tuple[tuple[str, str], ...] = ()
     relation: str = ""
     runs: tuple[Place, ...] = ()
+    torn: bool = False
 
 
 class BracketGrammar(Grammar):
@@ -51,27 +54,21 @@ class BracketGrammar(Grammar):
     a place is kept for its bracket until one of that name is closed.
     """
 
-    def __init__(self, pieces: Pieces, tokens: Sequence[str], labels: Labels, relations: Labels | None = None) -> None:
+    def __init__(
+        self,
+        pieces: Pieces,
+        tokens: Sequence[str],
+        labels: Labels,
+        relations: Labels | None = None,
+        *,
+        split: bool = False,
+    ) -> None:
         self.pieces = pieces
         self.start = _State()
         self.labels = labels.names
         self.relations = relations.names if relations else {}
-        self.words: list[str] = []
-        self.first: list[int] = []  # of each word, its first token
-        self.last: list[int] = []
-        waiting: list[tuple[int, str]] = []  # tokens that the tokenizer leaves out belong to the word after them
-        for number, token in enumerate(tokens):
-            text = " ".join(escape(token).split())
-            if not text:
-                continue
-            waiting.append((number, text))
-            if pieces.ids(text):
-                self.words.append(" ".join(text for _, text in waiting))
-                self.first.append(waiting[0][0])
-                self.last.append(number)
-                waiting = []
-        self.unwritten = " ".join(text for _, text in waiting)
-        self.ends = [*accumulate((self.length(word) for word in self.words), initial=0)]
+        self.parts = SentenceParts(pieces, tokens, split)
+        self.words = [self.parts.text(i, i + 1) for i in range(self.parts.count)]
         self.closing = self.length("|") + min(map(self.length, self.labels.values()), default=0) + self.length("]")
         self._find = lru_cache(maxsize=None)(self._occurrences)
         self._goals = lru_cache(maxsize=None)(self._goal)
@@ -85,9 +82,6 @@ class BracketGrammar(Grammar):
     def name(self, place: Place) -> str:
         return normalize(" ".join(self.names[place[0] : place[1]]))
 
-    def copying(self, start: int, end: int) -> int:
-        return self.ends[end] - self.ends[start]
-
     @property
     def room(self) -> int:
         """A bracket with the longest label around each word, and a relation in it."""
@@ -95,7 +89,7 @@ class BracketGrammar(Grammar):
         tags = sum(max(map(self.length, some), default=0) for some in names)
         each = self.length("[") + self.length("|") + tags + self.length("]")
         copies = 2 if self.relations else 1
-        return copies * self.copying(0, len(self.words)) + len(self.words) * each + 8
+        return copies * self.parts.length(0, len(self.words)) + len(self.words) * each + 8
 
     def options(self, state: _State) -> list[Option]:
         return [*getattr(self, f"_in_{state.part}")(state)]
@@ -103,14 +97,17 @@ class BracketGrammar(Grammar):
     def _in_text(self, state: _State) -> Iterator[Option]:
         place, top = state.place, state.open[-1] if state.open else None
         if top is not None and top < place:
-            yield Option("|", state._replace(part=_LABEL), ("close",))
+            yield Option("|", state._replace(part=_LABEL, torn=False), ("close",))
         if place < len(self.words):
-            if (then := self._with_due(state._replace(place=place + 1))) is not None:
-                yield Option(self.words[place], then, ("copy",))
-            if self.labels and (then := self._with_due(state._replace(open=(*state.open, place)))) is not None:
+            for end in () if state.torn else self.parts.ends(place):
+                torn = self.parts.is_inside(end)
+                if (then := self._with_due(state._replace(place=end, torn=torn))) is not None:
+                    yield Option(self.parts.text(place, end), then, ("copy", end))
+            opened = state._replace(open=(*state.open, place), torn=False)
+            if self.labels and (then := self._with_due(opened)) is not None:
                 yield Option("[", then, ("open",))
         elif top is None:
-            yield Option(self.unwritten, None)
+            yield Option(self.parts.unwritten, None)
 
     def _in_label(self, state: _State) -> Iterator[Option]:
         then = state._replace(part=_TAGS)
@@ -145,8 +142,9 @@ class BracketGrammar(Grammar):
             more = sum(
                 max(0, sum(start == place[0] for _, place in state.due) - state.open.count(start)) for start in missing
             )
+            more += state.torn and not state.open
             brackets = (len(state.open) + more) * self.closing + more * self.length("[")
-            return self.copying(state.place, len(self.words)) + brackets
+            return self.parts.length(state.place, len(self.words)) + brackets
         bracket = self._innermost(state)
         after = self._after(state)
         if state.part == _LABEL:
@@ -157,9 +155,9 @@ class BracketGrammar(Grammar):
             relation = min(self.length(f"{name} =") for name in self.relations.values())
             return relation + self.rest(state._replace(part=_TAIL))
         if not state.runs:  # the bracket's own words can always be the tail
-            return self.copying(*bracket) + self.length("]") + (IMPOSSIBLE if after is None else self.rest(after))
+            return self.parts.length(*bracket) + self.length("]") + (IMPOSSIBLE if after is None else self.rest(after))
         return min(
-            self.copying(run[1], end) + self.rest(self._with_tail(state._replace(runs=((run[0], end),))))
+            self.parts.length(run[1], end) + self.rest(self._with_tail(state._replace(runs=((run[0], end),))))
             for run in state.runs
             if (end := self._goals(state._replace(runs=()), run))
         )
@@ -268,7 +266,7 @@ class BracketGrammar(Grammar):
 
     def _found(self, written: Sequence[Written]) -> tuple[Mapping[Span, float], Mapping[tuple[Span, str, str], float]]:
         """Log-probabilities of spans, and of relations by head, label and name of the tail."""
-        spans: dict[Span, float] = {}
+        found: list[tuple[Place, str, float, list[tuple[str, list[str], float]]]] = []
         relations: dict[tuple[Span, str, str], float] = {}
         open_brackets: list[tuple[int, float]] = []
         tags: list[tuple[str, list[str], float]] = []
@@ -276,7 +274,7 @@ class BracketGrammar(Grammar):
         for part in written:
             kind = part.event[0] if part.event else ""
             if kind == "copy":
-                place += 1
+                place = part.event[1]
             elif kind == "open":
                 open_brackets.append((place, 0.0))
             elif kind == "label":
@@ -294,12 +292,16 @@ class BracketGrammar(Grammar):
                 tags[-1] = (*tags[-1][:2], tags[-1][2] + part.logp)
             elif kind == "end":
                 start, logp = open_brackets.pop()
-                span = Span(self.first[start], self.last[place - 1] + 1, label)
-                spans[span] = max(spans.get(span, -float("inf")), logp)
-                for relation, words, tag in tags:
-                    key = span, relation, normalize(" ".join(words))
-                    relations[key] = max(relations.get(key, -float("inf")), tag)
+                found.append(((start, place), label, logp, tags))
                 tags = []
+        spans: dict[Span, float] = {}
+        unlabelled = self.parts.spans([place for place, *_ in found])
+        for bracket, label, logp, some in found:
+            span = replace(unlabelled[bracket], label=label)
+            spans[span] = max(spans.get(span, -inf), logp)
+            for relation, words, tag in some:
+                key = span, relation, normalize(" ".join(words))
+                relations[key] = max(relations.get(key, -inf), tag)
         return spans, relations
 
 

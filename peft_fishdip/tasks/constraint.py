@@ -205,9 +205,9 @@ class Constraint:
         """Arguments of `generate` that give a model up to `most` tokens with which all texts begin, at once."""
         forced = [path.forced() for path in self.paths]
         self.num_begun = min(most, *map(len, forced))
-        start = getattr(getattr(model, "generation_config", None), "decoder_start_token_id", None)
-        can_begin = start is not None if task_type(model) == SEQ2SEQ else True
-        if self.num_begun < 1 or not can_begin or has_virtual_tokens(model):
+        start: Any = getattr(getattr(model, "generation_config", None), "decoder_start_token_id", None)
+        cannot = has_virtual_tokens(model) or (task_type(model) == SEQ2SEQ and not isinstance(start, int))
+        if self.num_begun < 1 or cannot:
             self.num_begun = 0
             return {}
         begun = torch.tensor([ids[: self.num_begun] for ids in forced])

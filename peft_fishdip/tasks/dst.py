@@ -126,7 +126,7 @@ class DstTask(Task[DstExample]):
         problems.append(Problem("label_error", f"{' '.join(words)!r} begins with no known slot"))
         return None
 
-    def grammar(self, example: DstExample, pieces: Pieces) -> DstGrammar:
+    def grammar(self, example: DstExample | str | Sequence[str], pieces: Pieces) -> DstGrammar:
         return DstGrammar(pieces, self.ontology)
 
     def answers(self, example: DstExample) -> list[SlotValue]:

@@ -185,8 +185,11 @@ def _predict(
         warnings.warn(told, stacklevel=3)
     pieces = TokenizerPieces(coder)
 
+    # A raw text stays one, so that its tokens may be split where a prediction asks for it.
+    given = [source.read if source.problems else text for source, text in zip(sources, texts, strict=True)]
+
     def grammar(number: int) -> Grammar | None:
-        return task.grammar(sources[number].read, pieces) if constrained and task.has_own_grammar() else None
+        return task.grammar(given[number], pieces) if constrained and task.has_own_grammar() else None
 
     if max_new_tokens is None and position_limit(model, tokenizer, soft=False) is None:
         limit = max(limit, *(found.room for i in range(len(sources)) if (found := grammar(i))), 0)
@@ -199,8 +202,7 @@ def _predict(
     cut = []
     ids = [source.ids for source in sources]
     for i, output in _write(model, coder, ids, batch_size, num_beams, limit, progress, path):
-        # A raw text stays one, so that its tokens may be split where a prediction asks for it.
-        decoded = task.decode(sources[i].read if sources[i].problems else texts[i], output.text)
+        decoded = task.decode(given[i], output.text)
         problems = [*sources[i].problems, *decoded.problems]
         if output.is_cut:
             did = "would have gone on" if output.reading else "was cut"

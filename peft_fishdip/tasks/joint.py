@@ -83,8 +83,8 @@ class JointTask(Task[JointExample]):
         prediction = JointExample(tokens, tuple(b.span for b in found), tuple(relations), example.id)
         return Decoded(prediction, tuple(problems), text)
 
-    def grammar(self, example: JointExample, pieces: Pieces) -> BracketGrammar:
-        return BracketGrammar(pieces, example.tokens, self.entity_labels, self.relation_labels)
+    def grammar(self, example: JointExample | str | Sequence[str], pieces: Pieces) -> BracketGrammar:
+        return BracketGrammar(pieces, self.as_example(example).tokens, self.entity_labels, self.relation_labels)
 
     def answers(self, example: JointExample) -> tuple[Span | Relation, ...]:
         return example.spans + example.relations

@@ -60,8 +60,9 @@ class NerTask(Task[NerExample]):
         prediction = NerExample(tokens, tuple(bracket.span for bracket in found), example.id)
         return Decoded(prediction, tuple(problems), text)
 
-    def grammar(self, example: NerExample, pieces: Pieces) -> BracketGrammar:
-        return BracketGrammar(pieces, example.tokens, self.labels)
+    def grammar(self, example: NerExample | str | Sequence[str], pieces: Pieces) -> BracketGrammar:
+        raw, example = isinstance(example, str), self.as_example(example)
+        return BracketGrammar(pieces, example.tokens, self.labels, split=raw)
 
     def answers(self, example: NerExample) -> tuple[Span, ...]:
         return example.spans

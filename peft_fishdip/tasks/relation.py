@@ -80,8 +80,8 @@ class RelationTask(Task[RelationExample]):
         prediction = RelationExample(example.tokens, example.head, example.tail, label, example.id)
         return Decoded(prediction, tuple(problems), text)
 
-    def grammar(self, example: RelationExample, pieces: Pieces) -> RelationGrammar:
-        return RelationGrammar(pieces, f"relationship between {_pair(example)} =", self.labels)
+    def grammar(self, example: RelationExample | str | Sequence[str], pieces: Pieces) -> RelationGrammar:
+        return RelationGrammar(pieces, f"relationship between {_pair(self.as_example(example))} =", self.labels)
 
     def answers(self, example: RelationExample) -> tuple[str, ...]:
         return () if example.label is None else (example.label,)

@@ -65,8 +65,8 @@ class SrlTask(Task[SrlExample]):
         prediction = SrlExample(example.tokens, example.predicate, arguments, example.id)
         return Decoded(prediction, tuple(problems), text)
 
-    def grammar(self, example: SrlExample, pieces: Pieces) -> BracketGrammar:
-        return BracketGrammar(pieces, example.tokens, self.labels)
+    def grammar(self, example: SrlExample | str | Sequence[str], pieces: Pieces) -> BracketGrammar:
+        return BracketGrammar(pieces, self.as_example(example).tokens, self.labels)
 
     def answers(self, example: SrlExample) -> tuple[Span, ...]:
         return example.arguments

@@ -216,7 +216,7 @@ def test_scores_are_probabilities_of_decisions(num_beams):
     task, tokens = NerTask(["X", "Y"]), ["a", "b", "c"]
     tokenizer = tiny_tokenizer(["[ a b c | X ] Y"])
     model = t5(tokenizer)
-    fit(model, tokenizer, [("a b c", "[ a [ b | X ] | Y ] c"), ("c b a", "c [ b | X ] a")], steps=6)
+    fit(model, tokenizer, [("a b c", "[ a [ b | X ] | Y ] c"), ("c b a", "c [ b | X ] a")], steps=10)
     (decoded,) = predict(model, tokenizer, task, [tokens], num_beams=num_beams, max_new_tokens=60)
     assert decoded.prediction.spans
     assert not decoded.problems
