@@ -5,6 +5,7 @@ Nothing here knows of the tuner. Encoder-decoder and decoder-only models of tran
 
 from .alignment import align
 from .base import Decoded, Encoded, Problem, Task
+from .calibration import calibration_error
 from .collator import TaskCollator
 from .dst import DstTask
 from .families import load_model, task_type
@@ -92,6 +93,7 @@ __all__ = [
     "TokenClassificationTask",
     "Turn",
     "align",
+    "calibration_error",
     "candidate_losses",
     "choose",
     "escape",

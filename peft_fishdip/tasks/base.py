@@ -7,9 +7,11 @@ A sixth task is one file with one subclass of `Task`; reading, generation, scori
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
+
+from .grammar import Grammar, Pieces
 
 E = TypeVar("E")
 
@@ -23,7 +25,7 @@ class Problem:
     "wrong_reconstruction"; and "alignment_error" and "partial_token" for brackets that are left out because they
     stand on no word of the sentence, or begin or end inside a token.
     From `predict`: "source_cut" (the model has not read the whole source) and "output_cut" (it was stopped before
-    the end of its text).
+    the end of its text, or would have written more).
     """
 
     kind: str
@@ -40,11 +42,15 @@ class Encoded(NamedTuple):
 
 @dataclass(frozen=True)
 class Decoded(Generic[E]):
-    """What `decode` gives: a record of the task's type, the problems met, and the text they stand in."""
+    """What `decode` gives: a record of the task's type, the problems met, and the text they stand in.
+
+    `scores` are probabilities, one for each of the task's `answers` in the prediction; `predict` adds them.
+    """
 
     prediction: E
     problems: tuple[Problem, ...]
     text: str
+    scores: tuple[float, ...] = ()
 
 
 class Task(ABC, Generic[E]):
@@ -122,6 +128,28 @@ class Task(ABC, Generic[E]):
         `example` is what the text was generated for: a record (its labels are ignored), a raw text, or
         tokens where the task is about nothing but a sentence.
         """
+
+    def grammar(self, example: E | str | Sequence[str], pieces: Pieces) -> Grammar | None:
+        """What a model may write for an example, of which `decode` tells; with None, the default, anything.
+
+        Every target is to be among it, and `decode` is to read all of it without problems.
+        """
+        return None
+
+    def has_own_grammar(self) -> bool:
+        """Whether `grammar` was written for this `target` and `decode`: a subclass may have changed these alone."""
+        classes = type(self).__mro__
+        grammar, target, decode = (
+            next(i for i, kind in enumerate(classes) if name in vars(kind)) for name in ("grammar", "target", "decode")
+        )
+        return grammar <= min(target, decode)
+
+    def answers(self, example: E) -> Sequence[Hashable]:
+        """What an example says, piece by piece: spans and the like, each of which is right or wrong.
+
+        By default nothing, and predictions then have no scores.
+        """
+        return ()
 
     @abstractmethod
     def score(self, gold: Sequence[E], predicted: Sequence[Decoded[E]], *, reference: bool = False) -> Scores:

@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import ClassVar
 
 from .base import Decoded, Problem, Scores, Task
+from .dst_grammar import DstGrammar
+from .grammar import Pieces
 from .metrics import MARKER_PATTERN, joint_accuracy, micro_f1, reference_joint_accuracy
 from .records import DstExample, SlotValue, Turn
 from .text import SPECIAL, escape, find_normalized, normalize, unescape
@@ -124,12 +126,18 @@ class DstTask(Task[DstExample]):
         problems.append(Problem("label_error", f"{' '.join(words)!r} begins with no known slot"))
         return None
 
+    def grammar(self, example: DstExample | str | Sequence[str], pieces: Pieces) -> DstGrammar:
+        return DstGrammar(pieces, self.ontology)
+
+    def answers(self, example: DstExample) -> list[SlotValue]:
+        return [replace(entry, value=normalize(entry.value)) for entry in example.state]
+
     def score(
         self, gold: Sequence[DstExample], predicted: Sequence[Decoded[DstExample]], *, reference: bool = False
     ) -> Scores:
         """Joint accuracy, and micro precision, recall and F1 over slot values, compared after normalisation."""
-        truth = [_normalized(x.state) for x in gold]
-        found = [_normalized(x.prediction.state) for x in predicted]
+        truth = [set(self.answers(x)) for x in gold]
+        found = [set(self.answers(x.prediction)) for x in predicted]
         if reference:
             accuracy = reference_joint_accuracy(gold, [x.text for x in predicted])
         else:
@@ -143,7 +151,3 @@ def _as_said(value: str, turns: Sequence[Turn]) -> str:
         return value
     said = (find_normalized(value, turn.text) for turn in reversed(turns))
     return next((" ".join(text.split()) for text in said if text), value)
-
-
-def _normalized(state: Sequence[SlotValue]) -> set[SlotValue]:
-    return {replace(entry, value=normalize(entry.value)) for entry in state}

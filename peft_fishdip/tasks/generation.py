@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from tqdm.auto import tqdm
+from transformers import LogitsProcessorList
 
 from .base import Decoded, Problem, Scores, Task
+from .calibration import of_predictions
 from .coders import Coder, coder_for
+from .constraint import Constraint, Path, Reading
 from .families import SEQUENCES, TOKENS, task_type
+from .grammar import Grammar
 from .labelling import label
-from .lengths import check_positive, check_tokenizer, read_sources, source_room, sources_cut, text_of
+from .lengths import check_positive, check_tokenizer, position_limit, read_sources, source_room, sources_cut, text_of
 from .modes import evaluating
+from .pieces import TokenizerPieces
 from .prompts import Template
 
 E = TypeVar("E")
@@ -60,9 +65,17 @@ def generate(
         for i, ids in enumerate(features):
             if len(ids) > most:
                 features[i] = coder.cut_source(sources[i], most, truncation_side)
-    written = _write(model, coder, features, batch_size, num_beams, max_new_tokens, progress)
-    _warn_of_outputs(written, max_new_tokens, stacklevel=3)
-    return [text for text, _ in written]
+    written = dict(_write(model, coder, features, batch_size, num_beams, max_new_tokens, progress))
+    _warn_of_outputs([output.is_cut for output in written.values()], max_new_tokens, stacklevel=3)
+    return [written[i].text for i in range(len(features))]
+
+
+class Output(NamedTuple):
+    """What a model writes, whether it was stopped before its end, and how a grammar reads it."""
+
+    text: str
+    is_cut: bool
+    reading: Reading | None = None
 
 
 @torch.inference_mode()
@@ -74,36 +87,42 @@ def _write(
     num_beams: int,
     max_new_tokens: int,
     progress: bool,
-) -> list[tuple[str, bool]]:
-    """What the model writes for token ids, and whether it was stopped before its end."""
+    path: Callable[[int], Path | None] = lambda number: None,
+) -> Iterator[tuple[int, Output]]:
+    """What the model writes for token ids, with their number, in any order; along the path of each, if it has one."""
     order = sorted(range(len(features)), key=lambda i: -len(features[i]))
-    written = [("", False)] * len(features)
     device = next(model.parameters()).device
     with evaluating(model), tqdm(total=len(order), desc="Generating", delay=2, disable=not progress) as bar:
         for first in range(0, len(order), batch_size):
             chosen = order[first : first + batch_size]
             batch = coder.padded([features[i] for i in chosen])
+            paths = [found for i in chosen if (found := path(i))]
+            constraint = Constraint(paths) if len(paths) == len(chosen) else None
+            begun = constraint.begin(model, batch, max_new_tokens - 1) if constraint else {}
             output = model.generate(
-                **{key: value.to(device) for key, value in batch.items()},
+                **{key: value.to(device) for key, value in (batch | begun).items()},
                 **coder.generation_options,
+                **({"logits_processor": LogitsProcessorList([constraint])} if constraint else {}),
                 do_sample=False,
                 num_beams=num_beams,
-                max_new_tokens=max_new_tokens,
+                max_new_tokens=max_new_tokens - (constraint.num_begun if constraint else 0),
             )
-            for i, ids in zip(chosen, coder.written(batch, output).tolist(), strict=True):
+            for row, (i, ids) in enumerate(zip(chosen, coder.written(batch, output).tolist(), strict=True)):
                 whole = (
                     len(ids) < max_new_tokens or not coder.end_ids or not coder.end_ids.isdisjoint(ids[coder.starts :])
                 )
-                written[i] = text_of(coder.tokenizer, ids), not whole
+                reading = constraint.paths[row].read(ids[coder.starts :]) if constraint else None
+                if reading:
+                    yield i, Output(reading.text, reading.limited, reading)
+                else:
+                    yield i, Output(text_of(coder.tokenizer, ids), not whole)
             bar.update(len(chosen))
-    return written
 
 
-def _warn_of_outputs(written: Sequence[tuple[str, bool]], max_new_tokens: int, stacklevel: int = 4) -> None:
-    count = sum(cut for _, cut in written)
-    if count:
+def _warn_of_outputs(cut: Sequence[bool], max_new_tokens: int, stacklevel: int = 4) -> None:
+    if any(cut):
         warnings.warn(
-            f"{count} of {len(written)} outputs were cut after max_new_tokens={max_new_tokens} tokens (output_cut): "
+            f"{sum(cut)} of {len(cut)} outputs were cut after max_new_tokens={max_new_tokens} tokens (output_cut): "
             "what would follow is missing. Pass a larger max_new_tokens, or split the texts; a model that has not "
             "learnt to end its texts needs more training",
             stacklevel=stacklevel,
@@ -119,10 +138,14 @@ def predict(
 ) -> list[Decoded[E]]:
     """Typed predictions for raw sentences, token lists or records, one each.
 
-    `options` are those of `generate`; an encoder needs none but `batch_size` and `max_source_length`. Of a source that
-    is too long, the model reads the part that the task chooses (`Task.shorten`); such predictions have a problem
-    "source_cut", those whose text was cut "output_cut", and a warning counts them. Raises ValueError if
-    the tokenizer cannot write the names of the task's labels, or if the model and the task do not fit. Example:
+    `options` are those of `generate`, and `constrained`; an encoder needs none but `batch_size` and
+    `max_source_length`. With `constrained=True`, the default, a model can write nothing but what the task can read:
+    the sentence as it stands, brackets, known labels, and tails of relations that are entities (`Task.grammar`). Each
+    answer then has a probability (`Decoded.scores`). `max_new_tokens` is 512 by default, and more where such a text may
+    need it; brackets that would not fit are not written. Of a source that is too long, the model reads the part that
+    the task chooses (`Task.shorten`); such predictions have a problem "source_cut", those whose text was cut
+    "output_cut", and a warning counts them. Raises ValueError if the tokenizer cannot write the names of the task's
+    labels, or if the model and the task do not fit. Example:
         for result in predict(model, tokenizer, NerTask(["person"]), ["Ann met Bo."]):
             print(result.prediction.spans, result.problems)
     """
@@ -140,41 +163,58 @@ def _predict(
     batch_size: int = 32,
     num_beams: int = 1,
     max_source_length: int = 512,
-    max_new_tokens: int = 512,
+    max_new_tokens: int | None = None,
     truncation_side: str | None = None,
     progress: bool = True,
+    constrained: bool = True,
 ) -> list[Decoded[E]]:
     if isinstance(texts, str):
         raise TypeError("predict takes a list of texts; put the one text into a list")
     if task_type(model) in (TOKENS, SEQUENCES):
         return label(model, tokenizer, task, texts, batch_size, max_source_length, progress)
     coder = coder_for(model, tokenizer, template, chat)
+    limit = 512 if max_new_tokens is None else max_new_tokens
     check_positive(
-        batch_size=batch_size,
-        num_beams=num_beams,
-        max_source_length=max_source_length,
-        max_new_tokens=max_new_tokens,
+        batch_size=batch_size, num_beams=num_beams, max_source_length=max_source_length, max_new_tokens=limit
     )
     check_tokenizer(task, tokenizer)
     examples = [task.as_example(text) for text in texts]
-    most = source_room(model, tokenizer, max_source_length, max_new_tokens)
+    most = source_room(model, tokenizer, max_source_length, limit)
     sources = read_sources(task, coder, examples, most, truncation_side)
     if told := sources_cut([source.num_tokens for source in sources], most):
         warnings.warn(told, stacklevel=3)
-    written = _write(model, coder, [source.ids for source in sources], batch_size, num_beams, max_new_tokens, progress)
-    _warn_of_outputs(written, max_new_tokens)
-    results = []
-    for given, example, source, (text, is_cut) in zip(texts, examples, sources, written, strict=True):
-        # A raw text stays one, so that its tokens may be split where a prediction asks for it.
-        decoded = task.decode(source.read if source.problems else given, text)
-        problems = [*source.problems, *decoded.problems]
-        if is_cut:
-            message = f"the text was cut after max_new_tokens={max_new_tokens} tokens"
-            problems.insert(0, Problem("output_cut", message))
-        if source.problems:
-            decoded = replace(decoded, prediction=task.restore(example, decoded.prediction))
-        results.append(replace(decoded, problems=tuple(problems)))
-    return results
+    pieces = TokenizerPieces(coder)
+
+    # A raw text stays one, so that its tokens may be split where a prediction asks for it.
+    given = [source.read if source.problems else text for source, text in zip(sources, texts, strict=True)]
+
+    def grammar(number: int) -> Grammar | None:
+        return task.grammar(given[number], pieces) if constrained and task.has_own_grammar() else None
+
+    if max_new_tokens is None and position_limit(model, tokenizer, soft=False) is None:
+        limit = max(limit, *(found.room for i in range(len(sources)) if (found := grammar(i))), 0)
+
+    def path(number: int) -> Path | None:
+        found = grammar(number)
+        return None if found is None else Path(found, pieces, limit)
+
+    results: dict[int, Decoded[E]] = {}
+    cut = []
+    ids = [source.ids for source in sources]
+    for i, output in _write(model, coder, ids, batch_size, num_beams, limit, progress, path):
+        decoded = task.decode(given[i], output.text)
+        problems = [*sources[i].problems, *decoded.problems]
+        if output.is_cut:
+            did = "would have gone on" if output.reading else "was cut"
+            problems.insert(0, Problem("output_cut", f"the text {did} after max_new_tokens={limit} tokens"))
+        if output.reading:
+            decoded = replace(decoded, scores=output.reading.scores(decoded.prediction))
+        if sources[i].problems:
+            decoded = replace(decoded, prediction=task.restore(examples[i], decoded.prediction))
+        cut.append(output.is_cut)
+        results[i] = replace(decoded, problems=tuple(problems))
+    _warn_of_outputs(cut, limit)
+    return [results[i] for i in range(len(results))]
 
 
 def evaluate(
@@ -186,5 +226,12 @@ def evaluate(
     reference: bool = False,
     **options: Any,
 ) -> Scores:
-    """Predict every example, see `predict`, and score the predictions with the task's metrics."""
-    return task.score(examples, _predict(model, tokenizer, task, examples, **options), reference=reference)
+    """Predict every example, see `predict`, and score the predictions with the task's metrics.
+
+    Where predictions have scores, "calibration_error" says how far these are from the share of right answers: the
+    expected calibration error in 10 bins, see `calibration_error`.
+    """
+    predicted = _predict(model, tokenizer, task, examples, **options)
+    scores = task.score(examples, predicted, reference=reference)
+    error = of_predictions(task, examples, predicted)
+    return scores if error is None else {**scores, "calibration_error": error}

@@ -23,7 +23,7 @@ def to_dataset(examples: Sequence[Any]) -> Dataset:
     """One row per record, one column per field; spans and the like become structs.
 
     All records must be of one type. `from_dataset` is the inverse. What `predict` returns is taken, too: a row then
-    has two more columns, `generated_text` and `problems`.
+    has three more columns, `generated_text`, `problems` and `scores`.
     """
     from datasets import Dataset, Features  # here, because importing it takes longer than all the rest
 
@@ -43,7 +43,8 @@ def to_dataset(examples: Sequence[Any]) -> Dataset:
     if decoded:
         columns["generated_text"] = [example.text for example in examples]
         columns["problems"] = [[dataclasses.asdict(problem) for problem in example.problems] for example in examples]
-        features |= {"generated_text": _feature(str), "problems": [_feature(Problem)]}
+        columns["scores"] = [list(example.scores) for example in examples]
+        features |= {"generated_text": _feature(str), "problems": [_feature(Problem)], "scores": [_feature(float)]}
     return Dataset.from_dict(columns, features=Features(features))
 
 

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import ClassVar
 
 from .base import Decoded, Problem, Scores, Task
+from .bracket_grammar import BracketGrammar
 from .brackets import LabelledBracket, read_brackets, write_brackets
+from .grammar import Pieces
 from .labels import Labels
 from .lengths import longest
 from .metrics import micro_f1
@@ -80,6 +82,12 @@ class JointTask(Task[JointExample]):
         relations = _resolve_tails(found, problems)
         prediction = JointExample(tokens, tuple(b.span for b in found), tuple(relations), example.id)
         return Decoded(prediction, tuple(problems), text)
+
+    def grammar(self, example: JointExample | str | Sequence[str], pieces: Pieces) -> BracketGrammar:
+        return BracketGrammar(pieces, self.as_example(example).tokens, self.entity_labels, self.relation_labels)
+
+    def answers(self, example: JointExample) -> tuple[Span | Relation, ...]:
+        return example.spans + example.relations
 
     def score(
         self,

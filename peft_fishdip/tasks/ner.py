@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import ClassVar
 
 from .base import Decoded, Problem, Scores, Task
+from .bracket_grammar import BracketGrammar
 from .brackets import read_brackets, write_brackets
+from .grammar import Pieces
 from .labels import Labels
 from .lengths import longest
 from .metrics import micro_f1
-from .records import NerExample, on_tokens, shifted
+from .records import NerExample, Span, on_tokens, shifted
 from .text import sentence, tokenize
 
 
@@ -57,6 +59,13 @@ class NerTask(Task[NerExample]):
         tokens, found, problems = read_brackets(example.tokens, text, self.labels, split=raw)
         prediction = NerExample(tokens, tuple(bracket.span for bracket in found), example.id)
         return Decoded(prediction, tuple(problems), text)
+
+    def grammar(self, example: NerExample | str | Sequence[str], pieces: Pieces) -> BracketGrammar:
+        raw, example = isinstance(example, str), self.as_example(example)
+        return BracketGrammar(pieces, example.tokens, self.labels, split=raw)
+
+    def answers(self, example: NerExample) -> tuple[Span, ...]:
+        return example.spans
 
     def score(
         self, gold: Sequence[NerExample], predicted: Sequence[Decoded[NerExample]], *, reference: bool = False

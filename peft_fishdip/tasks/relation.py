@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import exp
 from typing import ClassVar
 
 from .base import Decoded, Problem, Scores, Task, check_lengths
 from .brackets import write_brackets
+from .grammar import Grammar, Option, Pieces, Written
 from .labels import Labels
 from .lengths import longest
 from .records import RelationExample, Span, nearest_tokens, on_tokens
@@ -78,6 +80,12 @@ class RelationTask(Task[RelationExample]):
         prediction = RelationExample(example.tokens, example.head, example.tail, label, example.id)
         return Decoded(prediction, tuple(problems), text)
 
+    def grammar(self, example: RelationExample | str | Sequence[str], pieces: Pieces) -> RelationGrammar:
+        return RelationGrammar(pieces, f"relationship between {_pair(self.as_example(example))} =", self.labels)
+
+    def answers(self, example: RelationExample) -> tuple[str, ...]:
+        return () if example.label is None else (example.label,)
+
     def score(
         self,
         gold: Sequence[RelationExample],
@@ -89,6 +97,31 @@ class RelationTask(Task[RelationExample]):
         check_lengths(gold, predicted)
         right = sum(g.label == p.prediction.label for g, p in zip(gold, predicted, strict=True))
         return {"accuracy": right / len(gold) if gold else 0.0}
+
+
+class RelationGrammar(Grammar):
+    """A text and one of the labels' names."""
+
+    def __init__(self, pieces: Pieces, text: str, labels: Labels) -> None:
+        self.pieces = pieces
+        self.start = 0
+        self._options = [
+            [Option(text, 1)],
+            [Option(name, 2, ("label", label)) for label, name in labels.names.items()],
+            [Option("", None, ("end",))],
+        ]
+        lengths = [min((self.length(x.text) for x in some), default=0) for some in self._options[:2]]
+        self._rest = [sum(lengths), lengths[1], 0]
+
+    def options(self, state: int) -> list[Option]:
+        return self._options[state]
+
+    def rest(self, state: int) -> int:
+        return self._rest[state]
+
+    def scores(self, written: Sequence[Written], prediction: RelationExample) -> tuple[float, ...]:
+        """Those of all labels add up to 1."""
+        return (exp(sum(part.logp for part in written if part.event)),)
 
 
 def _marked(example: RelationExample) -> tuple[str, list[Problem]]:

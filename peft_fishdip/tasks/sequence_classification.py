@@ -37,11 +37,12 @@ class SequenceClassificationTask:
         return self.classes.index(example.label)
 
     def decode(self, example: Any, logits: Tensor) -> Decoded[RelationExample]:
-        """The prediction from the logits of the classes, (classes,)."""
+        """The prediction from the logits of the classes, (classes,), with its probability as the score."""
         example = self.task.as_example(example)
         label = self.classes[int(logits.argmax())]
         prediction = RelationExample(example.tokens, example.head, example.tail, label, example.id)
-        return Decoded(prediction, (), self.task.target(prediction)[0])
+        score = float(logits.float().softmax(-1).max())
+        return Decoded(prediction, (), self.task.target(prediction)[0], (score,))
 
     def losses(self, logits: Tensor, labels: Sequence[str]) -> Tensor:
         """-log p of these labels among each other, from logits (examples, classes): (examples, labels)."""

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import ClassVar
 
 from .base import Decoded, Problem, Scores, Task
+from .bracket_grammar import BracketGrammar
 from .brackets import read_brackets, write_brackets
+from .grammar import Pieces
 from .labels import Labels
 from .lengths import longest
 from .metrics import srl_f1
@@ -62,6 +64,12 @@ class SrlTask(Task[SrlExample]):
         arguments = tuple(bracket.span for bracket in found)
         prediction = SrlExample(example.tokens, example.predicate, arguments, example.id)
         return Decoded(prediction, tuple(problems), text)
+
+    def grammar(self, example: SrlExample | str | Sequence[str], pieces: Pieces) -> BracketGrammar:
+        return BracketGrammar(pieces, self.as_example(example).tokens, self.labels)
+
+    def answers(self, example: SrlExample) -> tuple[Span, ...]:
+        return example.arguments
 
     def score(
         self, gold: Sequence[SrlExample], predicted: Sequence[Decoded[SrlExample]], *, reference: bool = False

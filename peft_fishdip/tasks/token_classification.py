@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
+from math import exp
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from torch import Tensor
@@ -97,14 +98,25 @@ class TokenClassificationTask(Generic[E]):
         return {"input_ids": reading.ids, "attention_mask": [1] * len(reading.ids), "labels": labels}
 
     def decode(self, example: E, reading: Reading, logits: Tensor) -> Decoded[E]:
-        """The prediction from the logits of its tokens, (tokens, classes). Words that were not read have no span."""
-        best = logits.argmax(-1).tolist()
+        """The prediction from the logits of its tokens, (tokens, classes). Words that were not read have no span.
+
+        The score of a span is the product of the probabilities of its words' tags.
+        """
+        logps, best = logits.float().log_softmax(-1).max(-1)
         tags = ["O"] * len(self.words.words(example))
+        words = [0.0] * len(tags)
         for place, first in zip(reading.places, reading.firsts, strict=True):
             if first is not None:
-                tags[place] = self.tags[best[first]]
-        prediction = self.words.found(example, tags_to_spans(tags))
-        return Decoded(prediction, (), self.task.target(prediction)[0])
+                tags[place], words[place] = self.tags[int(best[first])], float(logps[first])
+        spans = tags_to_spans(tags)
+        prediction = self.words.found(example, spans)
+        scores = {
+            answer: exp(sum(words[span.start : span.end]))
+            for span in spans
+            for answer in self.task.answers(self.words.found(example, [span]))
+        }
+        found = tuple(scores[answer] for answer in self.task.answers(prediction))
+        return Decoded(prediction, (), self.task.target(prediction)[0], found)
 
 
 def pieces(tokenizer: Any, words: Sequence[str]) -> tuple[list[int], list[int | None]]:
