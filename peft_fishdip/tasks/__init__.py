@@ -27,6 +27,7 @@ from .names import (
     WOZ_SLOTS,
 )
 from .ner import NerTask
+from .offsets import TextSpan, from_offsets, to_offsets, token_spans
 from .prompts import to_prompt_completion
 from .protocols import Episode, fraction_indices, meta_split, sample_episode, select_ids, write_ids
 from .readers.ace05 import read_ace05
@@ -89,6 +90,7 @@ __all__ = [
     "TagError",
     "Task",
     "TaskCollator",
+    "TextSpan",
     "TokenClassificationTask",
     "Turn",
     "align",
@@ -98,6 +100,7 @@ __all__ = [
     "evaluate",
     "fraction_indices",
     "from_dataset",
+    "from_offsets",
     "from_tagged_dataset",
     "generate",
     "joint_accuracy",
@@ -127,7 +130,9 @@ __all__ = [
     "task_type",
     "to_dataset",
     "to_features",
+    "to_offsets",
     "to_prompt_completion",
+    "token_spans",
     "tokenize",
     "unescape",
     "write_ids",

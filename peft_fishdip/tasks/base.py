@@ -11,6 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
+from .offsets import TextSpan, to_offsets
+from .records import JointExample, NerExample
+
 E = TypeVar("E")
 
 
@@ -45,6 +48,14 @@ class Decoded(Generic[E]):
     prediction: E
     problems: tuple[Problem, ...]
     text: str
+
+    @property
+    def text_spans(self) -> list[TextSpan]:
+        """The spans as characters of the raw text that was predicted, `text[start:end]`; see `to_offsets`."""
+        record = self.prediction
+        if not isinstance(record, NerExample | JointExample):
+            raise TypeError(f"{type(record).__name__} has no list of spans; text_spans are those of entities")
+        return to_offsets(record, scores=getattr(self, "scores", None) or None)
 
 
 class Task(ABC, Generic[E]):
