@@ -25,8 +25,8 @@ class Problem:
     From `decode`, with the names of the reference: "format_error", "label_error", "entity_error",
     "wrong_reconstruction"; and "alignment_error" and "partial_token" for brackets that are left out because they
     stand on no word of the sentence, or begin or end inside a token.
-    From `predict`: "source_cut" (the model has not read the whole source) and "output_cut" (it was stopped before
-    the end of its text).
+    From `predict`: "source_cut" (the model has not read the whole source), "output_cut" (it was stopped before the end
+    of its text) and "cut_into_windows" (it has read the whole source, but not at once).
     """
 
     kind: str
@@ -65,6 +65,8 @@ class Task(ABC, Generic[E]):
     example_type: ClassVar[type]
     truncation_side: ClassVar[str] = "right"
     """Which end of a source that is too long is cut off, where `shorten` cannot shorten it enough."""
+    splits_documents: ClassVar[bool] = False
+    """Whether a long text can be read in windows: the records are NerExamples or JointExamples."""
 
     @abstractmethod
     def from_text(self, text: str) -> E:

@@ -17,6 +17,7 @@ from .labelling import label
 from .lengths import check_positive, check_tokenizer, read_sources, source_room, sources_cut, text_of
 from .modes import evaluating
 from .prompts import Template
+from .windows import in_windows, unlabelled
 
 E = TypeVar("E")
 
@@ -119,9 +120,11 @@ def predict(
 ) -> list[Decoded[E]]:
     """Typed predictions for raw sentences, token lists or records, one each.
 
-    `options` are those of `generate`; an encoder needs none but `batch_size` and `max_source_length`. Of a source that
-    is too long, the model reads the part that the task chooses (`Task.shorten`); such predictions have a problem
-    "source_cut", those whose text was cut "output_cut", and a warning counts them. Raises ValueError if
+    `options` are those of `generate`; an encoder needs none but `batch_size` and `max_source_length`. A text in which
+    NerTask or JointTask cannot find everything at once is read in windows that overlap, unless `windows=False`. Of any
+    other source that is too long, the model reads the part that the task chooses (`Task.shorten`); such predictions
+    have a problem "source_cut", those whose text was cut "output_cut", and a warning counts them. `text_spans` of a
+    prediction are characters of the raw text. Raises ValueError if
     the tokenizer cannot write the names of the task's labels, or if the model and the task do not fit. Example:
         for result in predict(model, tokenizer, NerTask(["person"]), ["Ann met Bo."]):
             print(result.prediction.spans, result.problems)
@@ -143,11 +146,12 @@ def _predict(
     max_new_tokens: int = 512,
     truncation_side: str | None = None,
     progress: bool = True,
+    windows: bool = True,
 ) -> list[Decoded[E]]:
     if isinstance(texts, str):
         raise TypeError("predict takes a list of texts; put the one text into a list")
     if task_type(model) in (TOKENS, SEQUENCES):
-        return label(model, tokenizer, task, texts, batch_size, max_source_length, progress)
+        return label(model, tokenizer, task, texts, batch_size, max_source_length, progress, windows)
     coder = coder_for(model, tokenizer, template, chat)
     check_positive(
         batch_size=batch_size,
@@ -156,17 +160,24 @@ def _predict(
         max_new_tokens=max_new_tokens,
     )
     check_tokenizer(task, tokenizer)
-    examples = [task.as_example(text) for text in texts]
+    documents = [unlabelled(task.as_example(text)) for text in texts]
     most = source_room(model, tokenizer, max_source_length, max_new_tokens)
+
+    def length(example: E) -> int:
+        return len(coder.sources([task.source(example)])[0])
+
+    # What is read is written again, with labels.
+    once, each = min(most, max_new_tokens), min(most, max_new_tokens * 3 // 4)
+    read = in_windows(task, documents, lambda x: length(x) <= once, lambda x: length(x) <= each, each if windows else 0)
+    examples = read.parts
     sources = read_sources(task, coder, examples, most, truncation_side)
     if told := sources_cut([source.num_tokens for source in sources], most):
         warnings.warn(told, stacklevel=3)
     written = _write(model, coder, [source.ids for source in sources], batch_size, num_beams, max_new_tokens, progress)
     _warn_of_outputs(written, max_new_tokens)
     results = []
-    for given, example, source, (text, is_cut) in zip(texts, examples, sources, written, strict=True):
-        # A raw text stays one, so that its tokens may be split where a prediction asks for it.
-        decoded = task.decode(source.read if source.problems else given, text)
+    for example, source, (text, is_cut) in zip(examples, sources, written, strict=True):
+        decoded = task.decode(source.read, text)
         problems = [*source.problems, *decoded.problems]
         if is_cut:
             message = f"the text was cut after max_new_tokens={max_new_tokens} tokens"
@@ -174,7 +185,7 @@ def _predict(
         if source.problems:
             decoded = replace(decoded, prediction=task.restore(example, decoded.prediction))
         results.append(replace(decoded, problems=tuple(problems)))
-    return results
+    return read.merged(results)
 
 
 def evaluate(

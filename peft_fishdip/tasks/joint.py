@@ -27,6 +27,7 @@ class JointTask(Task[JointExample]):
 
     name: ClassVar[str] = "joint"
     example_type: ClassVar[type] = JointExample
+    splits_documents: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -26,6 +26,7 @@ class NerTask(Task[NerExample]):
 
     name: ClassVar[str] = "ner"
     example_type: ClassVar[type] = NerExample
+    splits_documents: ClassVar[bool] = True
 
     def __init__(self, labels: Mapping[str, str] | Iterable[str]) -> None:
         self.labels = Labels(labels, "entity type")

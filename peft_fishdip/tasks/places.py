@@ -79,12 +79,15 @@ def words_read(example: T) -> Sequence[str]:
     return tokenize(example.text) if example.text else example.tokens
 
 
-def part(example: T, start: int, end: int) -> T:
-    """Tokens `start` to `end` of an example, with their text; what does not stand on these alone is dropped."""
+def part(example: T, start: int, end: int, ranges: Sequence[tuple[int, int]] | None = None) -> T:
+    """Tokens `start` to `end` of an example, with their text; what does not stand on these alone is dropped.
+
+    `ranges` are those of `ranges_in`, where they are known already.
+    """
     tokens = example.tokens[start:end]
     text = ""
     if example.text and tokens:
-        ranges = ranges_in(example.text, example.tokens)
+        ranges = ranges or ranges_in(example.text, example.tokens)
         text = example.text[ranges[start][0] : ranges[end - 1][1]]
 
     def place(span: Span) -> Span | None:
