@@ -167,7 +167,7 @@ def _predict(
         return len(coder.sources([task.source(example)])[0])
 
     # What is read is written again, with labels.
-    once, each = min(most, max_new_tokens), min(most, max_new_tokens * 3 // 4)
+    once, each = min(most, max_new_tokens), min(most, max_new_tokens // 2)
     read = in_windows(task, documents, lambda x: length(x) <= once, lambda x: length(x) <= each, each if windows else 0)
     examples = read.parts
     sources = read_sources(task, coder, examples, most, truncation_side)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from math import inf
@@ -26,17 +28,19 @@ class Edges:
 
     def __init__(self, places: Sequence[int], ranges: Sequence[tuple[int, int]]) -> None:
         self.windows = [(places[start], places[end]) for start, end in ranges]
+        self.starts, self.ends = [start for start, _ in self.windows], [end for _, end in self.windows]
         self.end = places[-1]
 
     def distance(self, window: int, start: int, end: int) -> float:
-        """From the nearest edge beyond which the document goes on; negative if the window does not hold all of it."""
+        """From the nearest edge beyond which the document goes on."""
         left, right = self.windows[window]
         return min(start - left if left else inf, right - end if right < self.end else inf)
 
     def best(self, *spans: Span) -> int:
-        """The window in which some spans stand farthest from an edge."""
+        """The window in which some spans stand farthest from an edge, of those that hold them all."""
         start, end = min(span.start for span in spans), max(span.end for span in spans)
-        return max(range(len(self.windows)), key=lambda window: self.distance(window, start, end))
+        holding = range(bisect_left(self.ends, end), bisect_right(self.starts, start))
+        return max(holding, key=lambda window: self.distance(window, start, end))
 
 
 def merge(document: Any, ranges: Sequence[tuple[int, int]], results: Sequence[Decoded[Any]]) -> Decoded[Any]:
@@ -109,8 +113,11 @@ def _chosen(found: Collection[Found], edges: Edges) -> dict[Span, Found]:
         return each.distance > 0, (by_score and each.score) or 0.0, each.distance
 
     kept: dict[Span, Found] = {}
+    taken: dict[int, list[frozenset[int]]] = defaultdict(list)  # the windows of what is kept at each place
     for each in sorted(found, key=order, reverse=True):
-        rivals = (x.span for x in kept.values() if each.windows.isdisjoint(x.windows))
-        if not any(each.span.start < rival.end and rival.start < each.span.end for rival in rivals):
+        places = range(each.span.start, each.span.end)
+        if not any(each.windows.isdisjoint(windows) for place in places for windows in taken[place]):
             kept[each.span] = each
+            for place in places:
+                taken[place].append(each.windows)
     return kept

@@ -247,7 +247,7 @@ def moved(example: T, tokens: Sequence[str], place: Callable[[Span], Span | None
             return tuple(kept for kept in map(move, value) if kept is not None)
         return value
 
-    changes = {part.name: move(getattr(example, part.name)) for part in fields(example)}
+    changes = {part.name: move(getattr(example, part.name)) for part in fields(example) if part.name != "tokens"}
     if "text" in changes:
         changes["text"] = text
-    return replace(example, **{**changes, "tokens": tuple(tokens)})
+    return replace(example, tokens=tuple(tokens), **changes)
