@@ -50,6 +50,8 @@ from .records import (
     Turn,
 )
 from .relation import RelationTask
+from .report import LabelScore, Report, score_report
+from .results import to_dict, to_pandas, write_json_lines
 from .sequence_classification import SequenceClassificationTask
 from .srl import SrlTask
 from .tagging import TagError, spans_to_tags, tags_to_spans
@@ -76,12 +78,14 @@ __all__ = [
     "F1Score",
     "JointExample",
     "JointTask",
+    "LabelScore",
     "NerExample",
     "NerTask",
     "Problem",
     "Relation",
     "RelationExample",
     "RelationTask",
+    "Report",
     "SequenceClassificationTask",
     "SlotValue",
     "Span",
@@ -123,17 +127,21 @@ __all__ = [
     "read_woz",
     "reference_joint_accuracy",
     "sample_episode",
+    "score_report",
     "select_ids",
     "spans_to_tags",
     "srl_f1",
     "tags_to_spans",
     "task_type",
     "to_dataset",
+    "to_dict",
     "to_features",
     "to_offsets",
+    "to_pandas",
     "to_prompt_completion",
     "token_spans",
     "tokenize",
     "unescape",
     "write_ids",
+    "write_json_lines",
 ]
