@@ -28,6 +28,7 @@ from .names import (
     WOZ_SLOTS,
 )
 from .ner import NerTask
+from .offsets import TextSpan, from_offsets, to_offsets, token_spans
 from .prompts import to_prompt_completion
 from .protocols import Episode, fraction_indices, meta_split, sample_episode, select_ids, write_ids
 from .readers.ace05 import read_ace05
@@ -50,6 +51,8 @@ from .records import (
     Turn,
 )
 from .relation import RelationTask
+from .report import LabelScore, Report, score_report
+from .results import to_dict, to_pandas, write_json_lines
 from .sequence_classification import SequenceClassificationTask
 from .srl import SrlTask
 from .tagging import TagError, spans_to_tags, tags_to_spans
@@ -76,12 +79,14 @@ __all__ = [
     "F1Score",
     "JointExample",
     "JointTask",
+    "LabelScore",
     "NerExample",
     "NerTask",
     "Problem",
     "Relation",
     "RelationExample",
     "RelationTask",
+    "Report",
     "SequenceClassificationTask",
     "SlotValue",
     "Span",
@@ -90,6 +95,7 @@ __all__ = [
     "TagError",
     "Task",
     "TaskCollator",
+    "TextSpan",
     "TokenClassificationTask",
     "Turn",
     "align",
@@ -100,6 +106,7 @@ __all__ = [
     "evaluate",
     "fraction_indices",
     "from_dataset",
+    "from_offsets",
     "from_tagged_dataset",
     "generate",
     "joint_accuracy",
@@ -122,15 +129,21 @@ __all__ = [
     "read_woz",
     "reference_joint_accuracy",
     "sample_episode",
+    "score_report",
     "select_ids",
     "spans_to_tags",
     "srl_f1",
     "tags_to_spans",
     "task_type",
     "to_dataset",
+    "to_dict",
     "to_features",
+    "to_offsets",
+    "to_pandas",
     "to_prompt_completion",
+    "token_spans",
     "tokenize",
     "unescape",
     "write_ids",
+    "write_json_lines",
 ]

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 from .grammar import Grammar, Pieces
+from .offsets import TextSpan, to_offsets
+from .records import JointExample, NerExample
 
 E = TypeVar("E")
 
@@ -24,8 +26,8 @@ class Problem:
     From `decode`, with the names of the reference: "format_error", "label_error", "entity_error",
     "wrong_reconstruction"; and "alignment_error" and "partial_token" for brackets that are left out because they
     stand on no word of the sentence, or begin or end inside a token.
-    From `predict`: "source_cut" (the model has not read the whole source) and "output_cut" (it was stopped before
-    the end of its text, or would have written more).
+    From `predict`: "source_cut" (the model has not read the whole source), "output_cut" (it was stopped before the end
+    of its text, or would have written more) and "cut_into_windows" (it has read the whole source, but not at once).
     """
 
     kind: str
@@ -52,6 +54,14 @@ class Decoded(Generic[E]):
     text: str
     scores: tuple[float, ...] = ()
 
+    @property
+    def text_spans(self) -> list[TextSpan]:
+        """The spans as characters of the raw text that was predicted, `text[start:end]`; see `to_offsets`."""
+        record = self.prediction
+        if not isinstance(record, NerExample | JointExample):
+            raise TypeError(f"{type(record).__name__} has no list of spans; text_spans are those of entities")
+        return to_offsets(record, scores=self.scores[: len(record.spans)] or None)
+
 
 class Task(ABC, Generic[E]):
     """One task in the augmented format. `E` is its record type."""
@@ -60,6 +70,8 @@ class Task(ABC, Generic[E]):
     example_type: ClassVar[type]
     truncation_side: ClassVar[str] = "right"
     """Which end of a source that is too long is cut off, where `shorten` cannot shorten it enough."""
+    splits_documents: ClassVar[bool] = False
+    """Whether a long text can be read in windows: the records are NerExamples or JointExamples."""
 
     @abstractmethod
     def from_text(self, text: str) -> E:

@@ -6,15 +6,17 @@ Format and parser follow TANL (Paolini et al., 2021), which Fish-Dip uses unchan
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, groupby
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from .alignment import character_ranges
 from .base import Problem
 from .labels import Labels
-from .records import Span
+from .places import as_read, bounds, from_places, on_places
+from .records import JointExample, NerExample, Span, moved
 from .text import SPECIAL, escape, fold
 
 
@@ -224,3 +226,32 @@ def write_brackets(tokens: Sequence[str], tagged: Iterable[tuple[Span, Sequence[
         parts += ["["] * opening.get(position, 0)
         parts += words[position : position + 1]
     return " ".join(" ".join(parts).split()), problems
+
+
+E = TypeVar("E", NerExample, JointExample)
+
+
+def readable(example: E) -> tuple[E, list[Problem]]:
+    """An example without the spans that cannot be read back from a target over its text, and these as problems.
+
+    The model reads whole words, and characters are compared as they are normalised: a span that ends between a letter
+    and its combining mark ends inside a character.
+    """
+    if not example.text:
+        return example, []
+    words = as_read(example).tokens
+    places, of_words = bounds(example.tokens), bounds(words)
+    lost = []
+    for span in example.spans:
+        for place in (places[span.start], places[span.end]):
+            number = bisect_right(of_words, place) - 1
+            word, cut = (words[number], place - of_words[number]) if number < len(words) else ("", 0)
+            head, tail = fold(escape(word[:cut])), fold(escape(word[cut:]))
+            if cut and (not head or not tail or head + tail != fold(escape(word))):
+                lost.append(span)
+                break
+    if not lost:
+        return example, []
+    message = "begins or ends inside a character as it is normalised, and is left out; move it to the next character"
+    kept = moved(example, example.tokens, lambda span: None if span in lost else span)
+    return from_places(on_places(kept), words, example.text), [Problem("lost_span", f"{x} {message}") for x in lost]

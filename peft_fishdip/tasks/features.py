@@ -13,6 +13,7 @@ from .families import SEQUENCES, TOKENS, sequence_classes, task_type, token_clas
 from .lengths import check_positive, check_tokenizer, read_sources, source_room, text_of
 from .prompts import Template
 from .text import fold, normalize
+from .windows import in_windows
 
 E = TypeVar("E")
 Feature = dict[str, Any]
@@ -28,6 +29,7 @@ def to_features(
     chat: bool = False,
     max_source_length: int = 512,
     max_target_length: int = 512,
+    windows: bool = False,
 ) -> list[Feature]:
     """`input_ids`, `attention_mask` and `labels` of each example, unpadded, for `TaskCollator`.
 
@@ -41,6 +43,8 @@ def to_features(
         template: the prompt of a decoder-only model: a text with `{source}`, or a function from source to prompt.
         chat: a decoder-only model is asked in the tokenizer's chat template.
         max_source_length, max_target_length: tokens; sources are shorter where the model cannot read so many.
+        windows: an example of NerTask or JointTask that is too long becomes several, which do not overlap and end where
+            no labelled span goes on. What reaches over such an end all the same is counted as "window_edge".
 
     Of a source that is too long, the part that the task chooses is read, and the target tells of that part; a target
     that is too long is cut at its end. One warning counts these ("source_cut", "target_cut"), the targets that the
@@ -53,11 +57,11 @@ def to_features(
     if kind in (TOKENS, SEQUENCES):
         most = source_room(model, tokenizer, max_source_length)
         build = _of_words if kind == TOKENS else _of_texts
-        features, lost = build(task, tokenizer, examples, model, most)
+        features, lost = build(task, tokenizer, examples, model, most, windows)
     else:
         coder = coder_for(model, tokenizer, template, chat)
         most = source_room(model, tokenizer, max_source_length, max_target_length)
-        features, lost = _of_written(task, coder, examples, most, max_target_length)
+        features, lost = _of_written(task, coder, examples, most, max_target_length, windows)
     if +lost:
         counts = ", ".join(f"{kind} {count}" for kind, count in sorted((+lost).items()))
         remedies = "; ".join(_REMEDIES[kind] for kind in _REMEDIES if lost[kind])
@@ -69,7 +73,15 @@ def to_features(
 Built = tuple[list[Feature], Counter[str]]
 
 
-def _of_written(task: Task[E], coder: Coder, examples: Sequence[E], max_source: int, max_target: int) -> Built:
+def _of_written(
+    task: Task[E], coder: Coder, examples: Sequence[E], max_source: int, max_target: int, windows: bool
+) -> Built:
+    def fits(example: E) -> bool:
+        source, target, _ = task.encode(example)
+        return len(coder.sources([source])[0]) <= max_source and len(coder.targets([target])[0]) <= max_target
+
+    read = in_windows(task, examples, fits, fits, max_source if windows else 0, overlap=False)
+    examples = read.parts
     encoded = [task.encode(example) for example in examples]
     if not encoded:
         return [], Counter()
@@ -77,7 +89,7 @@ def _of_written(task: Task[E], coder: Coder, examples: Sequence[E], max_source: 
     sources = read_sources(task, coder, examples, max_source)
     texts = [task.target(s.read)[0] if s.problems else e.target for s, e in zip(sources, encoded, strict=True)]
     targets = coder.targets(texts)
-    lost = Counter(problem.kind for e in encoded for problem in e.problems)
+    lost = Counter(problem.kind for e in encoded for problem in e.problems) + Counter(x.kind for x in read.lost())
     lost["source_cut"] = sum(bool(source.problems) for source in sources)
     for number, (source, text, target) in enumerate(zip(sources, texts, targets, strict=True)):
         lost["tokenizer_change"] += _reads_otherwise(task, source.read, text, text_of(coder.tokenizer, target))
@@ -87,9 +99,17 @@ def _of_written(task: Task[E], coder: Coder, examples: Sequence[E], max_source: 
     return [coder.feature(source.ids, target) for source, target in zip(sources, targets, strict=True)], lost
 
 
-def _of_words(task: Task[Any], tokenizer: Any, examples: Sequence[Any], model: Any, max_source: int) -> Built:
-    classes, lost, features = token_classes(task, model), Counter[str](), []
-    for example in examples:
+def _of_words(
+    task: Task[Any], tokenizer: Any, examples: Sequence[Any], model: Any, max_source: int, windows: bool
+) -> Built:
+    classes = token_classes(task, model)
+
+    def fits(example: Any) -> bool:
+        return classes.num_tokens(tokenizer, example) <= max_source
+
+    read = in_windows(task, examples, fits, fits, max_source if windows else 0, overlap=False)
+    lost, features = Counter(problem.kind for problem in read.lost()), []
+    for example in read.parts:
         tags, problems = classes.tagged(example)
         reading = classes.read(tokenizer, example, max_source)
         lost.update(problem.kind for problem in problems)
@@ -98,7 +118,9 @@ def _of_words(task: Task[Any], tokenizer: Any, examples: Sequence[Any], model: A
     return features, lost
 
 
-def _of_texts(task: Task[Any], tokenizer: Any, examples: Sequence[Any], model: Any, max_source: int) -> Built:
+def _of_texts(
+    task: Task[Any], tokenizer: Any, examples: Sequence[Any], model: Any, max_source: int, windows: bool
+) -> Built:
     classes = sequence_classes(task, model)
     sources = read_sources(classes.task, coder_for(None, tokenizer), examples, max_source)
     lost = Counter(source_cut=sum(bool(source.problems) for source in sources))
@@ -110,8 +132,11 @@ def _of_texts(task: Task[Any], tokenizer: Any, examples: Sequence[Any], model: A
 
 
 _REMEDIES = {
-    "source_cut": "what is cut from a source is not learnt: pass a larger max_source_length or split these examples",
-    "target_cut": "what is cut from a target is not learnt: pass a larger max_target_length or split these examples",
+    "source_cut": "what is cut from a source is not learnt: pass a larger max_source_length, windows=True where the "
+    "task is about entities, or split these examples",
+    "target_cut": "what is cut from a target is not learnt: pass a larger max_target_length, windows=True where the "
+    "task is about entities, or split these examples",
+    "window_edge": "a window holds no span or relation of which a part stands in another window",
     "tokenizer_change": "the tokenizer lacks characters of some values: choose another tokenizer or other values",
     "unspoken_value": "an encoder finds only what stands in the text",
 }

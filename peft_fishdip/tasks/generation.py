@@ -22,6 +22,7 @@ from .lengths import check_positive, check_tokenizer, position_limit, read_sourc
 from .modes import evaluating
 from .pieces import TokenizerPieces
 from .prompts import Template
+from .windows import in_windows, unlabelled
 
 E = TypeVar("E")
 
@@ -138,14 +139,17 @@ def predict(
 ) -> list[Decoded[E]]:
     """Typed predictions for raw sentences, token lists or records, one each.
 
-    `options` are those of `generate`, and `constrained`; an encoder needs none but `batch_size` and
-    `max_source_length`. With `constrained=True`, the default, a model can write nothing but what the task can read:
-    the sentence as it stands, brackets, known labels, and tails of relations that are entities (`Task.grammar`). Each
-    answer then has a probability (`Decoded.scores`). `max_new_tokens` is 512 by default, and more where such a text may
-    need it; brackets that would not fit are not written. Of a source that is too long, the model reads the part that
-    the task chooses (`Task.shorten`); such predictions have a problem "source_cut", those whose text was cut
-    "output_cut", and a warning counts them. Raises ValueError if the tokenizer cannot write the names of the task's
-    labels, or if the model and the task do not fit. Example:
+    `options` are those of `generate`, `constrained` and `windows`; an encoder needs none but `batch_size`,
+    `max_source_length` and `windows`. With `constrained=True`, the default, a model can write nothing but what the task
+    can read: the sentence as it stands, brackets, known labels, and tails of relations that are entities
+    (`Task.grammar`). Each answer then has a probability (`Decoded.scores`). `max_new_tokens` is 512 by default, and
+    more where such a text may need it; brackets that would not fit are not written. A text in which NerTask or
+    JointTask cannot find everything at once is read in windows that overlap, unless `windows=False`. Of any other
+    source that is too long, the model reads the part that the task chooses (`Task.shorten`); such predictions have a
+    problem "source_cut", those whose text was cut "output_cut", and a warning counts them. `text_spans` of a prediction
+    are characters of the raw text. Raises ValueError if the tokenizer cannot write the names of the task's labels, or
+    if the model and the task do not fit. Example:
+
         for result in predict(model, tokenizer, NerTask(["person"]), ["Ann met Bo."]):
             print(result.prediction.spans, result.problems)
     """
@@ -167,29 +171,35 @@ def _predict(
     truncation_side: str | None = None,
     progress: bool = True,
     constrained: bool = True,
+    windows: bool = True,
 ) -> list[Decoded[E]]:
     if isinstance(texts, str):
         raise TypeError("predict takes a list of texts; put the one text into a list")
     if task_type(model) in (TOKENS, SEQUENCES):
-        return label(model, tokenizer, task, texts, batch_size, max_source_length, progress)
+        return label(model, tokenizer, task, texts, batch_size, max_source_length, progress, windows)
     coder = coder_for(model, tokenizer, template, chat)
     limit = 512 if max_new_tokens is None else max_new_tokens
     check_positive(
         batch_size=batch_size, num_beams=num_beams, max_source_length=max_source_length, max_new_tokens=limit
     )
     check_tokenizer(task, tokenizer)
-    examples = [task.as_example(text) for text in texts]
+    documents = [unlabelled(task.as_example(text)) for text in texts]
     most = source_room(model, tokenizer, max_source_length, limit)
+
+    def length(example: E) -> int:
+        return len(coder.sources([task.source(example)])[0])
+
+    # What is read is written again, with labels.
+    once, each = min(most, limit), min(most, limit // 2)
+    read = in_windows(task, documents, lambda x: length(x) <= once, lambda x: length(x) <= each, each if windows else 0)
+    examples = read.parts
     sources = read_sources(task, coder, examples, most, truncation_side)
     if told := sources_cut([source.num_tokens for source in sources], most):
         warnings.warn(told, stacklevel=3)
     pieces = TokenizerPieces(coder)
 
-    # A raw text stays one, so that its tokens may be split where a prediction asks for it.
-    given = [source.read if source.problems else text for source, text in zip(sources, texts, strict=True)]
-
     def grammar(number: int) -> Grammar | None:
-        return task.grammar(given[number], pieces) if constrained and task.has_own_grammar() else None
+        return task.grammar(sources[number].read, pieces) if constrained and task.has_own_grammar() else None
 
     if max_new_tokens is None and position_limit(model, tokenizer, soft=False) is None:
         limit = max(limit, *(found.room for i in range(len(sources)) if (found := grammar(i))), 0)
@@ -202,7 +212,7 @@ def _predict(
     cut = []
     ids = [source.ids for source in sources]
     for i, output in _write(model, coder, ids, batch_size, num_beams, limit, progress, path):
-        decoded = task.decode(given[i], output.text)
+        decoded = task.decode(sources[i].read, output.text)
         problems = [*sources[i].problems, *decoded.problems]
         if output.is_cut:
             did = "would have gone on" if output.reading else "was cut"
@@ -214,7 +224,7 @@ def _predict(
         cut.append(output.is_cut)
         results[i] = replace(decoded, problems=tuple(problems))
     _warn_of_outputs(cut, limit)
-    return [results[i] for i in range(len(results))]
+    return read.merged([results[i] for i in range(len(results))])
 
 
 def evaluate(

@@ -22,8 +22,9 @@ E = TypeVar("E")
 def to_dataset(examples: Sequence[Any]) -> Dataset:
     """One row per record, one column per field; spans and the like become structs.
 
-    All records must be of one type. `from_dataset` is the inverse. What `predict` returns is taken, too: a row then
-    has three more columns, `generated_text`, `problems` and `scores`.
+    All records must be of one type. There is a column `text` if a record knows its text. `from_dataset` is the
+    inverse. What `predict` returns is taken, too: a row then has three more columns, `generated_text`, `problems` and
+    `scores`.
     """
     from datasets import Dataset, Features  # here, because importing it takes longer than all the rest
 
@@ -38,8 +39,10 @@ def to_dataset(examples: Sequence[Any]) -> Dataset:
         if type(record) is not kind:
             raise TypeError(f"records of one type expected, got {kind.__name__} and {type(record).__name__}")
     rows = [dataclasses.asdict(record) for record in records]
-    columns = {name: [row[name] for row in rows] for name in _fields(kind)}
     features = _feature(kind)
+    if "text" in features and not any(row["text"] for row in rows):
+        del features["text"]
+    columns = {name: [row[name] for row in rows] for name in features}
     if decoded:
         columns["generated_text"] = [example.text for example in examples]
         columns["problems"] = [[dataclasses.asdict(problem) for problem in example.problems] for example in examples]
@@ -52,7 +55,7 @@ def from_dataset(dataset: Iterable[dict[str, Any]], kind: type[E]) -> list[E]:
     """Records of type `kind` from the rows of `to_dataset`; further columns are ignored."""
     rows = list(dataset)
     for column in _fields(kind):
-        if rows and column not in rows[0]:
+        if rows and column not in rows[0] and column != "text":
             raise ValueError(f"no column {column!r}; the data set has {', '.join(rows[0])}")
     return [*map(_constructor(kind), rows)]
 
@@ -107,7 +110,9 @@ def _constructor(kind: Any) -> Callable[[Any], Any]:
     if dataclasses.is_dataclass(kind):
         parts = {name: _constructor(hint) for name, hint in _fields(kind).items()}
         make: Callable[..., Any] = typing.cast(Any, kind)
-        return lambda row: make(**{name: part(row[name]) for name, part in parts.items()})
+        return lambda row: make(
+            **{name: part(row[name]) for name, part in parts.items() if name in row or name != "text"}
+        )
     if typing.get_origin(kind) is tuple:
         item = _constructor(typing.get_args(kind)[0])
         return lambda values: tuple(map(item, values))

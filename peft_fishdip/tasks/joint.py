@@ -8,27 +8,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import ClassVar
 
-from .base import Decoded, Problem, Scores, Task
+from .base import Decoded, Problem, Scores, Task, check_lengths
 from .bracket_grammar import BracketGrammar
-from .brackets import LabelledBracket, read_brackets, write_brackets
+from .brackets import LabelledBracket, read_brackets, readable, write_brackets
 from .grammar import Pieces
 from .labels import Labels
-from .lengths import longest
+from .lengths import shortened
 from .metrics import micro_f1
-from .records import JointExample, Relation, Span, on_tokens, shifted
+from .places import as_read, comparable, whole, words_read
+from .records import JointExample, Relation, Span
 from .text import normalize, sentence, tokenize
 
 
 class JointTask(Task[JointExample]):
     """Entities of a sentence and the relations between them.
 
-    `encode` reports "crossing_span", "blank_boundary", "relation_of_lost_span" (its head or tail could not
-    be written) and "ambiguous_tail" (the tail's words also name a nearer entity, so that reading the target
-    gives another relation).
+    `encode` reports what NerTask does, "relation_of_lost_span" (its head or tail could not be written) and
+    "ambiguous_tail" (the tail's words also name a nearer entity, so that reading the target gives another relation).
     """
 
     name: ClassVar[str] = "joint"
     example_type: ClassVar[type] = JointExample
+    splits_documents: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -39,52 +40,59 @@ class JointTask(Task[JointExample]):
         self.relation_labels = Labels(relation_labels, "relation")
 
     def from_text(self, text: str) -> JointExample:
-        return JointExample(tokenize(text))
+        return JointExample(tokenize(text), text=text)
 
     def from_tokens(self, tokens: Sequence[str]) -> JointExample:
         return JointExample(tuple(tokens))
 
     def source(self, example: JointExample) -> str:
-        return sentence(example.tokens)
+        return sentence(words_read(example))
 
     def target(self, example: JointExample) -> tuple[str, list[Problem]]:
-        tags = {span: [self.entity_labels.name(span.label)] for span in example.spans}
-        for relation in example.relations:
-            tail = sentence(example.tokens[relation.tail.start : relation.tail.end])
+        kept, problems = readable(example)
+        tags = {span: [self.entity_labels.name(span.label)] for span in kept.spans}
+        for relation in kept.relations:
+            tail = sentence(kept.tokens[relation.tail.start : relation.tail.end])
             tags[relation.head].append(f"{self.relation_labels.name(relation.label)} = {tail}")
-        target, problems = write_brackets(example.tokens, list(tags.items()))
-        if example.relations:
-            kept = self.decode(example, target).prediction
-            for relation in example.relations:
-                if relation.head not in kept.spans or relation.tail not in kept.spans:
-                    problems.append(Problem("relation_of_lost_span", f"{relation} has lost an entity"))
-                elif relation not in kept.relations:
+        target, more = write_brackets(kept.tokens, list(tags.items()))
+        problems += more
+        lost = "has lost an entity"
+        count = len(example.relations) - len(kept.relations)
+        problems += [Problem("relation_of_lost_span", f"a relation {lost} inside a character")] * count
+        if kept.relations:
+            written, read = comparable(kept, self.decode(example, target).prediction)
+            for relation, same in zip(kept.relations, written.relations, strict=True):
+                if same.head not in read.spans or same.tail not in read.spans:
+                    problems.append(Problem("relation_of_lost_span", f"{relation} {lost}"))
+                elif same not in read.relations:
                     problems.append(Problem("ambiguous_tail", f"{relation} reads as one with another tail"))
         return target, problems
 
     def shorten(self, example: JointExample, fits: Callable[[str], bool]) -> JointExample:
         """The first tokens, as many as fit, and what stands on them."""
-        count = longest(lambda n: fits(sentence(example.tokens[:n])), len(example.tokens))
-        return on_tokens(example, range(count))
+        return shortened(example, lambda part: fits(self.source(part)))
 
     def restore(self, example: JointExample, prediction: JointExample) -> JointExample:
-        return shifted(prediction, example.tokens, 0)
+        return whole(example, prediction)
 
     def check_tokenizer(self, write: Callable[[str], str]) -> None:
         self.entity_labels.check(write)
         self.relation_labels.check(write, "[ x | x | {} = x ]")
 
     def decode(self, example: JointExample | str | Sequence[str], text: str) -> Decoded[JointExample]:
-        raw, example = isinstance(example, str), self.as_example(example)
+        example = as_read(self.as_example(example))
         tokens, found, problems = read_brackets(
-            example.tokens, text, self.entity_labels, self.relation_labels, split=raw
+            example.tokens, text, self.entity_labels, self.relation_labels, split=bool(example.text)
         )
         relations = _resolve_tails(found, problems)
-        prediction = JointExample(tokens, tuple(b.span for b in found), tuple(relations), example.id)
+        prediction = JointExample(tokens, tuple(b.span for b in found), tuple(relations), example.id, example.text)
         return Decoded(prediction, tuple(problems), text)
 
     def grammar(self, example: JointExample | str | Sequence[str], pieces: Pieces) -> BracketGrammar:
-        return BracketGrammar(pieces, self.as_example(example).tokens, self.entity_labels, self.relation_labels)
+        example = as_read(self.as_example(example))
+        return BracketGrammar(
+            pieces, example.tokens, self.entity_labels, self.relation_labels, split=bool(example.text)
+        )
 
     def answers(self, example: JointExample) -> tuple[Span | Relation, ...]:
         return example.spans + example.relations
@@ -96,9 +104,10 @@ class JointTask(Task[JointExample]):
         *,
         reference: bool = False,
     ) -> Scores:
-        found = [x.prediction for x in predicted]
-        entities = micro_f1([set(x.spans) for x in gold], [set(x.spans) for x in found])
-        relations = micro_f1([set(x.relations) for x in gold], [set(x.relations) for x in found])
+        check_lengths(gold, predicted)
+        pairs = [comparable(x, found.prediction) for x, found in zip(gold, predicted, strict=True)]
+        entities = micro_f1([set(x.spans) for x, _ in pairs], [set(x.spans) for _, x in pairs])
+        relations = micro_f1([set(x.relations) for x, _ in pairs], [set(x.relations) for _, x in pairs])
         return entities.as_dict("entity_") | relations.as_dict("relation_")
 
 

@@ -16,6 +16,7 @@ from .coders import TwoTexts
 from .families import TOKENS, sequence_classes, task_type, token_classes
 from .lengths import check_positive, read_sources, source_cut, source_room, sources_cut
 from .modes import evaluating
+from .windows import in_windows, unlabelled
 
 E = TypeVar("E")
 
@@ -28,16 +29,25 @@ def label(
     batch_size: int,
     max_source_length: int,
     progress: bool,
+    windows: bool,
 ) -> list[Decoded[E]]:
     """Predictions of a token or sequence classifier, one each; arguments as of `predict`.
 
-    Examples that are too long have the problem "source_cut", and a warning counts them.
+    Examples that are too long, and not read in windows, have the problem "source_cut", and a warning counts them.
     """
     check_positive(batch_size=batch_size, max_source_length=max_source_length)
     most = source_room(model, tokenizer, max_source_length)
-    examples = [task.as_example(text) for text in texts]
+    examples: Sequence[E] = [unlabelled(task.as_example(text)) for text in texts]
+    read = None
     if task_type(model) == TOKENS:
         tags = token_classes(task, model)
+        if windows:
+
+            def fits(example: E) -> bool:
+                return tags.num_tokens(tokenizer, example) <= most
+
+            read = in_windows(task, examples, fits, fits, most)
+            examples = read.parts
         readings = [tags.read(tokenizer, example, most) for example in examples]
         lengths = [reading.num_tokens for reading in readings]
         logits = all_logits(model, tokenizer, [reading.ids for reading in readings], batch_size, progress)
@@ -50,10 +60,11 @@ def label(
         found = [classes.decode(*each) for each in zip(examples, logits, strict=True)]
     if told := sources_cut(lengths, most):
         warnings.warn(told, stacklevel=5)
-    return [
+    results = [
         replace(decoded, problems=(source_cut(length, most), *decoded.problems)) if length > most else decoded
         for decoded, length in zip(found, lengths, strict=True)
     ]
+    return read.merged(results) if read else results
 
 
 @torch.inference_mode()

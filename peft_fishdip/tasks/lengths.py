@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from .base import Problem, Task
+from .places import part, word_edges
+from .records import JointExample, NerExample
 
 E = TypeVar("E")
+T = TypeVar("T", NerExample, JointExample)
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,12 @@ def longest(fits: Callable[[int], bool], most: int) -> int:
         else:
             high = middle - 1
     return low
+
+
+def shortened(example: T, fits: Callable[[T], bool]) -> T:
+    """The first words of an example, as many as fit, and what stands on them."""
+    edges = word_edges(example)
+    return part(example, 0, edges[longest(lambda count: fits(part(example, 0, edges[count])), len(edges) - 1)])
 
 
 def text_of(tokenizer: Any, ids: Sequence[int]) -> str:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import ClassVar
 
-from .base import Decoded, Problem, Scores, Task
+from .base import Decoded, Problem, Scores, Task, check_lengths
 from .bracket_grammar import BracketGrammar
-from .brackets import read_brackets, write_brackets
+from .brackets import read_brackets, readable, write_brackets
 from .grammar import Pieces
 from .labels import Labels
-from .lengths import longest
+from .lengths import shortened
 from .metrics import micro_f1
-from .records import NerExample, Span, on_tokens, shifted
+from .places import as_read, comparable, whole, words_read
+from .records import NerExample, Span
 from .text import sentence, tokenize
 
 
@@ -21,48 +22,51 @@ class NerTask(Task[NerExample]):
 
     A raw text is tokenised; a token in which a predicted entity begins or ends is split there.
 
-    `encode` reports "crossing_span" and "blank_boundary".
+    `encode` reports "crossing_span", "blank_boundary" and "lost_span" (of an example with a text, a span that begins or
+    ends inside a character as it is normalised).
     """
 
     name: ClassVar[str] = "ner"
     example_type: ClassVar[type] = NerExample
+    splits_documents: ClassVar[bool] = True
 
     def __init__(self, labels: Mapping[str, str] | Iterable[str]) -> None:
         self.labels = Labels(labels, "entity type")
 
     def from_text(self, text: str) -> NerExample:
-        return NerExample(tokenize(text))
+        return NerExample(tokenize(text), text=text)
 
     def from_tokens(self, tokens: Sequence[str]) -> NerExample:
         return NerExample(tuple(tokens))
 
     def source(self, example: NerExample) -> str:
-        return sentence(example.tokens)
+        return sentence(words_read(example))
 
     def target(self, example: NerExample) -> tuple[str, list[Problem]]:
+        example, lost = readable(example)
         tagged = [(span, [self.labels.name(span.label)]) for span in example.spans]
-        return write_brackets(example.tokens, tagged)
+        target, problems = write_brackets(example.tokens, tagged)
+        return target, lost + problems
 
     def shorten(self, example: NerExample, fits: Callable[[str], bool]) -> NerExample:
         """The first tokens, as many as fit, and what stands on them."""
-        count = longest(lambda n: fits(sentence(example.tokens[:n])), len(example.tokens))
-        return on_tokens(example, range(count))
+        return shortened(example, lambda part: fits(self.source(part)))
 
     def restore(self, example: NerExample, prediction: NerExample) -> NerExample:
-        return shifted(prediction, example.tokens, 0)
+        return whole(example, prediction)
 
     def check_tokenizer(self, write: Callable[[str], str]) -> None:
         self.labels.check(write)
 
     def decode(self, example: NerExample | str | Sequence[str], text: str) -> Decoded[NerExample]:
-        raw, example = isinstance(example, str), self.as_example(example)
-        tokens, found, problems = read_brackets(example.tokens, text, self.labels, split=raw)
-        prediction = NerExample(tokens, tuple(bracket.span for bracket in found), example.id)
+        example = as_read(self.as_example(example))
+        tokens, found, problems = read_brackets(example.tokens, text, self.labels, split=bool(example.text))
+        prediction = NerExample(tokens, tuple(bracket.span for bracket in found), example.id, example.text)
         return Decoded(prediction, tuple(problems), text)
 
     def grammar(self, example: NerExample | str | Sequence[str], pieces: Pieces) -> BracketGrammar:
-        raw, example = isinstance(example, str), self.as_example(example)
-        return BracketGrammar(pieces, example.tokens, self.labels, split=raw)
+        example = as_read(self.as_example(example))
+        return BracketGrammar(pieces, example.tokens, self.labels, split=bool(example.text))
 
     def answers(self, example: NerExample) -> tuple[Span, ...]:
         return example.spans
@@ -70,5 +74,6 @@ class NerTask(Task[NerExample]):
     def score(
         self, gold: Sequence[NerExample], predicted: Sequence[Decoded[NerExample]], *, reference: bool = False
     ) -> Scores:
-        score = micro_f1([set(x.spans) for x in gold], [set(x.prediction.spans) for x in predicted])
-        return score.as_dict()
+        check_lengths(gold, predicted)
+        pairs = [comparable(x, found.prediction) for x, found in zip(gold, predicted, strict=True)]
+        return micro_f1([set(x.spans) for x, _ in pairs], [set(x.spans) for _, x in pairs]).as_dict()

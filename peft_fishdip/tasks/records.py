@@ -2,12 +2,13 @@
 
 Spans count tokens, half-open. Collections of spans, relations, arguments and slot values are sets in
 nature, so each record keeps them sorted and without duplicates: two records are equal when they say the
-same thing. `id` names the example and takes no part in equality.
+same thing. `id` names the example and takes no part in equality, nor does `text`: the raw text that the tokens were
+split from, where it is known. The models of `predict` and `to_features` then read the text, not the tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol, TypeVar
 
@@ -72,6 +73,13 @@ def _as_tokens(tokens: Sequence[str]) -> tuple[str, ...]:
     return tuple(tokens)
 
 
+def _check_text(text: str, tokens: tuple[str, ...]) -> None:
+    if text and "".join("".join(tokens).split()) != "".join(text.split()):
+        raise ValueError(
+            f"text={text!r} does not consist of the tokens {tokens!r}; give the text that they were split from, or none"
+        )
+
+
 def _check_inside(spans: tuple[Span, ...], tokens: tuple[str, ...], what: str) -> None:
     for span in spans:
         if span.end > len(tokens):
@@ -101,11 +109,13 @@ class NerExample:
     tokens: tuple[str, ...]
     spans: tuple[Span, ...] = ()
     id: str = field(default="", compare=False)
+    text: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tokens", _as_tokens(self.tokens))
         object.__setattr__(self, "spans", tuple(sorted(set(self.spans), key=_span_key)))
         _check_inside(self.spans, self.tokens, "entity")
+        _check_text(self.text, self.tokens)
 
 
 @dataclass(frozen=True)
@@ -116,6 +126,7 @@ class JointExample:
     spans: tuple[Span, ...] = ()
     relations: tuple[Relation, ...] = ()
     id: str = field(default="", compare=False)
+    text: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tokens", _as_tokens(self.tokens))
@@ -123,6 +134,7 @@ class JointExample:
         relations = sorted(set(self.relations), key=lambda r: (*_span_key(r.head), *_span_key(r.tail), r.label))
         object.__setattr__(self, "relations", tuple(relations))
         _check_inside(self.spans, self.tokens, "entity")
+        _check_text(self.text, self.tokens)
         known = set(self.spans)
         for relation in self.relations:
             for span in (relation.head, relation.tail):
@@ -203,22 +215,31 @@ def on_tokens(example: T, positions: Sequence[int], gap: str = "") -> T:
             tokens.append(gap)
         new[position] = len(tokens)
         tokens.append(example.tokens[position])
-    return _moved(example, tuple(tokens), new)
+    return _at(example, tokens, new)
 
 
-def shifted(example: T, tokens: tuple[str, ...], by: int) -> T:
+def shifted(example: T, tokens: Sequence[str], by: int) -> T:
     """An example whose tokens stand in other tokens from position `by` on, as an example of these."""
-    return _moved(example, tokens, {position: position + by for position in range(len(example.tokens))})
+    return _at(example, tokens, {position: position + by for position in range(len(example.tokens))})
 
 
-def _moved(example: T, tokens: tuple[str, ...], new: Mapping[int, int]) -> T:
+def _at(example: T, tokens: Sequence[str], new: Mapping[int, int]) -> T:
     """An example with other tokens; `new` maps the positions that are kept."""
+
+    def place(span: Span) -> Span | None:
+        if any(position not in new for position in range(span.start, span.end)):
+            return None
+        return Span(new[span.start], new[span.end - 1] + 1, span.label)
+
+    return moved(example, tokens, place)
+
+
+def moved(example: T, tokens: Sequence[str], place: Callable[[Span], Span | None], text: str = "") -> T:
+    """An example with other tokens, and `place` of each of its spans; what has lost a span is dropped."""
 
     def move(value: Any) -> Any:
         if isinstance(value, Span):
-            if any(position not in new for position in range(value.start, value.end)):
-                return None
-            return Span(new[value.start], new[value.end - 1] + 1, value.label)
+            return place(value)
         if isinstance(value, Relation):
             head, tail = move(value.head), move(value.tail)
             return head and tail and Relation(head, tail, value.label)
@@ -227,4 +248,6 @@ def _moved(example: T, tokens: tuple[str, ...], new: Mapping[int, int]) -> T:
         return value
 
     changes = {part.name: move(getattr(example, part.name)) for part in fields(example) if part.name != "tokens"}
-    return replace(example, tokens=tokens, **changes)
+    if "text" in changes:
+        changes["text"] = text
+    return replace(example, tokens=tuple(tokens), **changes)

@@ -89,6 +89,10 @@ class TokenClassificationTask(Generic[E]):
 
         return part(longest(lambda count: len(part(count).ids) <= max_length, len(words)))
 
+    def num_tokens(self, tokenizer: Any, example: E) -> int:
+        """Of the whole example, with special tokens."""
+        return len(pieces(tokenizer, self.words.words(example))[0])
+
     def feature(self, reading: Reading, tags: Sequence[str]) -> dict[str, list[int]]:
         """`input_ids`, `attention_mask` and `labels` of a reading."""
         labels = [IGNORED] * len(reading.ids)

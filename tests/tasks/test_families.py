@@ -318,7 +318,7 @@ def test_cut_sources_of_encoders_are_told(tmp_path):
         (feature,) = to_features(TASK, tokenizer, [long], model=model)
     assert len(feature["input_ids"]) <= 128  # what the model can read
     with pytest.warns(UserWarning, match="source_cut"):
-        short, cut = predict(model, tokenizer, TASK, [["Ann"], long.tokens], batch_size=2)
+        short, cut = predict(model, tokenizer, TASK, [["Ann"], long.tokens], batch_size=2, windows=False)
     assert [problem.kind for problem in cut.problems] == ["source_cut"]
     assert not short.problems
     assert len(cut.prediction.tokens) == 300

@@ -63,7 +63,7 @@ def test_predictions_are_rows_with_their_problems():
     ner, dst = NerTask(["P"]), DstTask({"d": ["s"]})
     results = [ner.decode(TOKENS, "[ Ann | P ] in Oslo"), ner.decode("Bo", "[ Bo | Q ]")]
     dataset = to_dataset(results)
-    assert dataset.column_names == ["tokens", "spans", "id", "generated_text", "problems", "scores"]
+    assert dataset.column_names == ["tokens", "spans", "id", "text", "generated_text", "problems", "scores"]
     assert dataset[0]["problems"] == []
     assert dataset[1]["problems"] == [{"kind": "label_error", "message": results[1].problems[0].message}]
     assert dataset["generated_text"][1] == "[ Bo | Q ]"
