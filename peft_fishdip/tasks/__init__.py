@@ -9,6 +9,16 @@ from .collator import TaskCollator
 from .dst import DstTask
 from .families import load_model, task_type
 from .features import to_features
+from .formats.brat import read_brat
+from .formats.doccano import read_doccano
+from .formats.document import Document, to_document, to_examples
+from .formats.gliner import read_gliner
+from .formats.label_studio import read_label_studio
+from .formats.prodigy import read_prodigy
+from .formats.pubtator import read_pubtator
+from .formats.read import Loaded, read
+from .formats.spacy_docbin import read_spacy
+from .formats.write import write
 from .generation import evaluate, generate, predict
 from .hf import from_dataset, from_tagged_dataset, to_dataset
 from .joint import JointTask
@@ -36,7 +46,10 @@ from .readers.conll04 import read_conll04
 from .readers.dialogue import read_multiwoz, read_woz
 from .readers.fewrel import read_fewrel, read_relation_names
 from .readers.ontonotes import read_ontonotes
+from .readers.opennre import read_opennre
+from .readers.semeval2010 import read_semeval2010
 from .readers.srl import read_conll2005, read_srl_columns, read_srl_lines
+from .readers.tacred import read_tacred
 from .records import (
     DstExample,
     JointExample,
@@ -68,6 +81,7 @@ __all__ = [
     "WOZ_SLOTS",
     "DataFormatError",
     "Decoded",
+    "Document",
     "DstExample",
     "DstTask",
     "Encoded",
@@ -75,6 +89,7 @@ __all__ = [
     "F1Score",
     "JointExample",
     "JointTask",
+    "Loaded",
     "NerExample",
     "NerTask",
     "Problem",
@@ -107,16 +122,27 @@ __all__ = [
     "meta_split",
     "micro_f1",
     "predict",
+    "read",
     "read_ace05",
+    "read_brat",
     "read_conll",
     "read_conll04",
     "read_conll2005",
+    "read_doccano",
     "read_fewrel",
+    "read_gliner",
+    "read_label_studio",
     "read_multiwoz",
     "read_ontonotes",
+    "read_opennre",
+    "read_prodigy",
+    "read_pubtator",
     "read_relation_names",
+    "read_semeval2010",
+    "read_spacy",
     "read_srl_columns",
     "read_srl_lines",
+    "read_tacred",
     "read_woz",
     "reference_joint_accuracy",
     "sample_episode",
@@ -126,9 +152,12 @@ __all__ = [
     "tags_to_spans",
     "task_type",
     "to_dataset",
+    "to_document",
+    "to_examples",
     "to_features",
     "to_prompt_completion",
     "tokenize",
     "unescape",
+    "write",
     "write_ids",
 ]
