@@ -57,21 +57,26 @@ def from_dataset(dataset: Iterable[dict[str, Any]], kind: type[E]) -> list[E]:
 
 
 def from_tagged_dataset(
-    dataset: Dataset, *, tokens: str = "tokens", tags: str = "ner_tags", scheme: str = "conll"
+    dataset: Dataset,
+    *,
+    tokens: str = "tokens",
+    tags: str = "ner_tags",
+    scheme: str = "conll",
+    names: Sequence[str] = (),
 ) -> list[NerExample]:
     """NER examples from columns of tokens and tags, the usual layout on the Hugging Face Hub.
 
-    Tags are texts or class labels; `scheme` is as in `read_conll`. Raises ValueError with the row for tags that do
-    not fit; warns if there is no entity in any row.
+    Tags are texts, class labels, or numbers whose tags `names` lists; `scheme` is as in `read_conll`. Raises ValueError
+    with the row for tags that do not fit; warns if there is no entity in any row.
     """
     for column in (tokens, tags):
         if column not in dataset.column_names:
             raise ValueError(f"no column {column!r}; the data set has {', '.join(dataset.column_names)}")
     feature = dataset.features[tags]
-    names = getattr(getattr(feature, "feature", feature), "names", None)
+    names = names or getattr(getattr(feature, "feature", feature), "names", ())
     examples = []
     for number, row in enumerate(dataset):
-        values = [names[tag] if names and 0 <= tag < len(names) else tag for tag in row[tags]]
+        values = [_tag_name(tag, names, number) for tag in row[tags]]
         if len(values) != len(row[tokens]):
             raise ValueError(f"row {number}: {len(row[tokens])} tokens but {len(values)} tags")
         try:
@@ -81,6 +86,15 @@ def from_tagged_dataset(
         examples.append(NerExample(row[tokens], tuple(spans), str(row.get("id", number))))
     warn_without("entity", examples, any(example.spans for example in examples), f"column {tags!r}")
     return examples
+
+
+def _tag_name(tag: Any, names: Sequence[str], row: int) -> Any:
+    if not isinstance(tag, int):
+        return tag
+    if not 0 <= tag < len(names):
+        remedy = "" if names else ": pass names=['O', 'B-PER', ...], in the order of the numbers"
+        raise ValueError(f"row {row}: the tag {tag} is a number, and none of the {len(names)} known tags{remedy}")
+    return names[tag]
 
 
 def _fields(kind: Any) -> dict[str, Any]:

@@ -15,9 +15,10 @@ from .checks import Entity, Link, finish, make_document
 from .document import Document
 from .units import Mention, mentions_in_code_points
 
+_KEY = re.compile(r"[TREAMN]\d\S*|\*")
 _SPAN = re.compile(r"(\S+) (\d+ \d+(?:;\d+ \d+)*)")
 _RELATION = re.compile(r"(\S+) ([^\s:]+):(\S+) ([^\s:]+):(\S+)")
-_TEXTS = {"A": "attributes", "M": "attributes", "N": "normalizations", "*": "equivalences", "E": "events"}
+_OTHERS = {"A": "attributes", "M": "attributes", "N": "normalizations", "*": "equivalences", "E": "events"}
 
 
 def read_brat(path: StrPath, *, encoding: str = "utf-8") -> list[Document]:
@@ -50,6 +51,8 @@ def _document(path: Path, text: str, encoding: str) -> Document:
         key, *cells = line.rstrip("\r").split("\t")
         if is_blank(line) or key.startswith("#"):
             continue
+        if not _KEY.fullmatch(key):
+            raise DataFormatError(path, where, "an id such as T1, R1, E1, A1, M1, N1, * or #1, and a tab", line)
         if key.startswith("T"):
             match = _SPAN.fullmatch(cells[0]) if cells else None
             if match is None or len(cells) < 2:
@@ -74,11 +77,9 @@ def _document(path: Path, text: str, encoding: str) -> Document:
             if (role, other) == ("Arg2", "Arg1"):
                 head, tail = tail, head
             relations.append((label, head, tail, where))
-        elif key[:1] in _TEXTS:
-            others[_TEXTS[key[0]]] += 1
-            events |= {key} if key.startswith("E") else set()
         else:
-            raise DataFormatError(path, where, "a line that begins with T, R, E, A, M, N, * or #", line)
+            others[_OTHERS[key[0]]] += 1
+            events |= {key} if key.startswith("E") else set()
     problems = [Problem("annotation_left_out", f"{path.name}: {count} {what}") for what, count in others.items()]
     links = []
     for label, head, tail, where in relations:

@@ -73,7 +73,9 @@ def read(path: StrPath, *, format: str | None = None, **options: Any) -> Loaded:
     `JointExample` where any document has a relation, else `NerExample`; `to_examples` makes what you choose of the
     documents. Raises ValueError where no format fits or several may, DataFormatError where the file is malformed.
     """
-    name = format or recognise(path)
+    name = format or recognise(path, options.get("encoding", "utf-8"))
+    if name == "conll" and "token" not in options:
+        _refuse_numbers(path, options)
     if name in DOCUMENT_READERS:
         documents = DOCUMENT_READERS[name](path, **options)
         loaded = Loaded(name, to_examples(documents), tuple(documents))
@@ -85,7 +87,7 @@ def read(path: StrPath, *, format: str | None = None, **options: Any) -> Loaded:
     return loaded
 
 
-def recognise(path: StrPath) -> str:
+def recognise(path: StrPath, encoding: str = "utf-8") -> str:
     """Name of the format of a file, as `read` takes it. ValueError if its content is of no known format."""
     file = Path(path)
     if file.is_dir() or file.suffix == ".ann" or (file.suffix == ".txt" and file.with_suffix(".ann").is_file()):
@@ -95,9 +97,9 @@ def recognise(path: StrPath) -> str:
         return "multiwoz"
     if _is_docbin(content):
         return "spacy"
-    start = content[:1000].decode("utf-8", "replace").lstrip("\ufeff \t\r\n")
-    found = _json_format(path) if start.startswith(("{", "[")) else None
-    found = found or _text_format(path)
+    start = content[:1000].replace(b"\0", b"").decode("utf-8", "ignore").lstrip("\ufeff \t\r\n")
+    found = _json_format(path, encoding) if start.startswith(("{", "[")) else None
+    found = found or _text_format(path, encoding)
     if found is None:
         known = ", ".join(sorted({*DOCUMENT_READERS, *RECORD_READERS}))
         raise ValueError(f"{path}: no known format fits its first lines; say which with format=, one of {known}")
@@ -114,14 +116,14 @@ def _is_docbin(content: bytes) -> bool:
         return False
 
 
-def _json_format(path: StrPath) -> str | None:
+def _json_format(path: StrPath, encoding: str) -> str | None:
     """The first format that one of the first records belongs to."""
     try:
-        for _, record in islice(read_json_records(path), 100):
+        for _, record in islice(read_json_records(path, encoding), 100):
             if isinstance(record, dict) and (found := _record_format(record)):
                 return found
     except DataFormatError:
-        first = next((line for _, line in read_lines(path) if not is_blank(line)), "")
+        first = next((line for _, line in read_lines(path, encoding) if not is_blank(line)), "")
         if _looks_like_json(first):
             raise
     return None
@@ -165,8 +167,8 @@ def _is_fewrel(value: Any) -> bool:
     )
 
 
-def _text_format(path: StrPath) -> str | None:
-    lines = [line for _, line in islice(read_lines(path), 200) if not is_blank(line)]
+def _text_format(path: StrPath, encoding: str) -> str | None:
+    lines = [line for _, line in islice(read_lines(path, encoding), 200) if not is_blank(line)]
     if not lines:
         return None
     first = lines[0]
@@ -187,3 +189,13 @@ def _text_format(path: StrPath) -> str | None:
     if all(len(row) > 3 for row in rows) and any(re.search(r"\(\S+\*", cell) for row in rows for cell in row[3:]):
         return "srl_columns"
     return None
+
+
+def _refuse_numbers(path: StrPath, options: dict[str, Any]) -> None:
+    """Tokens stand in the first column of a CoNLL file, unless that numbers them."""
+    lines = (line for _, line in read_lines(path, options.get("encoding", "utf-8")))
+    rows = [line.split() for line in islice(lines, 200) if not is_blank(line) and not line.startswith(("#", "-DOC"))]
+    if rows and all(len(row) > 2 and row[0].isdecimal() for row in rows):
+        raise ValueError(
+            f"{path}: the first column has numbers only; pass the columns of tokens and tags, as token=1, tag=2"
+        )
