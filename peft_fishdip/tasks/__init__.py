@@ -50,6 +50,7 @@ from .readers.opennre import read_opennre
 from .readers.semeval2010 import read_semeval2010
 from .readers.srl import read_conll2005, read_srl_columns, read_srl_lines
 from .readers.tacred import read_tacred
+from .readers.tagged_json import read_tagged_json
 from .records import (
     DstExample,
     JointExample,
@@ -143,6 +144,7 @@ __all__ = [
     "read_srl_columns",
     "read_srl_lines",
     "read_tacred",
+    "read_tagged_json",
     "read_woz",
     "reference_joint_accuracy",
     "sample_episode",

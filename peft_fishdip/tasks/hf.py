@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .base import Decoded, Problem
 from .readers.common import warn_without
 from .records import NerExample
-from .tagging import TagError, tags_to_spans
+from .tagging import TagError, named_tags, tags_to_spans
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -76,25 +76,16 @@ def from_tagged_dataset(
     names = names or getattr(getattr(feature, "feature", feature), "names", ())
     examples = []
     for number, row in enumerate(dataset):
-        values = [_tag_name(tag, names, number) for tag in row[tags]]
+        values = row[tags]
         if len(values) != len(row[tokens]):
             raise ValueError(f"row {number}: {len(row[tokens])} tokens but {len(values)} tags")
         try:
-            spans = tags_to_spans(values, scheme)
+            spans = tags_to_spans(named_tags(values, names), scheme)
         except TagError as error:
             raise ValueError(f"row {number}: {error}") from None
         examples.append(NerExample(row[tokens], tuple(spans), str(row.get("id", number))))
     warn_without("entity", examples, any(example.spans for example in examples), f"column {tags!r}")
     return examples
-
-
-def _tag_name(tag: Any, names: Sequence[str], row: int) -> Any:
-    if not isinstance(tag, int):
-        return tag
-    if not 0 <= tag < len(names):
-        remedy = "" if names else ": pass names=['O', 'B-PER', ...], in the order of the numbers"
-        raise ValueError(f"row {row}: the tag {tag} is a number, and none of the {len(names)} known tags{remedy}")
-    return names[tag]
 
 
 def _fields(kind: Any) -> dict[str, Any]:

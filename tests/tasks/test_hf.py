@@ -94,9 +94,9 @@ def test_tagged_columns():
         from_tagged_dataset(tagged([2, 0, 3], names), scheme="bio")
     with pytest.raises(ValueError, match="row 0: 3 tokens but 1 tags"):
         from_tagged_dataset(tagged([1], names))
-    with pytest.raises(ValueError, match="row 0: the tag -1 is a number, and none of the 4 known tags"):
+    with pytest.raises(ValueError, match="row 0: tag 2: expected a number of the 4 known tags, found -1"):
         from_tagged_dataset(tagged([1, 0, -1], names))  # a missing label, not the last one
-    with pytest.raises(ValueError, match=r"row 0: the tag 1 is a number, and none of the 0 known tags: pass names="):
+    with pytest.raises(ValueError, match=r"tag 0: expected a number of the 0 known tags: pass names=.*, found 1"):
         from_tagged_dataset(tagged([1, 0, 3], datasets.Value("int64")))
     untokenised = datasets.Dataset.from_dict({"tokens": ["a b"], "ner_tags": [["O", "O", "O"]]})
     with pytest.raises(TypeError, match="tokens='a b': give a sequence of texts"):

@@ -52,7 +52,7 @@ def make_document(
     them are left out, too.
     """
     if any("\ud800" <= character <= "\udfff" for character in text):
-        raise DataFormatError(path, where, "a text without single surrogates (halves of UTF-16 characters)", text)
+        raise DataFormatError(path, where, "a text without single surrogates (halves of UTF-16 characters)", text[:40])
     spans: dict[Hashable, Span | None] = dict.fromkeys(left_out or (), None)
     noted = [*problems, *(left_out or {}).values()]
     for key, start, end, label in entities:

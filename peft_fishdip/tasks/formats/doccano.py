@@ -87,9 +87,9 @@ def render_doccano(documents: Sequence[Document], *, offsets: str = "utf-16") ->
     check_unit(offsets)
     relations = any(document.relations for document in documents)
     lines = []
-    for number, document in enumerate(documents):
+    for document in documents:
         at = positions(document.text, offsets)
-        row: dict[str, Any] = {"id": document.id or number, "text": document.text}
+        row: dict[str, Any] = ({"id": document.id} if document.id else {}) | {"text": document.text}
         if relations:
             ids = {span: n for n, span in enumerate(document.spans)}
             row["entities"] = [

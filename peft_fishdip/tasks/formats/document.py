@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import overload
+from typing import Any, overload
 
-from ..base import Problem
+from ..base import Decoded, Problem
 from ..readers.offsets_of_text import Range, tokens_and_spans
 from ..records import JointExample, NerExample, Relation, Span
 
@@ -90,11 +90,13 @@ def to_examples(
     return [NerExample(example.tokens, example.spans, example.id) for example in examples]
 
 
-def to_document(example: Document | NerExample | JointExample) -> Document:
-    """A record as a document, whose text is the tokens with one space between them.
+def to_document(example: Document | NerExample | JointExample | Decoded[Any]) -> Document:
+    """A record, or a prediction, as a document, whose text is the tokens with one space between them.
 
     Raises ValueError for a span that begins or ends with a token of white space or without characters.
     """
+    if isinstance(example, Decoded):
+        example = example.prediction
     if isinstance(example, Document):
         return example
     if not isinstance(example, NerExample | JointExample):

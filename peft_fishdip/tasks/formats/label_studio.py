@@ -146,7 +146,7 @@ def _links(part: dict[str, Any], path: StrPath, where: str) -> list[Link]:
     head, tail = (as_id(part.get(key), path, where) for key in ("from_id", "to_id"))
     direction = part.get("direction", "right")
     pairs = {"right": [(head, tail)], "left": [(tail, head)], "bi": [(head, tail), (tail, head)]}
-    if direction not in pairs:
+    if not isinstance(direction, str) or direction not in pairs:
         raise DataFormatError(path, where, "the direction 'right', 'left' or 'bi' of a relation", direction)
     labels = part.get("labels") or [NO_RELATION_TYPE]
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):

@@ -21,6 +21,7 @@ from ..readers.opennre import read_opennre
 from ..readers.semeval2010 import read_semeval2010
 from ..readers.srl import read_srl_columns, read_srl_lines
 from ..readers.tacred import read_tacred
+from ..readers.tagged_json import read_tagged_json
 from ..tagging import is_tag
 from .brat import read_brat
 from .doccano import read_doccano
@@ -53,6 +54,7 @@ RECORD_READERS: dict[str, Callable[..., list[Any]]] = {
     "srl_columns": read_srl_columns,
     "srl_lines": read_srl_lines,
     "tacred": read_tacred,
+    "tagged_json": read_tagged_json,
     "woz": read_woz,
 }
 
@@ -151,6 +153,7 @@ def _record_format(record: dict[str, Any]) -> str | None:
         ("opennre", have("h", "t") and (have("text") or have("token"))),
         ("ace05", have("sentences") and (have("ner") or have("relations"))),
         ("spert", have("tokens", "relations") and (have("entities") or have("tags"))),
+        ("tagged_json", have("tokens", "ner_tags")),
         ("multiwoz", lists_of("turns", "speaker")),
         ("woz", lists_of("dialogue", "transcript")),
         ("prodigy", have("text") and (have("spans") or have("_task_hash") or lists_of("tokens", "start", "end"))),

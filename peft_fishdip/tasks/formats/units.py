@@ -56,10 +56,10 @@ def mentions_in_code_points(
     given = [(start, end) for start, end, _ in mentions]
     if all(_fits(text, start, end, words) for start, end, words in mentions):
         return given, []
-    for unit in () if text.isascii() else ("utf-16", "utf-8"):
+    words = [mention[2] for mention in mentions]
+    for unit in ("utf-16", "utf-8") if any(words) and not text.isascii() else ():
         known = to_code_points(text, unit)
         moved = [(known.get(start, -1), known.get(end, -1)) for start, end in given]
-        words = [mention[2] for mention in mentions]
         if all(_fits(text, *pair, word) for pair, word in zip(moved, words, strict=True)):
             return moved, [Problem("offsets_converted", f"{where}: the offsets count {unit.upper()} units")]
     for start, end, word in mentions:

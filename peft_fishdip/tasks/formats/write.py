@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..readers.common import StrPath
+from ..base import Decoded
+from ..readers.common import DataFormatError, StrPath
 from ..records import JointExample, NerExample
 from .brat import read_brat, render_brat
 from .conll import read_conll_documents, render_conll
@@ -54,21 +55,29 @@ FORMATS: Mapping[str, Format] = {
 
 
 def write(
-    path: StrPath, documents: Iterable[Document | NerExample | JointExample], *, format: str, **options: Any
+    path: StrPath,
+    documents: Iterable[Document | NerExample | JointExample | Decoded[Any]],
+    *,
+    format: str,
+    **options: Any,
 ) -> None:
-    """Write documents, or records of tokens, in one of the formats in `FORMATS`, to a file or (brat) a new folder.
+    """Write documents, records of tokens or predictions to a file or, for "brat", to a new folder.
 
-    `options` are those of the format's `render` function, such as `predictions=True` for "label_studio". What was
-    written is read again before it gets its name, so that a file is complete and correct, or not there; a file of that
-    name is replaced. "conll" and "gliner" hold tokens: of the text, the white space is lost. Raises ValueError for
-    what a format cannot hold.
+    `format` is one of `FORMATS`, and `options` are those of the format's `render` function, such as `predictions=True`
+    for "label_studio". What was written is read again before it gets its name, so that a file is complete and correct,
+    or not there; a file of that name is replaced. "conll" and "gliner" hold tokens: of the text, the white space is
+    lost. Raises ValueError for what a format cannot hold.
     """
     if format not in FORMATS:
         raise ValueError(f"format={format!r}: choose one of {', '.join(FORMATS)}")
     chosen = FORMATS[format]
     given = [to_document(document) for document in documents]
+    seen: set[str] = set()
     for number, document in enumerate(given):
         _check(chosen, format, document, f"document {document.id or number!r}")
+        if chosen.text and document.id and document.id in seen:
+            raise ValueError(f"two documents have the id {document.id!r}: give each its own, or none")
+        seen.add(document.id)
     content = chosen.render(given, **options)
     target = Path(path)
     if isinstance(content, dict) and target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -119,12 +128,16 @@ def _compare(chosen: Format, format: str, given: Sequence[Document], path: Path,
     """Refuse what reads otherwise than it was meant, such as characters that a format takes for its own."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = chosen.read(path, **{name: options[name] for name in chosen.same_options if name in options})
-    if isinstance(chosen.render(given[:0]), dict):  # files of a folder are sorted by name
-        pairs = [(d, next((f for f in found if f.id == (d.id or str(n))), None)) for n, d in enumerate(given)]
+        try:
+            found = chosen.read(path, **{name: options[name] for name in chosen.same_options if name in options})
+        except DataFormatError as error:
+            raise ValueError(f"the documents cannot be written in the format {format!r}: {error}") from None
+    if path.is_dir():  # files are sorted by name
+        by_id = {document.id: document for document in found}
+        ordered = [by_id.get(document.id or str(number)) for number, document in enumerate(given)]
     else:
-        pairs = [(d, found[n] if n < len(found) else None) for n, d in enumerate(given)]
-    for number, (document, back) in enumerate(pairs):
+        ordered = [*found, *[None] * (len(given) - len(found))]
+    for number, (document, back) in enumerate(zip(given, ordered, strict=False)):
         same = back is not None and (back == document if chosen.text else back.to_example() == document.to_example())
         if not same or len(found) != len(given):
             raise ValueError(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 StrPath = str | PathLike[str]
+_MOST_SHOWN = 300
 
 
 class DataFormatError(ValueError):
@@ -22,7 +23,9 @@ class DataFormatError(ValueError):
 
     def __init__(self, path: StrPath, where: int | str, expected: str, found: object) -> None:
         place = f"line {where}" if isinstance(where, int) else where
-        super().__init__(f"{path}, {place}: expected {expected}, found {found!r}")
+        shown = repr(found)
+        shown = shown if len(shown) <= _MOST_SHOWN else f"{shown[:_MOST_SHOWN]}..."
+        super().__init__(f"{path}, {place}: expected {expected}, found {shown}")
 
 
 _LINE_END = re.compile(r"\r*\n\r(?![\r\n])|\r*\n|\r")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import gzip
 import json
 import logging
 import zipfile
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from peft_fishdip.tasks import DataFormatError, NerExample, Span, read, read_conll, to_examples
+from peft_fishdip.tasks.formats.read import recognise
 
 from .. import test_relation_readers as relations
 from . import test_doccano as doccano
@@ -44,6 +49,7 @@ COLUMNS = "Mia NNP - - (A0*)\nsold VBD sell sell.01 (V*)\nit PRP - - (A1*)\n"
         (relations.OPENNRE, "opennre"),
         (json.dumps(SCIERC), "ace05"),
         (SPERT, "spert"),
+        ([{"tokens": ["Mia", "left"], "ner_tags": ["B-PER", "O"]}], "tagged_json"),
         (FEWREL, "fewrel"),
         (MULTIWOZ, "multiwoz"),
         ("Mia B-PER\n\nleft O\n", "conll"),
@@ -69,6 +75,48 @@ def test_formats_are_recognised(write, content, format, caplog):
 def test_dialogues_are_recognised(write, content, format):
     with pytest.warns(UserWarning, match="no slot value"):
         assert read(write(content)).format == format
+
+
+SAMPLES = [
+    json.loads(doccano.OBJECTS),
+    label_studio.task(*label_studio.REGIONS, label_studio.relation("a", "b", "r")),
+    {"text": "Mia", "id": 1, "annotation_id": 2, "label": [{"start": 0, "end": 3, "labels": ["PER"]}]},
+    prodigy.ITEM,
+    *json.loads(gliner.LIST),
+    *json.loads(relations.TACRED),
+    *map(json.loads, relations.OPENNRE.splitlines()),
+]
+
+
+def places(value, before=()):
+    """Paths of all values inside a JSON value."""
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in pairs:
+        yield (*before, key)
+        yield from places(part, (*before, key))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_wrong_values_are_refused_by_name_or_read(tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / "wrong.json"
+    sample = data.draw(st.sampled_from(SAMPLES))
+    format = recognise_record(path, sample)
+    changed = copy.deepcopy(sample)
+    *before, last = data.draw(st.sampled_from([*places(sample)]))
+    inner = functools.reduce(lambda value, key: value[key], before, changed)
+    inner[last] = data.draw(st.sampled_from([None, True, -1, 10**20, 1.5, "", "x", "\ud800", [], {}, [[1]], {"id": 1}]))
+    path.write_text(json.dumps([changed]), encoding="utf-8")
+    try:
+        assert len(read(path, format=format).examples) <= 1
+    except ValueError as error:
+        assert str(path) in str(error)
+
+
+def recognise_record(path, sample):
+    path.write_text(json.dumps([sample]), encoding="utf-8")
+    return recognise(path)
 
 
 def test_folders_and_archives(write, tmp_path):

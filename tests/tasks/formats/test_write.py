@@ -14,6 +14,7 @@ from peft_fishdip.tasks import (
     Document,
     JointExample,
     NerExample,
+    NerTask,
     Relation,
     Span,
     read,
@@ -114,6 +115,9 @@ def test_records_of_tokens_can_be_written(tmp_path):
     assert (tmp_path / "a.conll").read_text() == "Mia\tB-P\n's\tO\nAcme\tB-O\n\n"
     assert read_conll(tmp_path / "a.conll", scheme="bio") == [NerExample(example.tokens, example.spans)]
     assert to_document(example).to_example() == example
+    decoded = NerTask(["P", "O"]).decode("Mia met Bo.", "[ Mia | P ] met [ Bo | P ] .")
+    write_documents(tmp_path / "b.jsonl", [decoded], format="prodigy")
+    assert read(tmp_path / "b.jsonl").documents == (Document("Mia met Bo .", (Span(0, 3, "P"), Span(8, 10, "P"))),)
     with pytest.raises(TypeError, match="Document, NerExample or JointExample expected, got str"):
         write_documents(tmp_path / "b", ["Mia"], format="doccano")
 
@@ -201,10 +205,10 @@ def test_what_a_format_cannot_hold_is_refused(tmp_path, name, document, message)
 
 
 def test_ids_of_files_differ(tmp_path):
-    with pytest.raises(ValueError, match="an id that no other record"):
+    with pytest.raises(ValueError, match="two documents have the id 'd1'"):
         write_documents(tmp_path / "data", [DOCUMENT, DOCUMENT], format="doccano")
     with pytest.raises(ValueError, match="cannot name a file"):
-        write_documents(tmp_path / "data", [DOCUMENT, DOCUMENT], format="brat")
+        write_documents(tmp_path / "data", [dataclasses.replace(DOCUMENT, id="x" * 201)], format="brat")
 
 
 @pytest.mark.parametrize(
