@@ -37,7 +37,10 @@ def read_brat(path: StrPath, *, encoding: str = "utf-8") -> list[Document]:
         if not text_file.is_file():
             raise DataFormatError(path, file.name, "its text beside it", f"no file {text_file.name}")
         documents.append(_document(file, read_text(text_file, encoding), encoding))
-    return finish(path, documents)
+    unannotated = 0
+    if given.is_dir():
+        unannotated = sum(not file.with_suffix(".ann").is_file() for file in given.glob("*.txt"))
+    return finish(path, documents, unannotated, "texts without a file .ann beside them")
 
 
 def _document(path: Path, text: str, encoding: str) -> Document:
@@ -48,7 +51,7 @@ def _document(path: Path, text: str, encoding: str) -> Document:
     events: set[str] = set()
     for number, line in read_lines(path, encoding):
         where = f"line {number}"
-        key, *cells = line.rstrip("\r").split("\t")
+        key, *cells = line.split("\t")
         if is_blank(line) or key.startswith("#"):
             continue
         if not _KEY.fullmatch(key):
@@ -59,7 +62,7 @@ def _document(path: Path, text: str, encoding: str) -> Document:
                 raise DataFormatError(path, where, "an id, a label with start and end, and the words, after tabs", line)
             if key in mentions or key in discontinuous:
                 raise DataFormatError(path, where, "an id that no other annotation has", key)
-            parts = [tuple(map(int, part.split())) for part in match[2].split(";")]
+            parts = sorted(tuple(map(int, part.split())) for part in match[2].split(";"))
             start, end = parts[0][0], parts[-1][1]
             gaps = [text[a[1] : b[0]] for a, b in pairwise(parts)]
             if any(gap.strip() for gap in gaps):

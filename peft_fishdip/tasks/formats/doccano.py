@@ -16,16 +16,16 @@ from .units import check_unit, positions, to_code_points
 _COLUMNS = ("entities", "label", "labels")
 
 
-def read_doccano(path: StrPath, *, offsets: str | None = None, encoding: str = "utf-8") -> list[Document]:
+def read_doccano(path: StrPath, *, unit: str | None = None, encoding: str = "utf-8") -> list[Document]:
     """Read an export of doccano for sequence labelling, with or without relations.
 
     The text is under "text" or "data"; spans are lists [start, end, label] or objects with start_offset, end_offset and
     label, under "label", "labels" or "entities". doccano counts UTF-16 units, or graphemes in a project that was set
-    so, and files made by Python scripts often count code points: `offsets` is "utf-16" (the default), "graphemes" or
-    "code points". They differ in texts with emoji and other rare characters only; a warning counts these where
-    `offsets` is not given.
+    so, and files made by Python scripts often count code points: `unit` is "utf-16" (the default), "graphemes" or
+    "characters". They differ in texts with emoji and other rare characters only; a warning counts these where
+    `unit` is not given.
     """
-    check_unit(offsets or "utf-16")
+    check_unit(unit or "utf-16")
     documents: list[Document] = []
     doubtful = 0
     for where, item in read_json_records(path, encoding):
@@ -33,27 +33,25 @@ def read_doccano(path: StrPath, *, offsets: str | None = None, encoding: str = "
         if text is None:
             raise DataFormatError(path, where, "an object with a text and spans", item)
         entities = _entities(item, path, where)
-        doubtful += offsets is None and any(max(text[: e.end], default="") > "\uffff" for e in entities)
-        known = to_code_points(text, offsets or "utf-16")
+        known = to_code_points(text, unit or "utf-16")
         moved = []
         for entity in entities:
             for offset in (entity.start, entity.end):
                 if offset not in known:
-                    expected = (
-                        f"offsets in {offsets or 'utf-16'} from 0 to {max(known)}, none of them inside a character"
-                    )
-                    raise DataFormatError(path, where, f"{expected} (`offsets` chooses another unit)", offset)
+                    expected = f"offsets in {unit or 'utf-16'} from 0 to {max(known)}, none of them inside a character"
+                    raise DataFormatError(path, where, f"{expected} (`unit` chooses another unit)", offset)
             moved.append(entity._replace(start=known[entity.start], end=known[entity.end]))
+        doubtful += unit is None and any(before.end != after.end for before, after in zip(entities, moved, strict=True))
         links = [
             Link(as_id(r.get("from_id"), path, where), as_id(r.get("to_id"), path, where), r["type"])
             for r in _relations(item, path, where)
         ]
-        name = as_id(item["id"], path, where) if "id" in item else f"{Path(path).name}:{len(documents)}"
+        name = as_id(item["id"], path, where) if item.get("id") is not None else f"{Path(path).name}:{len(documents)}"
         documents.append(make_document(path, where, text, moved, links, id=name))
     if doubtful:
         warnings.warn(
             f"{path}: {doubtful} texts have emoji or other rare characters before the end of a span; offsets were read "
-            "as UTF-16 units, as doccano counts. Pass offsets='utf-16', 'graphemes' or 'code points'",
+            "as UTF-16 units, as doccano counts. Pass unit='utf-16', 'graphemes' or 'characters'",
             stacklevel=2,
         )
     return finish(path, documents)
@@ -82,13 +80,13 @@ def _relations(item: dict[str, Any], path: StrPath, where: str) -> list[dict[str
     return relations
 
 
-def render_doccano(documents: Sequence[Document], *, offsets: str = "utf-16") -> str:
+def render_doccano(documents: Sequence[Document], *, unit: str = "utf-16") -> str:
     """JSON lines for doccano's import: with relations if any document has one."""
-    check_unit(offsets)
+    check_unit(unit)
     relations = any(document.relations for document in documents)
     lines = []
     for document in documents:
-        at = positions(document.text, offsets)
+        at = positions(document.text, unit)
         row: dict[str, Any] = ({"id": document.id} if document.id else {}) | {"text": document.text}
         if relations:
             ids = {span: n for n, span in enumerate(document.spans)}

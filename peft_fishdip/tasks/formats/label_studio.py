@@ -73,7 +73,8 @@ def _choose(task: Any, predictions: bool, path: StrPath, where: str) -> tuple[An
     valid = [a for a in given if not (a.get("was_cancelled") or a.get("skipped"))]
     if not valid:
         return None, 0
-    best = max(valid, key=lambda a: (bool(a.get("ground_truth")), str(a.get("created_at", ""))))
+    # of equal ones, the last
+    best = max(reversed(valid), key=lambda a: (bool(a.get("ground_truth")), str(a.get("created_at", ""))))
     return best, len(valid) - 1
 
 

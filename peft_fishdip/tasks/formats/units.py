@@ -11,17 +11,17 @@ from ..base import Problem
 from ..readers.common import DataFormatError, StrPath
 
 _SIZES: dict[str, Callable[[str], int]] = {
-    "code points": lambda character: 1,
+    "characters": lambda character: 1,
     "utf-16": lambda character: 1 + (character > "\uffff"),
     "utf-8": lambda character: len(character.encode("utf-8", "surrogatepass")),
 }
 UNITS = (*_SIZES, "graphemes")
 
 
-def check_unit(offsets: str) -> None:
+def check_unit(unit: str) -> None:
     """Raise ValueError for a unit that is not known."""
-    if offsets not in UNITS:
-        raise ValueError(f"offsets={offsets!r}: choose one of {', '.join(map(repr, UNITS))}")
+    if unit not in UNITS:
+        raise ValueError(f"unit={unit!r}: choose one of {', '.join(map(repr, UNITS))}")
 
 
 def positions(text: str, unit: str) -> list[int]:

@@ -45,7 +45,7 @@ class Format:
 FORMATS: Mapping[str, Format] = {
     "brat": Format(render_brat, read_brat),
     "conll": Format(render_conll, read_conll_documents, relations=False, overlaps=False, text=False),
-    "doccano": Format(render_doccano, read_doccano, ("offsets",)),
+    "doccano": Format(render_doccano, read_doccano, ("unit",)),
     "gliner": Format(render_gliner, read_gliner, relations=False, text=False),
     "label_studio": Format(render_label_studio, read_label_studio, ("predictions", "text")),
     "prodigy": Format(render_prodigy, read_prodigy),

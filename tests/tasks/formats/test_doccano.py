@@ -55,16 +55,16 @@ def test_lines_may_hold_any_character_that_json_allows(write):
 def test_what_offsets_count(write):
     # as doccano shows a span on "Oslo": in JavaScript the emoji have four units, and three graphemes
     text = "👍🏽 in Oslo"
-    for offsets, start in (("utf-16", 8), ("code points", 6), ("graphemes", 5)):
+    for offsets, start in (("utf-16", 8), ("characters", 6), ("graphemes", 5)):
         path = write(f'{{"text": "{text}", "label": [[{start}, {start + 4}, "LOC"]]}}')
-        assert read_doccano(path, offsets=offsets)[0].spans == (Span(6, 10, "LOC"),), offsets
+        assert read_doccano(path, unit=offsets)[0].spans == (Span(6, 10, "LOC"),), offsets
     path = write(f'{{"text": "{text}", "label": [[8, 12, "LOC"]]}}')
     with pytest.warns(UserWarning, match="1 texts have emoji .* read as UTF-16 units"):
         assert read_doccano(path)[0].spans == (Span(6, 10, "LOC"),)
     path = write(f'{{"text": "{text}", "label": [[0, 1, "X"]]}}')
-    refused(read_doccano, path, "line 1", "none of them inside a character", "found 1", offsets="utf-16")
-    with pytest.raises(ValueError, match="offsets='bytes': choose one of"):
-        read_doccano(path, offsets="bytes")
+    refused(read_doccano, path, "line 1", "none of them inside a character", "found 1", unit="utf-16")
+    with pytest.raises(ValueError, match="unit='bytes': choose one of"):
+        read_doccano(path, unit="bytes")
 
 
 def test_white_space_is_trimmed_with_a_note(write):

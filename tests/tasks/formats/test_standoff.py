@@ -38,6 +38,18 @@ def test_brat(brat):
     assert [d.id for d in read_brat(path.parent)] == ["doc-1", "doc-2"]
 
 
+def test_texts_without_annotations_are_counted(brat, write):
+    folder = brat(ANN).parent
+    write("Nobody.", "other.txt")
+    with pytest.warns(UserWarning, match="1 records left out, texts without a file .ann beside them"):
+        assert len(read_brat(folder)) == 1
+
+
+def test_pieces_of_a_span_in_any_order(brat):
+    (document,) = read_brat(brat("T1\tCompany 18 21;13 17\tAcme Ltd\n"))
+    assert document.spans == (ACME,)
+
+
 def test_brat_roles_in_any_order(brat):
     (document,) = read_brat(brat(ANN.replace("Arg1:T1 Arg2:T2", "Arg2:T2 Arg1:T1")))
     assert document.relations == (Relation(MIA, ACME, "Works_for"),)

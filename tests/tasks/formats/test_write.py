@@ -51,7 +51,7 @@ def documents(draw, alphabet="aB1 .\n\t'é\u0301😀中|=#\"\\\u2028\x85\xa0\u20
 
 
 def read_back(path, name):
-    options = {"offsets": "utf-16"} if name == "doccano" else {}
+    options = {"unit": "utf-16"} if name == "doccano" else {}
     return read(path, format=name, **options)
 
 
@@ -157,8 +157,8 @@ def test_prodigy_has_tokens(tmp_path):
 
 def test_offsets_that_doccano_shows(tmp_path):
     document = Document("😀 Oslo", (Span(2, 6, "LOC"),))
-    for offsets, expected in (("utf-16", [3, 7, "LOC"]), ("code points", [2, 6, "LOC"])):
-        write_documents(tmp_path / "a.jsonl", [document], format="doccano", offsets=offsets)
+    for unit, expected in (("utf-16", [3, 7, "LOC"]), ("characters", [2, 6, "LOC"])):
+        write_documents(tmp_path / "a.jsonl", [document], format="doccano", unit=unit)
         assert json.loads((tmp_path / "a.jsonl").read_text())["label"] == [expected]
 
 
