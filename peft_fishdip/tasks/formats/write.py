@@ -115,7 +115,7 @@ def _put(path: Path, content: Content) -> None:
     if isinstance(content, dict):
         path.mkdir()
         for name, text in content.items():
-            _put(path / name, text)
+            (path / name).write_bytes(text.encode("utf-8"))
         return
     data = content if isinstance(content, bytes) else content.encode("utf-8")
     with open(path, "xb") as file:
