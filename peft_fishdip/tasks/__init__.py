@@ -10,6 +10,16 @@ from .collator import TaskCollator
 from .dst import DstTask
 from .families import load_model, task_type
 from .features import to_features
+from .formats.brat import read_brat
+from .formats.doccano import read_doccano
+from .formats.document import Document, to_document, to_examples
+from .formats.gliner import read_gliner
+from .formats.label_studio import read_label_studio
+from .formats.prodigy import read_prodigy
+from .formats.pubtator import read_pubtator
+from .formats.read import Loaded, read
+from .formats.spacy_docbin import read_spacy
+from .formats.write import write
 from .generation import evaluate, generate, predict
 from .hf import from_dataset, from_tagged_dataset, to_dataset
 from .joint import JointTask
@@ -38,7 +48,11 @@ from .readers.conll04 import read_conll04
 from .readers.dialogue import read_multiwoz, read_woz
 from .readers.fewrel import read_fewrel, read_relation_names
 from .readers.ontonotes import read_ontonotes
+from .readers.opennre import read_opennre
+from .readers.semeval2010 import read_semeval2010
 from .readers.srl import read_conll2005, read_srl_columns, read_srl_lines
+from .readers.tacred import read_tacred
+from .readers.tagged_json import read_tagged_json
 from .records import (
     DstExample,
     JointExample,
@@ -72,6 +86,7 @@ __all__ = [
     "WOZ_SLOTS",
     "DataFormatError",
     "Decoded",
+    "Document",
     "DstExample",
     "DstTask",
     "Encoded",
@@ -80,6 +95,7 @@ __all__ = [
     "JointExample",
     "JointTask",
     "LabelScore",
+    "Loaded",
     "NerExample",
     "NerTask",
     "Problem",
@@ -116,16 +132,28 @@ __all__ = [
     "meta_split",
     "micro_f1",
     "predict",
+    "read",
     "read_ace05",
+    "read_brat",
     "read_conll",
     "read_conll04",
     "read_conll2005",
+    "read_doccano",
     "read_fewrel",
+    "read_gliner",
+    "read_label_studio",
     "read_multiwoz",
     "read_ontonotes",
+    "read_opennre",
+    "read_prodigy",
+    "read_pubtator",
     "read_relation_names",
+    "read_semeval2010",
+    "read_spacy",
     "read_srl_columns",
     "read_srl_lines",
+    "read_tacred",
+    "read_tagged_json",
     "read_woz",
     "reference_joint_accuracy",
     "sample_episode",
@@ -137,6 +165,8 @@ __all__ = [
     "task_type",
     "to_dataset",
     "to_dict",
+    "to_document",
+    "to_examples",
     "to_features",
     "to_offsets",
     "to_pandas",
@@ -144,6 +174,7 @@ __all__ = [
     "token_spans",
     "tokenize",
     "unescape",
+    "write",
     "write_ids",
     "write_json_lines",
 ]

@@ -26,6 +26,8 @@ class Problem:
     From `decode`, with the names of the reference: "format_error", "label_error", "entity_error",
     "wrong_reconstruction"; and "alignment_error" and "partial_token" for brackets that are left out because they
     stand on no word of the sentence, or begin or end inside a token.
+    From readers of documents: "trimmed_span" and "offsets_converted", by which nothing is lost, and "blank_span",
+    "discontinuous_span", "relation_of_lost_span", "relation_on_first_label" and "annotation_left_out".
     From `predict`: "source_cut" (the model has not read the whole source), "output_cut" (it was stopped before the end
     of its text, or would have written more) and "cut_into_windows" (it has read the whole source, but not at once).
     """

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .base import Decoded, Problem
 from .readers.common import warn_without
 from .records import NerExample
-from .tagging import TagError, tags_to_spans
+from .tagging import TagError, named_tags, tags_to_spans
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -61,25 +61,30 @@ def from_dataset(dataset: Iterable[dict[str, Any]], kind: type[E]) -> list[E]:
 
 
 def from_tagged_dataset(
-    dataset: Dataset, *, tokens: str = "tokens", tags: str = "ner_tags", scheme: str = "conll"
+    dataset: Dataset,
+    *,
+    tokens: str = "tokens",
+    tags: str = "ner_tags",
+    scheme: str = "conll",
+    names: Sequence[str] = (),
 ) -> list[NerExample]:
     """NER examples from columns of tokens and tags, the usual layout on the Hugging Face Hub.
 
-    Tags are texts or class labels; `scheme` is as in `read_conll`. Raises ValueError with the row for tags that do
-    not fit; warns if there is no entity in any row.
+    Tags are texts, class labels, or numbers whose tags `names` lists; `scheme` is as in `read_conll`. Raises ValueError
+    with the row for tags that do not fit; warns if there is no entity in any row.
     """
     for column in (tokens, tags):
         if column not in dataset.column_names:
             raise ValueError(f"no column {column!r}; the data set has {', '.join(dataset.column_names)}")
     feature = dataset.features[tags]
-    names = getattr(getattr(feature, "feature", feature), "names", None)
+    names = names or getattr(getattr(feature, "feature", feature), "names", ())
     examples = []
     for number, row in enumerate(dataset):
-        values = [names[tag] if names and 0 <= tag < len(names) else tag for tag in row[tags]]
+        values = row[tags]
         if len(values) != len(row[tokens]):
             raise ValueError(f"row {number}: {len(row[tokens])} tokens but {len(values)} tags")
         try:
-            spans = tags_to_spans(values, scheme)
+            spans = tags_to_spans(named_tags(values, names), scheme)
         except TagError as error:
             raise ValueError(f"row {number}: {error}") from None
         examples.append(NerExample(row[tokens], tuple(spans), str(row.get("id", number))))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from numbers import Integral
+from typing import Any
 
 from .records import Span
 
@@ -77,6 +79,19 @@ def tags_to_spans(tags: Sequence[str], scheme: str = "conll") -> list[Span]:
             spans.append(Span(start, position + 1, label))
             label = ""
     return spans
+
+
+def named_tags(tags: Iterable[object], names: Sequence[str]) -> list[str]:
+    """Tags where numbers are replaced by their tags in `names`. TagError for a number that has none."""
+    found: list[Any] = []
+    for position, tag in enumerate(tags):
+        if isinstance(tag, Integral) and not isinstance(tag, bool):
+            if not 0 <= int(tag) < len(names):
+                remedy = "" if names else ": pass names=['O', 'B-PER', ...], in the order of the numbers"
+                raise TagError(position, f"a number of the {len(names)} known tags{remedy}", tag)
+            tag = names[int(tag)]
+        found.append(tag)
+    return found
 
 
 def _expected(scheme: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from peft_fishdip.tasks import (
@@ -11,12 +13,16 @@ from peft_fishdip.tasks import (
     Span,
     Turn,
     read_conll,
+    read_conll04,
     read_multiwoz,
     read_ontonotes,
     read_srl_columns,
     read_srl_lines,
+    read_tagged_json,
     read_woz,
 )
+
+from .files import refused
 
 MIA = NerExample(("Mia", "sah", "Köln"), (Span(0, 1, "PER"), Span(2, 3, "LOC")))
 LINES = ["Mia B-PER", "sah O", "Köln B-LOC"]
@@ -66,6 +72,24 @@ def test_other_encodings_are_refused_with_the_remedy(tmp_path):
         read_conll(path, encoding="latin-1")
     with pytest.raises(ValueError, match="encoding='latin-eins': Python knows no encoding"):
         read_woz(path, encoding="latin-eins")
+
+
+def test_json_may_hold_any_character_raw(write):
+    text = '[{"tokens": ["Mia\u2028Lee", "\x85"], "entities": [{"type": "P", "start": 0, "end": 1}], "relations": []}]'
+    assert read_conll04(write(text))[0].tokens == ("Mia\u2028Lee", "\x85")
+    with pytest.raises(DataFormatError, match="JSON that is not nested too deeply"):
+        read_conll04(write("[" * 100_000))
+
+
+def test_tags_in_json(write):
+    rows = [{"id": 5, "tokens": ["Mia", "Lee", "left"], "ner_tags": [1, 2, 0]}, {"tokens": ["Hi"], "ner_tags": ["O"]}]
+    for content in (rows, "\n".join(map(json.dumps, rows))):
+        examples = read_tagged_json(write(content), names=["O", "B-PER", "I-PER"])
+        assert examples == [NerExample(("Mia", "Lee", "left"), (Span(0, 2, "PER"),)), NerExample(("Hi",))]
+        assert [example.id for example in examples] == ["5", "data.txt:1"]
+    refused(read_tagged_json, write(rows), "item 0, token 0", "0 known tags: pass names=", "found 1")
+    refused(read_tagged_json, write(rows), "item 0, token 1", "2 known tags", "found 2", names=["O", "B-PER"])
+    refused(read_tagged_json, write([{"tokens": ["Hi"], "ner_tags": []}]), "item 0", "1 tags, one per token")
 
 
 @pytest.mark.parametrize(

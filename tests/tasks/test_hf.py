@@ -84,15 +84,19 @@ def test_tagged_columns():
     assert from_tagged_dataset(tagged([1, 0, 3], names)) == expected
     texts = tagged(["B-P", "O", "B-L"], datasets.Value("string"))
     assert from_tagged_dataset(texts, scheme="bio") == expected
+    numbers = tagged([1, 0, 2], datasets.Value("int64"))
+    assert from_tagged_dataset(numbers, names=["O", "P", "L"], scheme="io") == expected
+    typeless = from_tagged_dataset(tagged([1, 2, 0], datasets.Value("int64")), names=["O", "B", "I"])
+    assert typeless == [NerExample(TOKENS, (Span(0, 2, "entity"),))]
     with pytest.raises(ValueError, match="no column 'labels'; the data set has tokens, ner_tags"):
         from_tagged_dataset(texts, tags="labels")
     with pytest.raises(ValueError, match=r"row 0: tag 0: expected a span of 'P' to be open"):
         from_tagged_dataset(tagged([2, 0, 3], names), scheme="bio")
     with pytest.raises(ValueError, match="row 0: 3 tokens but 1 tags"):
         from_tagged_dataset(tagged([1], names))
-    with pytest.raises(ValueError, match=r"row 0: tag 2: expected O or one of .*, found -1"):
+    with pytest.raises(ValueError, match="row 0: tag 2: expected a number of the 4 known tags, found -1"):
         from_tagged_dataset(tagged([1, 0, -1], names))  # a missing label, not the last one
-    with pytest.raises(ValueError, match=r"row 0: tag 0: expected O or one of .*, found 1"):
+    with pytest.raises(ValueError, match=r"tag 0: expected a number of the 0 known tags: pass names=.*, found 1"):
         from_tagged_dataset(tagged([1, 0, 3], datasets.Value("int64")))
     untokenised = datasets.Dataset.from_dict({"tokens": ["a b"], "ner_tags": [["O", "O", "O"]]})
     with pytest.raises(TypeError, match="tokens='a b': give a sequence of texts"):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 StrPath = str | PathLike[str]
+_MOST_SHOWN = 300
 
 
 class DataFormatError(ValueError):
@@ -22,7 +23,9 @@ class DataFormatError(ValueError):
 
     def __init__(self, path: StrPath, where: int | str, expected: str, found: object) -> None:
         place = f"line {where}" if isinstance(where, int) else where
-        super().__init__(f"{path}, {place}: expected {expected}, found {found!r}")
+        shown = repr(found)
+        shown = shown if len(shown) <= _MOST_SHOWN else f"{shown[:_MOST_SHOWN]}..."
+        super().__init__(f"{path}, {place}: expected {expected}, found {shown}")
 
 
 _LINE_END = re.compile(r"\r*\n\r(?![\r\n])|\r*\n|\r")
@@ -41,7 +44,7 @@ def read_lines(path: StrPath, encoding: str = "utf-8") -> Iterator[tuple[int, st
     Lines end with a newline, a carriage return or both. Characters that `str.splitlines` splits at are text,
     unless the file has no other line end. A file that begins with a byte order mark of UTF-16 or UTF-32 is read so.
     """
-    text = decode(_bytes(path), path, encoding)
+    text = read_text(path, encoding)
     ends = _LINE_END if "\n" in text or "\r" in text else _RARE_LINE_END
     lines = ends.split(text)
     if not lines[-1]:
@@ -50,7 +53,13 @@ def read_lines(path: StrPath, encoding: str = "utf-8") -> Iterator[tuple[int, st
         yield number, line.lstrip("\ufeff")
 
 
-def _bytes(path: StrPath) -> bytes:
+def read_text(path: StrPath, encoding: str = "utf-8") -> str:
+    """Text of a file as it is, without byte order marks at its begin; gzip if the name ends in .gz."""
+    return decode(read_bytes(path), path, encoding)
+
+
+def read_bytes(path: StrPath) -> bytes:
+    """Content of a file; gzip if the name ends in .gz."""
     if not str(path).endswith(".gz"):
         return Path(path).read_bytes()
     try:
@@ -96,7 +105,7 @@ def warn_without(what: str, examples: Sequence[Any], found: bool, path: StrPath,
 
 def read_json(path: StrPath, encoding: str = "utf-8") -> Any:
     """Content of a JSON file."""
-    return parse_json("\n".join(line for _, line in read_lines(path, encoding)), path)
+    return parse_json(read_text(path, encoding), path)
 
 
 def parse_json(text: str, path: StrPath, first_line: int = 1) -> Any:
@@ -104,9 +113,43 @@ def parse_json(text: str, path: StrPath, first_line: int = 1) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        line = first_line + error.lineno - 1
-        snippet = error.doc[error.pos : error.pos + 30]
-        raise DataFormatError(path, line, f"JSON ({error.msg}, column {error.colno})", snippet) from error
+        raise _no_json(error, path, first_line) from error
+    except RecursionError:
+        raise DataFormatError(path, first_line, "JSON that is not nested too deeply", text[:30]) from None
+
+
+def read_json_records(path: StrPath, encoding: str = "utf-8") -> Iterator[tuple[str, Any]]:
+    """Place and value of each record: the items of a JSON list, or JSON values one after another (JSON lines)."""
+    text = read_text(path, encoding)
+    position, line = _skip_blank(text, 0), 1
+    if text[position : position + 1] == "[":
+        for number, item in enumerate(parse_json(text, path)):
+            yield f"item {number}", item
+        return
+    decoder, done = json.JSONDecoder(), 0
+    while position < len(text):
+        line += len(_LINE_END.findall(text, done, position))
+        done = position
+        try:
+            value, position = decoder.raw_decode(text, position)
+        except json.JSONDecodeError as error:
+            raise _no_json(error, path) from error
+        except RecursionError:
+            raise DataFormatError(path, line, "JSON that is not nested too deeply", text[done : done + 30]) from None
+        yield f"line {line}", value
+        position = _skip_blank(text, position)
+
+
+def _skip_blank(text: str, position: int) -> int:
+    while position < len(text) and is_blank(text[position]):
+        position += 1
+    return position
+
+
+def _no_json(error: json.JSONDecodeError, path: StrPath, first_line: int = 1) -> DataFormatError:
+    line = first_line + error.lineno - 1
+    snippet = error.doc[error.pos : error.pos + 30]
+    return DataFormatError(path, line, f"JSON ({error.msg}, column {error.colno})", snippet)
 
 
 def get(item: Any, key: str, kind: type, path: StrPath, where: str) -> Any:
@@ -116,6 +159,14 @@ def get(item: Any, key: str, kind: type, path: StrPath, where: str) -> Any:
     if not isinstance(item.get(key), kind):
         raise DataFormatError(path, where, f"a {kind.__name__} under {key!r}", item.get(key))
     return item[key]
+
+
+def get_int(item: Any, key: str, path: StrPath, where: str) -> int:
+    """`item[key]`, which must be a whole number."""
+    value = get(item, key, int, path, where)
+    if isinstance(value, bool):
+        raise DataFormatError(path, where, f"a whole number under {key!r}", value)
+    return int(value)
 
 
 def get_texts(item: Any, key: str, path: StrPath, where: str) -> tuple[str, ...]:
