@@ -1,4 +1,4 @@
-"""Importance functions, named ones and a user's own, choose the masks that dense computation on the bare model gives."""
+"""Importance functions, named ones and a user's own: the masks are those of dense computation on the bare model."""
 
 from __future__ import annotations
 

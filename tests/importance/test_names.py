@@ -124,7 +124,7 @@ def test_names_that_nobody_has_registered_are_refused_in_a_new_config() -> None:
         (
             ("snip", snip, ["mean", "median"]),
             ValueError,
-            "needs='median' is unknown; choose from mean, mean_square, me",
+            "needs='median' is unknown; choose from mean, mean_square",
         ),
     ],
 )
