@@ -12,7 +12,7 @@ from typing import Any
 from peft import PeftConfig
 from peft.utils import CONFIG_NAME
 
-from .criteria import ImportanceFunction, is_known, known_names, name_of
+from .criteria import ImportanceFunction, is_known, known_names, name_of, registered_name
 from .fingerprint import checked_fingerprint
 from .registration import PEFT_TYPE
 
@@ -238,6 +238,8 @@ class FishDipConfig(PeftConfig):
 
     def _check_importance(self) -> None:
         value = self.importance
+        if callable(value):
+            self.importance = registered_name(value) or value
         if isinstance(value, str) and self.support_sizes is not None:
             return  # of a saved adapter: the function is missed only where the mask is updated
         if not callable(value) and not is_known(value):

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 FROM_ONE: dict[str, Callable[[Tensor], Tensor]] = {
     "mean": lambda gradient: gradient,
-    "mean_square": torch.square,
-    "mean_absolute": torch.abs,
+    "mean_square": Tensor.square_,
+    "mean_absolute": Tensor.abs_,
 }
-"""The averages there are, and what each of them is of a single gradient."""
+"""The averages there are, and what makes each of them of a single gradient, in place."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,6 @@ class ExampleGradients:
         return self.averages[name]
 
 
-def of_one(gradient: Tensor, needs: Iterable[str]) -> dict[str, Tensor]:
-    """The averages of a single gradient."""
-    return {name: FROM_ONE[name](gradient) for name in needs}
+def of_one(gradient: Tensor, needs: Sequence[str]) -> dict[str, Tensor]:
+    """The averages of a single gradient, which is given up for them."""
+    return {name: FROM_ONE[name](gradient if len(needs) == 1 else gradient.clone()) for name in needs}

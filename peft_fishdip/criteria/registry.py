@@ -115,6 +115,12 @@ def is_known(name: Any) -> bool:
     return isinstance(name, str) and (name in BUILT_IN or name in _registered)
 
 
+def registered_name(function: ImportanceFunction) -> str | None:
+    """The first name that a function is registered by."""
+    known = (*BUILT_IN.values(), *_registered.values())
+    return next((criterion.name for criterion in known if criterion.function is function), None)
+
+
 def known_names() -> list[str]:
     return [*BUILT_IN, *_registered]
 
@@ -126,9 +132,10 @@ def criterion_of(importance: str | ImportanceFunction) -> Criterion:
         ValueError: no function is registered under this name in this process.
     """
     if callable(importance):
-        known = (*BUILT_IN.values(), *_registered.values())
-        named = [criterion for criterion in known if criterion.function is importance]
-        return named[0] if named else Criterion(full_name(importance), importance)
+        name = registered_name(importance)
+        if name is None:
+            return Criterion(full_name(importance), importance)
+        importance = name
     if not is_known(importance):
         raise ValueError(
             f"importance={importance!r} is not registered in this process: call "

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForSeq2SeqLM
 
-from benchmarks import training
+from benchmarks import run_spec, training
 from benchmarks.__main__ import main
 from benchmarks.experiment import EXPERIMENTS, load_experiments
 from benchmarks.problems import Protocol, problem
@@ -120,8 +120,6 @@ def test_a_matched_mask_has_as_many_entries_as_the_moving_one_had_changed_with_e
 
 
 def test_a_matched_mask_fails_with_the_moving_one_and_is_retried_with_it(arguments, tmp_path, monkeypatch):
-    from benchmarks import run_spec
-
     real = run_spec.run
 
     def run(experiment, *args):

@@ -16,6 +16,8 @@ from peft_fishdip.criteria.functions import lift
 
 from ..support.models import (
     FAMILIES,
+    Attention,
+    Convolutions,
     assert_base_is,
     base_bits,
     bert_classifier,
@@ -212,6 +214,24 @@ def test_float16_weights_reach_a_function_as_float32() -> None:
     model.base_model.update_mask([])
     assert mask_of(model) == positions_of(global_top_k(expected, flat_of(model).numel()))
     assert set(seen) == {torch.float32}
+
+
+@pytest.mark.parametrize("build", [Convolutions, Attention])
+def test_parameters_of_any_module_and_shape_have_their_effective_values(build: Any) -> None:
+    """Convolutions, group norms, and parameters of modules within an attention module."""
+    torch.manual_seed(0)
+    base = without_zeros(build())
+    model = tuned(copy.deepcopy(base), density=0.2, importance="magnitude")
+    randomise(model, scale=0.5)
+    weights = dict(effective(model, base).named_parameters())
+    model.base_model.update_mask([])
+    scores = {name: weights[name].detach().abs() for name in model.base_model.mask()}
+    assert mask_of(model) == positions_of(global_top_k(scores, flat_of(model).numel()))
+    model = tuned(base, density=0.2, importance="lift")
+    model.base_model.update_mask([])
+    assert {weights[name].dim() for name, places in model.base_model.mask().items() if len(places)} == {
+        parameter.dim() for parameter in weights.values() if parameter.dim() > 1
+    }
 
 
 def test_masks_that_a_function_moves_are_carried_over_in_the_optimizer() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from functools import partial
 from pathlib import Path
@@ -98,7 +99,13 @@ def test_a_config_names_its_function(tmp_path: Path, function: Any, name: str) -
     config.save_pretrained(str(tmp_path))
     assert saved_name(tmp_path) == name
     assert config.to_dict()["importance"] == name
-    assert config.importance is function
+    assert config.importance is (name if function is magnitude else function)
+
+
+def test_a_registered_object_is_known_by_its_name_in_copies_of_a_config(tmp_path: Path) -> None:
+    register_importance("weighted", function := Weighted(), needs=())
+    config = FishDipConfig(importance=function)
+    assert copy.deepcopy(config).importance == "weighted"
 
 
 def test_names_that_nobody_has_registered_are_refused_in_a_new_config() -> None:
