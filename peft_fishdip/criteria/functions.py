@@ -54,7 +54,7 @@ def lift(parameter: Tensor, gradients: ExampleGradients, rank: int | None = None
     order = approximation.abs_().flatten().argsort(descending=True, stable=True)
     places = torch.empty_like(order)
     places[order] = torch.arange(1, order.numel() + 1, device=order.device)
-    return (sum(matrix.shape) / places).view(parameter.shape)
+    return (sum(matrix.shape) / places.float()).view(parameter.shape)  # whatever the default dtype is
 
 
 def low_rank(matrix: Tensor, rank: int) -> Tensor:

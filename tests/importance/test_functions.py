@@ -147,6 +147,17 @@ def test_lift_takes_another_rank_from_a_partial_function() -> None:
         assert found.argsort(descending=True)[:40].tolist() == (-best).argsort()[:40].tolist()
 
 
+def test_lift_ranks_all_entries_whatever_the_default_dtype_is() -> None:
+    weight = torch.randn(40, 50, generator=torch.Generator().manual_seed(0))
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        found = lift(weight.clone(), ExampleGradients({}, 0, 1.0))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found.dtype == torch.float32
+    assert found.unique().numel() == weight.numel()
+
+
 class Spy:
     """An importance function that keeps what it was given, and ruins it."""
 
