@@ -105,11 +105,16 @@ class Comparison:
                 problems = {seed: problem(dataset, self.root, protocol, seed) for seed in self.seeds}
                 choosing = any(self.rates_of(experiment) for experiment in self.experiments)
                 trial = rate_problem(problems[first], protocol, first) if choosing else None
-                for experiment in self.experiments:
-                    yield RunSpec(
+                own = {
+                    experiment.title: RunSpec(
                         *(self.output, self.base_model, base_digest, experiment, protocol),
                         *(problems, self.rates_of(experiment), trial, device),
                     )
+                    for experiment in self.experiments
+                }
+                for spec in own.values():
+                    other = spec.experiment.params.density_of
+                    yield replace(spec, matched=own[other]) if other else spec
 
     def rates_of(self, experiment: Experiment) -> Sequence[float]:
         """What it chooses from; nothing if its rate is fixed or it has none."""

@@ -34,6 +34,8 @@ class Experiment:
     params: TrainingParams
     update_interval: int | None = None
     """Takes the place of the number of steps between two masks, where the file gives one."""
+    density: float | None = None
+    """Takes the place of the file's density: what `density_of` has come to."""
 
     @property
     def title(self) -> str:
@@ -49,6 +51,12 @@ class Experiment:
             content["update_interval"] = self.update_interval or content["update_interval"]
         return content
 
+    @property
+    def moves(self) -> bool:
+        """Whether it is Fish-Dip with a mask that moves."""
+        config = None if self.adapter is None else self.adapter_config()
+        return isinstance(config, FishDipConfig) and config.update_interval is not None and self.params.mask != "random"
+
     def adapter_config(self) -> PeftConfig:
         """The PEFT config of `adapter_settings`.
 
@@ -59,6 +67,7 @@ class Experiment:
         config = read_adapter_config(self.adapter)
         if isinstance(config, FishDipConfig):
             config.update_interval = (self.adapter_settings or {}).get("update_interval", config.update_interval)
+            config.density = self.density or config.density
         return config
 
     def with_rate(self, rate: float) -> Experiment:
@@ -73,6 +82,8 @@ def load_experiments(
 ) -> list[Experiment]:
     """The experiments of these titles, each once; a method stands for all its experiments, "all" for all there are.
 
+    An experiment with `density_of` brings the one that this names.
+
     Raises:
         SettingsError: there is none of a title, a file of it is broken, or the interval is no positive number.
     """
@@ -85,7 +96,17 @@ def load_experiments(
         if not matching:
             raise SettingsError(f"experiment {title!r} is unknown; there are {', '.join(known)}")
         chosen.update(dict.fromkeys(matching))
-    return [replace(load_experiment(known[title], overrides), update_interval=update_interval) for title in chosen]
+    found = {title: load_experiment(known[title], overrides) for title in chosen}
+    for title, experiment in list(found.items()):
+        other = experiment.params.density_of
+        if other in known and other not in found:
+            found[other] = load_experiment(known[other], overrides)
+        if other and not (other in found and found[other].moves and not found[other].params.density_of):
+            raise SettingsError(
+                f"{known[title] / PARAMS}: density_of={other!r} must name another experiment, one of type FISHDIP with "
+                "a mask that moves, such as fishdip/density-1"
+            )
+    return [replace(experiment, update_interval=update_interval) for experiment in found.values()]
 
 
 def folders(roots: Sequence[Path] = (EXPERIMENTS,)) -> dict[str, Path]:
@@ -133,8 +154,9 @@ def load_experiment(folder: Path, overrides: Mapping[str, Any]) -> Experiment:
         params = params.updated(own, str(folder / PARAMS))
     params = params.updated(overrides, "command line")
     config = read_adapter_config(folder) if ADAPTER in files else None
-    if params.mask == "random" and not isinstance(config, FishDipConfig):
-        raise SettingsError(f"{folder / PARAMS}: mask='random' is for adapters of type FISHDIP alone; remove it")
+    for name, usual in (("mask", "fisher"), ("density_of", "")):
+        if (value := getattr(params, name)) != usual and not isinstance(config, FishDipConfig):
+            raise SettingsError(f"{folder / PARAMS}: {name}={value!r} is for adapters of type FISHDIP alone; remove it")
     return Experiment(folder.parent.name, folder.name, folder if ADAPTER in files else None, params)
 
 

@@ -122,6 +122,20 @@ def read_result(path: Path) -> dict[str, Any]:
     return content
 
 
+def density_in_the_end(result: Mapping[str, Any]) -> float:
+    """The density of a mask with as many entries as a run of a moving mask had changed by its end.
+
+    Raises:
+        ValueError: the run failed, or was not possible.
+    """
+    info, run = result["train_info"], result["run_info"]
+    if info["status"] != "success":
+        raise ValueError(f"{run['experiment_name']}, whose entries are counted: {run['error_msg']}")
+    last = info["mask_updates"][-1]
+    # half an entry more, because K is rounded down: the mask gets the support's size, or a few entries more
+    return float(min(1.0, run["peft_config"]["density"] * (last["mask_support"] + 0.5) / last["mask_active"]))
+
+
 def failed(result: Mapping[str, Any]) -> bool:
     return result["train_info"].get("status") not in ("success", NOT_POSSIBLE)
 

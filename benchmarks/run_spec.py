@@ -6,7 +6,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from .jobs import Job
 from .outcome import Outcome
 from .problems import Problem, Protocol
 from .rates import best_rate, trial_row
-from .results import read_result, write_result
+from .results import density_in_the_end, read_result, write_result
 from .settings import one_line
 from .training import run
 
@@ -41,11 +41,15 @@ class RunSpec:
     device: torch.device
     reason: str = ""
     """Why these runs are not possible; they are recorded, and not done."""
+    matched: RunSpec | None = None
+    """Where the experiment has `density_of`: the runs that it names, which are done first."""
 
     @cached_property
     def fingerprint(self) -> str:
         """A hash of the experiment's settings and of the base model; results with another one are not mixed in."""
         content = [self.experiment.params.as_dict(), self.experiment.adapter_settings, self.base_digest]
+        if self.matched is not None:
+            content.append(self.matched.fingerprint)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -63,13 +67,14 @@ class RunSpec:
 
     def rate_jobs(self) -> Iterator[Job]:
         """The runs by which the learning rate is chosen."""
+        seed = next(iter(self.problems))
         for rate, path in self.rate_paths().items():
 
             def work(rate: float = rate, path: Path = path) -> None:
                 assert self.trial is not None
-                self.attempt(path, self.experiment.with_rate(rate), self.trial, next(iter(self.problems)))
+                self.attempt(path, self.experiment.with_rate(rate), self.trial, seed)
 
-            yield Job(path, work)
+            yield Job(path, work, self.matched_paths(seed))
 
     def jobs(self) -> Iterator[Job]:
         """The runs that are reported, one per seed."""
@@ -79,7 +84,13 @@ class RunSpec:
             def work(seed: int = seed, path: Path = path) -> None:
                 self.attempt(path, self.experiment, self.problems[seed], seed, self.choice())
 
-            yield Job(path, work, tuple(self.rate_paths().values()))
+            yield Job(path, work, (*self.rate_paths().values(), *self.matched_paths(seed)))
+
+    def matched_paths(self, seed: int) -> tuple[Path, ...]:
+        """The file of the run whose support gives the density of this one, if there is any."""
+        if self.matched is None or self.reason:
+            return ()
+        return (self.matched.path("results", f"seed{seed}"),)
 
     def results(self) -> Iterator[tuple[Path, dict[str, Any]]]:
         """The results that exist already, those of the trial runs included."""
@@ -97,10 +108,14 @@ class RunSpec:
         """Do one run, at the best learning rate if there is a choice, and write its result."""
         outcome, error = Outcome(), ""
         try:
+            for matched in self.matched_paths(seed):
+                experiment = replace(experiment, density=density_in_the_end(read_result(matched)))
             if choice:
                 experiment = experiment.with_rate(best_rate(choice))
             if not self.reason:
                 outcome = run(experiment, part, self.base_model, seed, self.device)
+                if other := experiment.params.density_of:
+                    outcome.notes.append(f"it has as many entries as {other} with the same seed had changed in the end")
         except Exception as problem:  # a user's own method may raise anything; the other runs go on
             error = one_line(problem)
             print(f"{path.stem} on {part.dataset} failed: {error}", file=sys.stderr)

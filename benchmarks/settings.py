@@ -47,7 +47,9 @@ class TrainingParams:
     log_every: int
     """Steps between two rows of the metrics."""
     mask: str
-    """Of a Fish-Dip adapter: by Fisher information, or drawn once at random."""
+    """Of a Fish-Dip adapter: "fisher" for one by its `importance`, "random" for one that is drawn once."""
+    density_of: str
+    """A Fish-Dip experiment with a mask that moves: this one has as many entries as that one had changed in the end."""
     in_context_examples: int
     """If greater than 0: nothing is trained, so many examples (of an episode: all) stand before each source instead."""
     in_context_length: int
@@ -68,7 +70,8 @@ class TrainingParams:
                 raise SettingsError(f"{name}={getattr(self, name)!r} must be one of {', '.join(known)}")
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """All of them, `density_of` only where it is set: results that are older than it keep their fingerprint."""
+        return {name: value for name, value in asdict(self).items() if name != "density_of" or value}
 
     def updated(self, values: Mapping[str, Any], origin: str) -> TrainingParams:
         """A copy with other values, whose names and types are checked; `origin` is where they stand."""

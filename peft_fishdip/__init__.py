@@ -9,6 +9,7 @@ from peft.utils import register_peft_method
 from .adapter.state import MaskUpdate
 from .callback import FishDipCallback
 from .config import FishDipConfig
+from .criteria import ExampleGradients, register_importance
 from .layers.layer import FishDipLayer
 from .model import FishDipModel, tuner_of
 from .optim.adafactor import SparseAdafactor
@@ -20,6 +21,7 @@ if PEFT_TYPE not in PEFT_TYPE_TO_CONFIG_MAPPING:
     register_peft_method(name="fishdip", config_cls=FishDipConfig, model_cls=FishDipModel)
 
 __all__ = [
+    "ExampleGradients",
     "FishDipCallback",
     "FishDipConfig",
     "FishDipLayer",
@@ -27,5 +29,6 @@ __all__ = [
     "MaskUpdate",
     "SparseAdafactor",
     "__version__",
+    "register_importance",
     "tuner_of",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -11,12 +12,12 @@ from typing import Any
 from peft import PeftConfig
 from peft.utils import CONFIG_NAME
 
+from .criteria import ImportanceFunction, is_known, known_names, name_of, registered_name
 from .fingerprint import checked_fingerprint
 from .registration import PEFT_TYPE
 
 CHOICES = {
     "sample_selection": ("highest_loss", "random", "all"),
-    "importance": ("fisher", "absolute"),
     "example_loss": ("sum", "mean"),
     "dropped": ("freeze", "reset"),
     "init_mask": ("random", "magnitude"),
@@ -77,8 +78,11 @@ class FishDipConfig(PeftConfig):
     sample_selection: str = setting(
         "highest_loss", "Which examples score the parameters: 'highest_loss', 'random' or 'all'."
     )
-    importance: str = setting(
-        "fisher", "'fisher': mean squared per-sample gradient of log p(y|x); 'absolute': mean magnitude."
+    importance: str | ImportanceFunction = setting(
+        "fisher",
+        "'fisher': mean squared per-sample gradient of log p(y|x); 'absolute': mean magnitude; 'gradient': magnitude "
+        "of the mean gradient; 'magnitude' of the weights; 'gallop'; 'lift'; a name of `register_importance`; or a "
+        "function of a parameter and the examples' gradients there. Of a function, its name alone is saved.",
     )
     example_loss: str = setting("sum", "-log p(y|x) of an example: 'sum' (Eq. 1) or 'mean' over its target tokens.")
     dropped: str = setting(
@@ -134,6 +138,7 @@ class FishDipConfig(PeftConfig):
             self.exclude_modules = set(self.exclude_modules)
         self._check_layers()
         self._check_numbers()
+        self._check_importance()
         if counts is not None:
             self.support_sizes = sizes_of_counts(counts)
         if self.support_sizes is not None:
@@ -173,8 +178,10 @@ class FishDipConfig(PeftConfig):
         return None if self._of_saved_adapter else self.base_fingerprint
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields, without `strict`, which is chosen anew at each load."""
-        fields: dict[str, Any] = super().to_dict()
+        """The fields, without `strict`, which is chosen anew at each load; a function by its name."""
+        named = copy.copy(self)
+        named.importance = name_of(self.importance)
+        fields: dict[str, Any] = super(FishDipConfig, named).to_dict()
         del fields["strict"]
         return fields
 
@@ -228,6 +235,18 @@ class FishDipConfig(PeftConfig):
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}={getattr(self, name)!r} is unknown; choose one of {', '.join(choices)}.")
+
+    def _check_importance(self) -> None:
+        value = self.importance
+        if callable(value):
+            self.importance = registered_name(value) or value
+        if isinstance(value, str) and self.support_sizes is not None:
+            return  # of a saved adapter: the function is missed only where the mask is updated
+        if not callable(value) and not is_known(value):
+            raise ValueError(
+                f"importance={value!r} is unknown; choose one of {', '.join(known_names())}, give a function, or call "
+                "register_importance first."
+            )
 
 
 def is_number(value: Any) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .adapter.state import AdapterState, MaskUpdate
 from .config import is_count
+from .criteria import criterion_of
 from .distributed import raise_on_all_ranks
 from .importance.examples import Collator, max_to_pick, padding_collator, source_of
 from .importance.losses import LossFn, default_loss_fn
@@ -61,7 +62,8 @@ class FishDipModel(AdapterTuner):
         Args:
             examples: a Dataset or sequence of feature dicts (`input_ids`, `labels`, ...), an iterable of ready batches,
                 or `recent_examples()`, which are not scanned, and dropped afterwards. With several processes, each
-                passes the same Dataset, or batches of its own.
+                passes the same Dataset, or batches of its own. Not looked at by an importance that needs none, such
+                as "magnitude" or "lift".
             data_collator: makes a batch from a list of features; pads on the right if not given. Unused for batches.
             optimizer: the optimizer that trains the adapter; its state is carried over to the new mask.
             batch_size: examples per batch while losses are computed.
@@ -72,8 +74,9 @@ class FishDipModel(AdapterTuner):
 
         Raises:
             ValueError: too few examples, one without a target, a loss, score or delta that is not finite, losses
-                without gradients, an optimizer that does not train the adapter, sharded weights, or merged or disabled
-                adapters. Nothing has changed then.
+                without gradients, an importance function that is not registered, fails or returns no scores, an
+                optimizer that does not train the adapter, sharded weights, or merged or disabled adapters. Nothing has
+                changed then.
             RuntimeError: another process raised such an error, or ended. Nothing has changed then.
         """
         started = time.perf_counter()
@@ -84,7 +87,8 @@ class FishDipModel(AdapterTuner):
         collator = data_collator or padding_collator(pad_token_id)
         scan = state.config.sample_selection == "highest_loss"
         source = raise_on_all_ranks(lambda: source_of(examples, collator, batch_size, scan))
-        loss_fn = loss_fn or default_loss_fn(self.model, state.config.example_loss)
+        if loss_fn is None and criterion_of(state.config.importance).needs:
+            loss_fn = default_loss_fn(self.model, state.config.example_loss)
         state.stop_driving()
         return scored_update(self.model, state, source, loss_fn, optimizer, started, step)
 

@@ -30,7 +30,8 @@ class MaskUpdate:
     step: int
     """The optimizer step it was made before, as the caller gave it; otherwise the number of updates before it."""
     example_ids: tuple[int, ...]
-    """Numbers of the examples whose gradients scored the parameters, highest loss first; empty for `set_mask`."""
+    """Numbers of the examples whose gradients scored the parameters, highest loss first; empty if none was
+    needed, as for `set_mask`."""
     losses: tuple[float, ...]
     """Their losses, -log p(y|x)."""
     threshold: float

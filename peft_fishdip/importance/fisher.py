@@ -1,4 +1,4 @@
-"""Importance of parameters: the empirical Fisher information of some examples (Eq. 1 of the paper)."""
+"""Sums over examples of what their gradients are: of squares, for the Fisher information (Eq. 1 of the paper)."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ def accumulate_importance(
     parameters: Mapping[str, nn.Parameter],
     groups: Iterable[Numbered],
     loss_fn: LossFn,
-    importance: str,
+    average: str,
     shapes: Mapping[str, torch.Size] | None = None,
     autocast: torch.dtype | None = None,
 ) -> tuple[dict[str, Tensor], dict[int, float]]:
-    """Sum the squared (or absolute) gradient of the log-likelihood over examples, for each parameter.
+    """Sum the squared gradient (or its magnitude, or itself) of the log-likelihood over examples, for each parameter.
 
     A group of one example has its own backward pass, which is exact for every kind of module; autograd sums the uses of
     a tied parameter. The examples of a larger group share a pass if the model supports per-sample gradients, see
@@ -72,7 +72,7 @@ def accumulate_importance(
     Args:
         model: in [`scoring_mode`], with effective weights in place.
         groups: batches of examples. Groups of several examples share passes only if such a group comes first.
-        importance: "fisher" for squares, "absolute" for magnitudes.
+        average: what is summed, by the name of its mean: "mean_square", "mean_absolute" or "mean".
         shapes: per parameter the shape of its values; needed for quantized storage, whose own shape may differ.
         autocast: the dtype of torch.autocast for the forward passes, if they shall run under it.
 
@@ -80,8 +80,7 @@ def accumulate_importance(
         Per name a float32 tensor of the parameter's shape on its device, not yet divided by the number of examples;
         and the loss of each example by its number.
     """
-    add = add_square if importance == "fisher" else add_magnitude
-    sums = ImportanceSums(model, parameters, loss_fn, add, shapes, autocast)
+    sums = ImportanceSums(model, parameters, loss_fn, ADD[average], shapes, autocast)
     losses: dict[int, float] = {}
     together: bool | None = None
     for group in groups:
@@ -101,6 +100,13 @@ def add_square(total: Tensor, gradient: Tensor) -> None:
 
 def add_magnitude(total: Tensor, gradient: Tensor) -> None:
     total.add_(gradient.abs())
+
+
+def add_gradient(total: Tensor, gradient: Tensor) -> None:
+    total.add_(gradient)
+
+
+ADD: dict[str, Add] = {"mean_square": add_square, "mean_absolute": add_magnitude, "mean": add_gradient}
 
 
 # per model and set of parameters: whether several examples can share a backward pass

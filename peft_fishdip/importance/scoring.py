@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..config import FishDipConfig
+from ..criteria import Criterion, ExampleGradients, criterion_of
 from ..distributed import gather_lists, raise_on_all_ranks, sum_in_place, world
 from .examples import Candidate, ExampleSource, Numbered, Priorities, max_to_pick, number_to_pick, to_device
 from .fisher import accumulate_importance
@@ -27,6 +28,13 @@ class Scores(NamedTuple):
     losses: tuple[float, ...]
 
 
+class Weights(NamedTuple):
+    """What an importance function is given of the parameters, besides gradients."""
+
+    values: Callable[[str], Tensor]  # a float32 copy of the effective values of a parameter, by its name
+    units: Mapping[str, float]  # of the trained values of each parameter, in the order of an adapter's deltas
+
+
 @dataclass
 class Scoring:
     """Chooses examples and scores the parameters by them."""
@@ -38,6 +46,7 @@ class Scoring:
     loss_fn: LossFn
     shapes: Mapping[str, torch.Size]  # of each parameter's values, which quantized storage does not have
     seed: int  # of the choice of random examples
+    weights: Weights
 
     def scores(self) -> Scores:
         """The mean importance of each parameter over the chosen examples; the same on all ranks.
@@ -46,14 +55,25 @@ class Scoring:
             ValueError: there are too few examples, one has no target, a loss is not finite, or all gradients are zero.
             RuntimeError: an error on another rank.
         """
+        criterion = criterion_of(self.config.importance)
         mine, count = self.choose()
+        averages: dict[str, dict[str, Tensor]] = {}
+        for need in criterion.needs:  # one after the other, each with passes of its own
+            averages[need], losses = self.average(need, mine, count)
+        losses = {number: loss for number, loss in losses.items() if loss > -math.inf}
+        scored = sorted(gather_lists(list(losses.items())), key=lambda item: (-item[1], item[0]))
+        importance = scores_of(criterion, self.weights, averages, count)
+        return Scores(importance, tuple(number for number, _ in scored), tuple(loss for _, loss in scored))
+
+    def average(self, need: str, mine: list[Candidate], count: int) -> tuple[dict[str, Tensor], dict[int, float]]:
+        """One average of the gradients of the chosen examples by parameter, and the losses of those of this rank."""
         sums, losses = raise_on_all_ranks(
             lambda: accumulate_importance(
                 self.model,
                 self.parameters,
                 self.groups(mine),
                 self.loss_fn,
-                self.config.importance,
+                need,
                 self.shapes,
                 self.source.autocast,
             )
@@ -67,9 +87,7 @@ class Scoring:
             )
         for tensor in sums.values():
             tensor.div_(count)
-        losses = {number: loss for number, loss in losses.items() if loss > -math.inf}
-        scored = sorted(gather_lists(list(losses.items())), key=lambda item: (-item[1], item[0]))
-        return Scores(sums, tuple(number for number, _ in scored), tuple(loss for _, loss in scored))
+        return sums, losses
 
     def choose(self) -> tuple[list[Candidate], int]:
         """The chosen examples of this rank, and the number of chosen examples on all ranks together."""
@@ -120,7 +138,7 @@ class Scoring:
 
     def groups(self, chosen: list[Candidate]) -> Iterator[Numbered]:
         """The chosen examples in batches on the model's device, with a progress bar."""
-        with progress("Fisher information", len(chosen)) as bar:
+        with progress("gradients", len(chosen)) as bar:
             for group in self.source.groups(chosen):
                 yield to_device(group, self.device)
                 bar.update(len(group.ids))
@@ -128,6 +146,30 @@ class Scoring:
     @property
     def device(self) -> torch.device:
         return next(iter(self.parameters.values())).device
+
+
+def scores_of(
+    criterion: Criterion, weights: Weights, averages: dict[str, dict[str, Tensor]], count: int
+) -> dict[str, Tensor]:
+    """The scores of all parameters; `averages`, by kind and parameter, are given up one after the other.
+
+    Raises:
+        ValueError: the importance function failed, returned no scores for a parameter, or only zeros for all of them.
+    """
+    if criterion.function is None:
+        (scores,) = averages.values()
+        return scores
+
+    def scores_of_all() -> dict[str, Tensor]:
+        scores = {}
+        for name, unit in weights.units.items():
+            gradients = ExampleGradients({kind: all_.pop(name) for kind, all_ in averages.items()}, count, unit)
+            scores[name] = criterion.scores(name, weights.values(name), gradients)
+        if not any(bool(tensor.any()) for tensor in scores.values()):
+            raise ValueError(f"importance {criterion.name!r} returned only zeros, so no entry comes before another.")
+        return scores
+
+    return raise_on_all_ranks(scores_of_all)
 
 
 def progress(what: str, total: int | None) -> Any:

@@ -21,10 +21,10 @@ _COLUMNS = ("document", "id", "start", "end", "text", "label", "score")
 def to_dict(result: Decoded[Any] | Any) -> dict[str, Any]:
     """A prediction, or a record, in texts, numbers, lists and dicts.
 
-    Spans are {"start", "end", "text", "label"} in characters of the value of "text": `text[start:end]` is the span. They,
-    relations, arguments and slot values have a "score" where the model gives one. "text" is the raw text, or, where it is not known, the tokens with single
-    spaces between them. Relations are {"head", "tail", "label"}, where head and tail are positions in "spans". A
-    prediction also has "generated_text" and "problems".
+    Spans are {"start", "end", "text", "label"} in characters of the value of "text": `text[start:end]` is the span.
+    Like relations, arguments and slot values, they have a "score" where the model gives one. "text" is the raw
+    text, or, where it is not known, the tokens with single spaces between them. Relations are {"head", "tail",
+    "label"}, where head and tail are positions in "spans". A prediction also has "generated_text" and "problems".
     """
     record = result.prediction if isinstance(result, Decoded) else result
     scores = result.scores if isinstance(result, Decoded) else ()

@@ -9,22 +9,23 @@ from typing import Any
 from weakref import ReferenceType, WeakSet, ref
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from ..adapter.base_parameter import TunedParameter
 from ..adapter.state import AdapterState
+from ..criteria import criterion_of, is_known, of_one
 from ..distributed import gather_lists, raise_on_all_ranks, sum_in_place
 from ..importance.examples import max_to_pick
 from ..importance.losses import LossFn, batch_size, default_loss_fn
 from ..importance.recent import RecentExamples, is_labelled
-from ..importance.scoring import Scores
+from ..importance.scoring import Scores, scores_of
 from ..layers.layer import layers_of, tuned_parameters
 from ..optim.carry_over import new_entries_of
 from ..optim.closure import HookResult, once_gradients_are_there
 from ..optim.rates import check_rates
-from .mask_update import change_mask, check_update, scored_update
+from .mask_update import change_mask, check_update, scored_update, weights_of
 
 LOOK_BACK = 250
 """Examples of training, the last ones before an update, that a mask is chosen by."""
@@ -142,9 +143,9 @@ class AutoUpdate:
             self.rows += batch_size(kwargs)
         if self.due and not self._gathers_gradients:
             optimizer = None if self._optimizer is None else self._optimizer()
-            if self.steps and optimizer is not None and self._has_heard():
+            if self.steps and optimizer is not None and self._can_score():
                 self._update_by_losses(optimizer)
-            elif self.steps or not labelled:
+            elif (self.steps or not labelled) and not self._needs_no_examples:
                 self._gather_gradients()
         if self.recent is not None:
             self.recent.listening = self.due or self._nearly_due()
@@ -180,7 +181,7 @@ class AutoUpdate:
         if not self.due:
             return
         is_first = self.state.num_updates == 0
-        if self._has_heard():
+        if self._can_score():
             self._update_by_losses(optimizer)
         elif not self._update_by_gradients(optimizer):
             self.attempts += 1
@@ -214,16 +215,23 @@ class AutoUpdate:
 
     # ----- updates -------------------------------------------------------------------------------------------------
 
-    def _has_heard(self) -> bool:
-        """Whether any process has heard a loss since the last update."""
-        return any(gather_lists([self.recent is not None and len(self.recent) > 0]))
+    @property
+    def _needs_no_examples(self) -> bool:
+        importance = self.state.config.importance
+        return (callable(importance) or is_known(importance)) and not criterion_of(importance).needs
+
+    def _can_score(self) -> bool:
+        """Whether no losses are needed for an update, or any process has heard one since the last update."""
+        heard = self.recent is not None and len(self.recent) > 0
+        return self._needs_no_examples or any(gather_lists([heard]))
 
     def _update_by_losses(self, optimizer: Optimizer) -> None:
         started = time.perf_counter()
         self._end_gradients()  # of calls without labels in the same step
         checked = raise_on_all_ranks(lambda: check_update(self.model, self.state, optimizer, self.steps))
-        loss_fn: LossFn = default_loss_fn(self.model, self.state.config.example_loss)
-        assert self.recent is not None
+        loss_fn: LossFn | None = None
+        if not self._needs_no_examples:
+            loss_fn = default_loss_fn(self.model, self.state.config.example_loss)
         with torch.autocast(self.state.flat.device.type, enabled=False):  # the caller's, around the forward pass
             scored_update(self.model, self.state, self.recent, loss_fn, checked, started, self.steps)
         self._updated()
@@ -243,10 +251,13 @@ class AutoUpdate:
         if not any(bool(gradient.any()) for gradient in whole.values()):
             return False
         checked = raise_on_all_ranks(lambda: check_update(self.model, self.state, optimizer, self.steps))
-        squared = self.state.config.importance == "fisher"
-        scores = {name: whole[name].square_() if squared else whole[name].abs_() for name in self.state.support_sizes}
-        power = 1 if squared else 2
-        change_mask(self.state, Scores(scores, (), ()), checked, started, self.steps, expected_power=power)
+        criterion, weights = criterion_of(self.state.config.importance), weights_of(self.model, self.state)
+        averages: dict[str, dict[str, Tensor]] = {need: {} for need in criterion.needs}
+        for name in weights.units:
+            for need, average in of_one(whole.pop(name), criterion.needs).items():
+                averages[need][name] = average
+        scores = scores_of(criterion, weights, averages, count=0)
+        change_mask(self.state, Scores(scores, (), ()), checked, started, self.steps, criterion.expected_power)
         self._updated()
         return True
 

@@ -11,15 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from ..adapter.atomic import Write, apply_all, assign, repeat_once
+from ..adapter.base_parameter import active_views, at_least_float
 from ..adapter.combine import listed
 from ..adapter.state import AdapterState, MaskUpdate
 from ..config import is_count
+from ..criteria import criterion_of
 from ..distributed import broadcast_from_rank0, raise_on_all_ranks, refuse_sharded
 from ..importance.examples import ExampleSource
 from ..importance.fisher import scoring_mode
 from ..importance.losses import LossFn
-from ..importance.scoring import Scores, Scoring
-from ..layers.layer import layers_of, tuned_parameters, unmerge_all
+from ..importance.scoring import Scores, Scoring, Weights, scores_of
+from ..layers.layer import FishDipLayer, layers_of, tuned_parameters, unmerge_all
 from ..optim.carry_over import carry_over, check_optimizer
 from ..quantization import has_quantized_storage
 from ..selection import top_k
@@ -30,6 +32,7 @@ def check_update(model: nn.Module, state: AdapterState, optimizer: Any, step: in
     """The torch optimizer that trains an adapter, if any; raises ValueError if its mask cannot change."""
     if step is not None and step != 0 and not is_count(step):
         raise ValueError(f"step={step!r} must be an int >= 0, the optimizer steps that were made, or None.")
+    criterion_of(state.config.importance)
     state.refuse_sharded()
     for name, (parameter, tensor) in tuned_parameters(model, state.adapter_name).items():
         if not has_quantized_storage(tensor):
@@ -55,35 +58,54 @@ def base_parameters(model: nn.Module, state: AdapterState) -> dict[str, nn.Param
     return {delta.name: found[delta.name][1] for delta in state.deltas}  # type: ignore[misc]
 
 
+def weights_of(model: nn.Module, state: AdapterState) -> Weights:
+    """What an importance function is given of the parameters that an adapter targets."""
+    tuned = {parameter.name: (layer, name) for layer in layers_of(model) for name, parameter in layer.tuned.items()}
+
+    @torch.no_grad()
+    def values(name: str) -> Tensor:
+        return effective_values(*tuned[name])
+
+    return Weights(values, {delta.name: delta.scale for delta in state.deltas})
+
+
+def effective_values(layer: FishDipLayer, name: str) -> Tensor:
+    """A copy of the effective values of a parameter, dequantized; float32, or float64 if the base is that."""
+    base, deltas = layer.base_values(name), layer.deltas(name)
+    if deltas and any(map(len, deltas)):
+        return at_least_float(layer.tuned[name].effective(base, deltas, active_views(deltas)))
+    return base.to(at_least_float(base[:0]).dtype, copy=True)
+
+
 def scored_update(
     model: nn.Module,
     state: AdapterState,
-    source: ExampleSource,
-    loss_fn: LossFn,
+    source: ExampleSource | None,
+    loss_fn: LossFn | None,
     optimizer: Any,
     started: float,
     step: int | None,
 ) -> MaskUpdate:
     """Score the parameters by examples of `source`, and change the mask; see `FishDipModel.update_mask`.
 
-    `optimizer` is checked already, or None.
+    `optimizer` is checked already, or None. Without `source` or `loss_fn`, the importance must need no examples.
     """
-    parameters = base_parameters(model, state)
-    scoring = Scoring(
-        model,
-        parameters,
-        state.config,
-        source,
-        loss_fn,
-        shapes={delta.name: delta.shape for delta in state.deltas},
-        seed=state.config.seed + state.num_updates,
-    )
     raise_on_all_ranks(lambda: refuse_unfit(layers_of(model), state))
-    with active_adapters_merged(model), scoring_mode(model, parameters.values()):
-        scores = scoring.scores()
-    squared = 1 if state.config.importance == "fisher" else 2
-    update = change_mask(state, scores, optimizer, started, step, expected_power=squared)
-    source.forget()
+    criterion, weights = criterion_of(state.config.importance), weights_of(model, state)
+    if not criterion.needs:
+        scores = Scores(scores_of(criterion, weights, {}, count=0), (), ())
+    else:
+        assert source is not None
+        assert loss_fn is not None
+        parameters = base_parameters(model, state)
+        shapes = {delta.name: delta.shape for delta in state.deltas}
+        seed = state.config.seed + state.num_updates
+        scoring = Scoring(model, parameters, state.config, source, loss_fn, shapes, seed, weights)
+        with active_adapters_merged(model), scoring_mode(model, parameters.values()):
+            scores = scoring.scores()
+    update = change_mask(state, scores, optimizer, started, step, criterion.expected_power)
+    if source is not None:
+        source.forget()
     return update
 
 

@@ -25,7 +25,7 @@ def group_of(examples: list[Any]) -> Numbered:
 def scored(model: nn.Module, groups: list[Numbered], loss_fn: Any) -> dict[str, Tensor]:
     parameters = dict(model.named_parameters())
     with scoring_mode(model, parameters.values()):
-        return accumulate_importance(model, parameters, groups, loss_fn, "fisher")[0]
+        return accumulate_importance(model, parameters, groups, loss_fn, "mean_square")[0]
 
 
 def supports_per_sample(model: nn.Module, group: Numbered, loss_fn: Any) -> bool:

@@ -211,6 +211,27 @@ def auto(rank: int, world: int, directory: str) -> dict[str, Any]:
     return found
 
 
+def functions(rank: int, world: int, directory: str) -> dict[str, Any]:
+    """Masks by importance functions; one of them goes wrong on process 1 alone."""
+    found: dict[str, Any] = {}
+    for importance in ("gradient", "gallop", "lift"):
+        model = tuned(tied_t5(), delta_scale="rms", num_samples=4, importance=importance)
+        model.base_model.update_mask(pairs(12))
+        found[importance] = mask_of(model)
+
+    def on_one(parameter: Tensor, gradients: Any) -> Tensor:
+        return gradients.mean.abs() if rank == 0 else gradients.mean.abs() * float("nan")
+
+    model = tuned(tied_t5(), importance=on_one)
+    before = mask_of(model)
+    try:
+        model.base_model.update_mask(pairs(12))
+    except Exception as error:
+        found["error"] = f"{type(error).__name__}: {error}"
+    found["unchanged"] = mask_of(model) == before
+    return found
+
+
 class OnOne:
     """A loss that goes wrong on process 1, at its call number `at`."""
 

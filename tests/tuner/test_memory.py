@@ -166,7 +166,7 @@ def test_what_stays_besides_the_weights_is_of_the_order_of_the_support() -> None
     assert 0 < bytes_of_all_tensors() - before < 0.5 * 4 * total
 
 
-@pytest.mark.parametrize("importance", ["fisher", "absolute"])
+@pytest.mark.parametrize("importance", ["fisher", "absolute", "gradient", "gallop", "magnitude", "lift"])
 def test_an_update_adds_one_float32_per_parameter_and_one_layer_s_gradient(
     importance: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,6 +55,17 @@ def test_masks_that_update_themselves_are_those_of_one_process_with_the_joint_ba
         close(first[kind]["flat"], expected[kind]["flat"])
 
 
+def test_importance_functions_are_given_the_examples_of_all_processes(tmp_path: Path) -> None:
+    first, second = outcome("functions", str(tmp_path))
+    expected = alone("functions")
+    for importance in ("gradient", "gallop", "lift"):
+        assert first[importance] == second[importance] == expected[importance]
+    assert first["error"].startswith("RuntimeError")
+    for found in (first, second):
+        assert "returned nan for 'shared.weight' at flat position 0" in found["error"]
+        assert found["unchanged"]
+
+
 def test_an_update_while_gradients_accumulate_loses_none(tmp_path: Path) -> None:
     first, second = outcome("accumulation", str(tmp_path))
     expected = alone("accumulation")

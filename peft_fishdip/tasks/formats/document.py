@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, overload
 
 from ..base import Decoded, Problem
+from ..places import ranges_in
 from ..readers.offsets_of_text import Range, tokens_and_spans
 from ..records import JointExample, NerExample, Relation, Span
 
@@ -52,7 +53,7 @@ class Document:
         tokens, _, spans = tokens_and_spans(self.text, self.spans, self.token_ranges)
         moved = dict(zip(self.spans, spans, strict=True))
         relations = [Relation(moved[r.head], moved[r.tail], r.label) for r in self.relations]
-        return JointExample(tokens, tuple(spans), tuple(relations), self.id)
+        return JointExample(tokens, tuple(spans), tuple(relations), self.id, self.text)
 
 
 def _span_key(span: Span) -> tuple[int, int, str]:
@@ -87,11 +88,11 @@ def to_examples(
         kind = JointExample if any(example.relations for example in examples) else NerExample
     if kind is JointExample:
         return examples
-    return [NerExample(example.tokens, example.spans, example.id) for example in examples]
+    return [NerExample(example.tokens, example.spans, example.id, example.text) for example in examples]
 
 
 def to_document(example: Document | NerExample | JointExample | Decoded[Any]) -> Document:
-    """A record, or a prediction, as a document, whose text is the tokens with one space between them.
+    """A record, or a prediction, as a document: of its raw text, or else of its tokens with one space between them.
 
     Raises ValueError for a span that begins or ends with a token of white space or without characters.
     """
@@ -101,14 +102,12 @@ def to_document(example: Document | NerExample | JointExample | Decoded[Any]) ->
         return example
     if not isinstance(example, NerExample | JointExample):
         raise TypeError(f"Document, NerExample or JointExample expected, got {type(example).__name__}")
-    ranges: list[Range] = []
-    for token in example.tokens:
-        start = ranges[-1][1] + 1 if ranges else 0
-        ranges.append((start, start + len(token)))
+    text = example.text or " ".join(example.tokens)
+    ranges = ranges_in(text, example.tokens)
     moved = {span: Span(ranges[span.start][0], ranges[span.end - 1][1], span.label) for span in example.spans}
     relations = example.relations if isinstance(example, JointExample) else ()
     return Document(
-        " ".join(example.tokens),
+        text,
         tuple(moved.values()),
         tuple(Relation(moved[r.head], moved[r.tail], r.label) for r in relations),
         example.id,

@@ -98,6 +98,23 @@ def test_examples_that_share_a_pass_score_as_they_do_alone(saved: dict[str, Path
     assert same >= (0.95 if kind == "8bit" else 0.995) * flat_of(alone).numel()
 
 
+@pytest.mark.parametrize("importance", ["gallop", "lift", "magnitude"])
+@pytest.mark.parametrize("kind", WEIGHT_ONLY)
+def test_importance_functions_are_given_dequantised_effective_weights(
+    saved: dict[str, Path], kind: str, importance: str
+) -> None:
+    model = quantised(saved["llama"], kind)
+    settings = {"density": 0.1, "num_samples": 4, "importance": importance}
+    plain = tuned(dequantised(model, saved["llama"]), **settings)
+    model = tuned(model, **settings)
+    masks = []
+    for one in (model, plain):
+        randomise(one, seed=5, scale=0.5)
+        one.base_model.update_mask(EXAMPLES)
+        masks.append({(name, at) for name, places in one.base_model.mask().items() for at in places.tolist()})
+    assert len(masks[0] & masks[1]) >= 0.99 * len(masks[0])
+
+
 def test_scoring_leaves_quantised_weights_as_they_are(saved: dict[str, Path]) -> None:
     """Same objects, no gradients."""
     model = tuned(quantised(saved["llama"], "nf4"), density=0.05, num_samples=2)
