@@ -14,6 +14,7 @@ from .comparison import Comparison
 from .data_sets import DATA_SETS, DEFAULT_DATA_SETS
 from .experiment import EXPERIMENTS, folders, load_experiments
 from .machine import prepare_process
+from .plain_text import MOST_TEXTS
 from .pretrained import NANO, load_config
 from .problems import Protocol
 from .rates import LOW_RATES, RATES
@@ -57,6 +58,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--fractions", nargs="+", type=float, default=[0.1], help="shares of the training examples (not relation)")
     add("--max-train", type=int, help="... but so many at most (relation: as many of each)")
     add("--max-test", type=int, help="test on so many examples at most (not relation)")
+    add("--plain-text", type=Path, help="file by which forgetting is measured, a text a line; default: test sentences")
+    add("--max-plain", type=int, help=f"texts of it at most; 0: forgetting is not measured; default: {MOST_TEXTS}")
     add("--ways", type=int, default=5, help="relations of an episode")
     add("--shots", type=int, default=1, help="labelled examples of each")
     add("--episodes", type=int, default=4, help="episodes of a run")
@@ -87,6 +90,8 @@ def compare(options: argparse.Namespace) -> int:
     refuse_file("--output", options.output)
     if wrong := [seed for seed in options.seeds if not 0 <= seed < 2**32]:
         raise SettingsError(f"--seeds {wrong[0]}: must be from 0 to 2**32 - 1")
+    if options.max_plain is not None and options.max_plain < 0:
+        raise SettingsError(f"--max-plain {options.max_plain}: must not be negative; 0 measures no forgetting")
     protocols = [
         Protocol(
             fraction=fraction,
@@ -108,6 +113,8 @@ def compare(options: argparse.Namespace) -> int:
         rates=rates(options),
         root=options.data,
         overrides=overrides,
+        plain_text=options.plain_text,
+        max_plain=options.max_plain,
         retry_failed=options.retry_failed,
     ).run(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     return report(options)

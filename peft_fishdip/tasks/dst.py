@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from .base import Decoded, Problem, Scores, Task
-from .metrics import MARKER_PATTERN, joint_accuracy, micro_f1, reference_joint_accuracy
+from .metrics import MARKER_PATTERN, items_f1, joint_accuracy, reference_joint_accuracy
 from .records import DstExample, SlotValue, Turn
 from .text import SPECIAL, escape, find_normalized, normalize, unescape
 
@@ -124,17 +124,19 @@ class DstTask(Task[DstExample]):
         problems.append(Problem("label_error", f"{' '.join(words)!r} begins with no known slot"))
         return None
 
+    def items(self, example: DstExample) -> dict[str, set[SlotValue]]:
+        return {"slot_f1": _normalized(example.state)}
+
     def score(
         self, gold: Sequence[DstExample], predicted: Sequence[Decoded[DstExample]], *, reference: bool = False
     ) -> Scores:
         """Joint accuracy, and micro precision, recall and F1 over slot values, compared after normalisation."""
-        truth = [_normalized(x.state) for x in gold]
-        found = [_normalized(x.prediction.state) for x in predicted]
         if reference:
             accuracy = reference_joint_accuracy(gold, [x.text for x in predicted])
         else:
-            accuracy = joint_accuracy(truth, found)
-        return {"joint_accuracy": accuracy} | micro_f1(truth, found).as_dict("slot_")
+            found = [x.prediction for x in predicted]
+            accuracy = joint_accuracy([_normalized(x.state) for x in gold], [_normalized(x.state) for x in found])
+        return {"joint_accuracy": accuracy} | items_f1(self, "slot_f1", gold, predicted).as_dict("slot_")
 
 
 def _as_said(value: str, turns: Sequence[Turn]) -> str:

@@ -6,13 +6,13 @@ A relation stands on its head and names its tail by the words of the tail.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from .base import Decoded, Problem, Scores, Task
 from .brackets import LabelledBracket, read_brackets, write_brackets
 from .labels import Labels
 from .lengths import longest
-from .metrics import micro_f1
+from .metrics import items_f1
 from .records import JointExample, Relation, Span, on_tokens, shifted
 from .text import normalize, sentence, tokenize
 
@@ -81,6 +81,9 @@ class JointTask(Task[JointExample]):
         prediction = JointExample(tokens, tuple(b.span for b in found), tuple(relations), example.id)
         return Decoded(prediction, tuple(problems), text)
 
+    def items(self, example: JointExample) -> dict[str, set[Any]]:
+        return {"entity_f1": set(example.spans), "relation_f1": set(example.relations)}
+
     def score(
         self,
         gold: Sequence[JointExample],
@@ -88,9 +91,8 @@ class JointTask(Task[JointExample]):
         *,
         reference: bool = False,
     ) -> Scores:
-        found = [x.prediction for x in predicted]
-        entities = micro_f1([set(x.spans) for x in gold], [set(x.spans) for x in found])
-        relations = micro_f1([set(x.relations) for x in gold], [set(x.relations) for x in found])
+        entities = items_f1(self, "entity_f1", gold, predicted)
+        relations = items_f1(self, "relation_f1", gold, predicted)
         return entities.as_dict("entity_") | relations.as_dict("relation_")
 
 

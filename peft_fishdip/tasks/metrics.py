@@ -9,8 +9,9 @@ import re
 import statistics
 from collections.abc import Hashable, Iterable, Sequence, Set
 from dataclasses import dataclass
+from typing import Any
 
-from .base import check_lengths
+from .base import Decoded, Task, check_lengths
 from .records import DstExample, Span
 
 
@@ -56,6 +57,11 @@ def micro_f1(gold: Sequence[Set[Hashable]], predicted: Sequence[Set[Hashable]]) 
         sum(map(len, predicted)),
         sum(map(len, gold)),
     )
+
+
+def items_f1(task: Task[Any], name: str, gold: Sequence[Any], predicted: Sequence[Decoded[Any]]) -> F1Score:
+    """Score of the sets that `Task.items` has under a name."""
+    return micro_f1([task.items(x)[name] for x in gold], [task.items(x.prediction)[name] for x in predicted])
 
 
 Argument = tuple[str, tuple[tuple[int, int], ...]]

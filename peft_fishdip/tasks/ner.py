@@ -9,8 +9,8 @@ from .base import Decoded, Problem, Scores, Task
 from .brackets import read_brackets, write_brackets
 from .labels import Labels
 from .lengths import longest
-from .metrics import micro_f1
-from .records import NerExample, on_tokens, shifted
+from .metrics import items_f1
+from .records import NerExample, Span, on_tokens, shifted
 from .text import sentence, tokenize
 
 
@@ -58,8 +58,10 @@ class NerTask(Task[NerExample]):
         prediction = NerExample(tokens, tuple(bracket.span for bracket in found), example.id)
         return Decoded(prediction, tuple(problems), text)
 
+    def items(self, example: NerExample) -> dict[str, set[Span]]:
+        return {"f1": set(example.spans)}
+
     def score(
         self, gold: Sequence[NerExample], predicted: Sequence[Decoded[NerExample]], *, reference: bool = False
     ) -> Scores:
-        score = micro_f1([set(x.spans) for x in gold], [set(x.prediction.spans) for x in predicted])
-        return score.as_dict()
+        return items_f1(self, "f1", gold, predicted).as_dict()

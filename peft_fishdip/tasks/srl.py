@@ -10,7 +10,7 @@ from .base import Decoded, Problem, Scores, Task
 from .brackets import read_brackets, write_brackets
 from .labels import Labels
 from .lengths import longest
-from .metrics import srl_f1
+from .metrics import Argument, joined_arguments, srl_f1
 from .records import Span, SrlExample, nearest_tokens, on_tokens, shifted
 from .text import sentence, tokenize
 
@@ -62,6 +62,9 @@ class SrlTask(Task[SrlExample]):
         arguments = tuple(bracket.span for bracket in found)
         prediction = SrlExample(example.tokens, example.predicate, arguments, example.id)
         return Decoded(prediction, tuple(problems), text)
+
+    def items(self, example: SrlExample) -> dict[str, set[Argument]]:
+        return {"f1": joined_arguments(example.arguments)}
 
     def score(
         self, gold: Sequence[SrlExample], predicted: Sequence[Decoded[SrlExample]], *, reference: bool = False
