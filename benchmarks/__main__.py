@@ -58,7 +58,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--fractions", nargs="+", type=float, default=[0.1], help="shares of the training examples (not relation)")
     add("--max-train", type=int, help="... but so many at most (relation: as many of each)")
     add("--max-test", type=int, help="test on so many examples at most (not relation)")
-    add("--plain-text", type=Path, help="file by which forgetting is measured, a text a line; default: test sentences")
+    add(
+        "--plain-text",
+        type=Path,
+        help="file by which forgetting is measured, a text a line; default: our own sentences",
+    )
     add("--max-plain", type=int, help=f"texts of it at most; 0: forgetting is not measured; default: {MOST_TEXTS}")
     add("--ways", type=int, default=5, help="relations of an episode")
     add("--shots", type=int, default=1, help="labelled examples of each")

@@ -17,7 +17,7 @@ from .data_sets import DATA_SETS, load
 from .experiment import Experiment
 from .files import read_own, write_json
 from .jobs import lock, work_through
-from .plain_text import PlainText, from_file, from_test_part
+from .plain_text import read_plain_text
 from .pretrained import check_length, check_task, digest, load_config, load_model
 from .problems import Protocol, problem, rate_problem
 from .results import failed, not_possible
@@ -44,7 +44,7 @@ class Comparison:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """Training parameters that all experiments were given."""
     plain_text: Path | None = None
-    """A file with texts by which forgetting is measured; None for sentences of each data set's test part."""
+    """A file with texts by which forgetting is measured; None for the sentences of `plain_text.txt`."""
     max_plain: int | None = None
     """So many of these texts at most; 0 if forgetting is not measured."""
     retry_failed: bool = False
@@ -104,7 +104,7 @@ class Comparison:
         for dataset in self.datasets:
             check_task(self.base_model, config, dataset, load(dataset, self.root).task)
         base_digest = digest(self.base_model, config)
-        plain = {dataset: self.plain(dataset) for dataset in self.datasets}
+        plain = None if self.max_plain == 0 else read_plain_text(self.plain_text, self.max_plain)
         first = self.seeds[0]
         for dataset in self.datasets:
             for protocol in self.protocols[:1] if DATA_SETS[dataset].kind == "relation" else self.protocols:
@@ -114,24 +114,12 @@ class Comparison:
                 for experiment in self.experiments:
                     yield RunSpec(
                         *(self.output, self.base_model, base_digest, experiment, protocol),
-                        *(problems, self.rates_of(experiment), trial, device, plain[dataset]),
+                        *(problems, self.rates_of(experiment), trial, device, plain),
                     )
 
     def rates_of(self, experiment: Experiment) -> Sequence[float]:
         """What it chooses from; nothing if its rate is fixed or it has none."""
         return () if experiment.params.fixed_rate or experiment.params.in_context_examples else self.rates
-
-    def plain(self, dataset: str) -> PlainText | None:
-        """The texts by which forgetting is measured.
-
-        Raises:
-            SettingsError: the file of them cannot be read.
-        """
-        if self.max_plain == 0:
-            return None
-        if self.plain_text is not None:
-            return from_file(self.plain_text, self.max_plain)
-        return from_test_part(load(dataset, self.root), self.max_plain)
 
     def begin(self) -> None:
         """Write down what all results in the folder have in common, or compare with what was written.
@@ -149,7 +137,7 @@ class Comparison:
             "episodes": protocol.num_episodes,
             "max_train": protocol.max_train,
             "max_test": protocol.max_test,
-            "plain text": None if self.plain_text is None else from_file(self.plain_text, self.max_plain).digest,
+            "plain text": None if self.plain_text is None else read_plain_text(self.plain_text).digest,
             "max_plain": self.max_plain,
         }
         path = self.output / "comparison.json"

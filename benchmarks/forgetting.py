@@ -41,10 +41,10 @@ class ForgettingMeter:
     def __init__(self, plain: PlainText, base_model: str, device: torch.device) -> None:
         self.plain = plain
         self.device = device
-        self.found = Forgetting(origin=plain.origin, reason=plain.reason)
+        self.found = Forgetting(plain.origin, plain.digest)
         self.features: Features = []
         self.head: Any = None
-        if not plain.reason and is_encoder(load_config(base_model)):
+        if is_encoder(load_config(base_model)):
             self.head = masked_lm(base_model)
             self.found.reason = "" if self.head is not None else NO_HEAD
 

@@ -51,8 +51,10 @@ class Trace:
 class Forgetting:
     """What a run records of the loss on plain text."""
 
-    origin: str = ""
-    """Where the texts are from."""
+    origin: str
+    """Name of the file with the texts."""
+    digest: str
+    """Tells the texts from others."""
     num_texts: int = 0
     num_tokens: int = 0
     """Tokens that are predicted."""

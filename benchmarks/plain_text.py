@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from .data_sets import Loaded
 from .problems import limited
 from .settings import SettingsError
 
+DEFAULT = Path(__file__).with_suffix(".txt")
+"""English sentences on many subjects, written for this purpose, so that no model has seen them."""
 MOST_TEXTS = 64
 """So many texts are read, where nothing else is asked for."""
 MOST_TOKENS = 128
@@ -20,12 +19,10 @@ MOST_TOKENS = 128
 
 @dataclass(frozen=True)
 class PlainText:
-    """Texts and where they are from."""
+    """Texts and the name of the file that they are from."""
 
     texts: tuple[str, ...]
     origin: str
-    reason: str = ""
-    """Why there are none."""
 
     @property
     def digest(self) -> str:
@@ -33,40 +30,18 @@ class PlainText:
         return hashlib.sha256("\n".join(self.texts).encode()).hexdigest()[:16]
 
 
-def from_file(path: Path, most: int | None = None) -> PlainText:
+def read_plain_text(path: Path | None = None, most: int | None = None) -> PlainText:
     """The lines of a file that are not blank; of too many, some that are drawn, the same each time.
 
     Raises:
         SettingsError: it cannot be read as UTF-8, or has no text.
     """
+    path = path or DEFAULT
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(
-            f"--plain-text {path} cannot be read: {error}; give a UTF-8 file, one text a line"
-        ) from error
+        raise SettingsError(f"--plain-text {path} cannot be read: {error}; give a text file in UTF-8") from error
     texts = [line.strip() for line in lines if line.strip()]
     if not texts:
         raise SettingsError(f"--plain-text {path} has no text; give a file with one text a line")
-    return PlainText(drawn(texts, most), path.name)
-
-
-def from_test_part(loaded: Loaded, most: int | None = None) -> PlainText:
-    """Sentences and dialogues of the test part, without brackets, but for those that the training part has, too."""
-    seen = {words_of(example) for example in loaded.train}
-    texts = [text for text in dict.fromkeys(map(words_of, loaded.test)) if text not in seen]
-    origin = "test sentences of the data set"
-    if not texts:
-        return PlainText((), origin, "each test sentence is a training sentence, too; name a file with --plain-text")
-    return PlainText(drawn(texts, most), origin)
-
-
-def drawn(texts: Sequence[str], most: int | None) -> tuple[str, ...]:
-    return tuple(limited(texts, MOST_TEXTS if most is None else most))
-
-
-def words_of(example: Any) -> str:
-    """A sentence, or the turns of a dialogue, without any mark."""
-    if hasattr(example, "turns"):
-        return " ".join(turn.text for turn in example.turns)
-    return " ".join(example.tokens)
+    return PlainText(tuple(limited(texts, MOST_TEXTS if most is None else most)), path.name)
