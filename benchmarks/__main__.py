@@ -18,7 +18,7 @@ from .plain_text import MOST_TEXTS
 from .pretrained import NANO, load_config
 from .problems import Protocol
 from .rates import LOW_RATES, RATES
-from .report import write_report
+from .report import reference_of, write_report
 from .results import failed, read_results
 from .settings import SettingsError
 
@@ -81,6 +81,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     reporting.add_argument(
         "--output", nargs="+", type=Path, default=[Path("runs")], help="folders of the results (default: runs)"
     )
+    for command in (comparing, reporting):
+        command.add_argument(
+            "--reference",
+            help="method that others are compared with in the report; default: lora if it is there",
+        )
     listing = commands.add_parser("list", help="methods, tasks and data sets")
     for command in (comparing, listing):
         command.add_argument("--experiments", type=Path, help="folder with your own experiments, <method>/<name>")
@@ -107,9 +112,13 @@ def compare(options: argparse.Namespace) -> int:
         )
         for fraction in dict.fromkeys(options.fractions)
     ]
+    experiments = load_experiments(options.methods, overrides, roots(options), options.update_interval)
+    if options.reference:  # rather now than after the runs
+        before = [result["run_info"]["experiment_name"] for result in read_results(options.output)]
+        reference_of([*(experiment.title for experiment in experiments), *before], options.reference)
     Comparison(
         output=options.output,
-        experiments=load_experiments(options.methods, overrides, roots(options), options.update_interval),
+        experiments=experiments,
         datasets=datasets(options),
         base_model=options.model,
         protocols=protocols,
@@ -179,7 +188,7 @@ def report(options: argparse.Namespace) -> int:
         if not found:
             raise SettingsError(f"{output} holds no results; run `python -m benchmarks compare` first")
         results += found
-    paths = write_report(results, folder)
+    paths = write_report(results, folder, options.reference)
     print((folder / "report.md").read_text(encoding="utf-8"))
     print(f"{len(results)} results: {', '.join(str(path) for path in paths if path.suffix != '.svg')}")
     return int(any(map(failed, results)))
