@@ -39,7 +39,8 @@ def of_setting(rows: Sequence[Row]) -> list[Row]:
     draws: dict[str, dict[str, Draws]] = {row.method: {} for row in rows}
     for metric in setting.metrics:
         examples = {row.method: found for row in rows if (found := examples_of(row, metric))}
-        check_same(setting.title, examples, of_episodes := setting.task == "relation")
+        of_episodes = setting.task == "relation"
+        check_same([row for row in rows if row.method in examples], metric, of_episodes)
         if of_episodes:
             by_method = draws_of_episodes(examples) if examples else {}
         else:
@@ -79,20 +80,21 @@ def check_score(run: Result, metric: str, parts: Sequence[Ratio]) -> None:
         raise SettingsError(f"{named(run)}: {metric} is {told}, but {own / 100} by its test_counts; run it anew")
 
 
-def check_same(title: str, examples: Examples, of_episodes: bool) -> None:
+def check_same(rows: Sequence[Row], metric: str, of_episodes: bool) -> None:
     """
     Raises:
-        SettingsError: runs that are paired have different numbers of test examples.
+        SettingsError: runs that are paired have other test examples: another number of them, or other gold items.
     """
-    sizes: dict[int, tuple[str, list[int]]] = {}
-    for method, by_seed in examples.items():
-        for seed, parts in by_seed.items():
-            own = [len(part) for part in parts]
-            other, size = sizes.setdefault(seed if of_episodes else 0, (method, own))
-            if own != size:
+    test_sets: dict[int, tuple[Row, list[object]]] = {}
+    for row in rows:
+        for run in row.successes:
+            counts = run["train_info"]["test_counts"][metric]
+            own = [part.get("gold", len(part["correct"].split())) for part in counts]
+            other, expected = test_sets.setdefault(seed_of(run) if of_episodes else 0, (row, own))
+            if own != expected:
                 raise SettingsError(
-                    f"{method} on {title} has counts of {own} test examples, {other} of {size}: these do not compare; "
-                    "report their folders one at a time"
+                    f"{row.method} and {other.method} on {row.setting.title} were tested on different examples: these "
+                    "do not compare; report their folders one at a time"
                 )
 
 
