@@ -86,7 +86,7 @@ def test_summed_counts_are_the_scores_of_the_task(kind, shown):
             numerator, denominator = parts.sum(axis=0)
             assert numerator / denominator == pytest.approx(scores[metric])
             seen[metric].add(scores[metric])
-    assert all(len(values) > 10 for values in seen.values())
+    assert all(len(values) > 4 for values in seen.values())
 
 
 def test_counts_are_in_the_order_of_the_examples():
