@@ -101,6 +101,7 @@ class ForgettingMeter:
             return mean_loss(self.head.to(self.device), self.features, 1, self.device)
         finally:
             setattr(self.head, self.head.base_model_prefix, nn.Identity())
+            self.head.to("cpu")  # so that it is no memory of the run
 
 
 def masked_lm(base_model: str) -> Any:

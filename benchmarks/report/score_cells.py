@@ -88,14 +88,15 @@ def bounds(found: Interval, sign: str = "") -> str:
 def forgetting_cell(rows: Sequence[Row]) -> Cell:
     """Of one method: the mean over its settings of the mean over seeds, and of one setting the deviation over seeds."""
     values = [row.forgetting for row in rows if row.forgetting]
+    texts = [text for row in rows for text in row.plain_texts]
     if not values:
-        return Cell("not measured") if any(row.plain_texts for row in rows) else NOTHING
+        return NOTHING if not texts else Cell("not measured" if any(text["reason"] for text in texts) else "not finite")
     average = mean(map(mean, values))
     text = f"{average:+.3f}"
     if len(rows) == 1 and len(values[0]) > 1:
         text += f" ± {stdev(values[0]):.3f}"
-    measurable = sum(bool(row.successes) for row in rows)
-    return Cell(text + (f" ({len(values)} of {measurable})" if len(values) < measurable else ""), average)
+    measured, runs = sum(map(len, values)), sum(len(row.successes) for row in rows)
+    return Cell(text + (f" ({measured} of {runs} runs)" if measured < runs else ""), average)
 
 
 def forgetting_notes(rows: Sequence[Row]) -> tuple[str, ...]:

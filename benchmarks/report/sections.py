@@ -25,7 +25,8 @@ INTERVALS = (
     "and test examples. Two methods are not told apart if the interval of their difference, on the same seeds and "
     "examples, contains 0. The best mean of each column is bold, and what is not told apart from it. The mean rank "
     "gives each data set the same weight; 1 is best, and methods that are not told apart are tied. Intervals are not "
-    "corrected for the number of comparisons; where seeds differ much and are few, they are too narrow."
+    "corrected for the number of comparisons; where seeds differ much and are few, they are too narrow. What follows "
+    "a ± is a sample standard deviation over seeds."
 )
 DATA_SETS = (
     "Scores are as in the overview; sizes and times are means over seeds. An adapter's size "

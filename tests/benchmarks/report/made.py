@@ -128,7 +128,7 @@ def counted(method, seed=0, *, dataset="wnut17", metric="f1", examples=(), **opt
 def forgetful(result, value, reason="", **changes):
     """A result with what was measured on plain text."""
     plain = {"origin": "wiki.txt", "digest": "0a", "num_texts": 64, "num_tokens": 1234, "num_cut": 0, "num_short": 0}
-    plain |= {"loss_before": 2.5, "losses_after": [] if reason else [2.5 + value], "reason": reason}
+    plain |= {"loss_before": 2.5, "losses_after": [] if reason or value is None else [2.5 + value], "reason": reason}
     result["train_info"]["plain_text"] = plain | changes
     result["train_info"]["metrics"][-1]["forgetting"] = None if reason else value
     return result
