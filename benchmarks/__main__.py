@@ -14,10 +14,11 @@ from .comparison import Comparison
 from .data_sets import DATA_SETS, DEFAULT_DATA_SETS
 from .experiment import EXPERIMENTS, folders, load_experiments
 from .machine import prepare_process
+from .plain_text import MOST_TEXTS
 from .pretrained import NANO, load_config
 from .problems import Protocol
 from .rates import LOW_RATES, RATES
-from .report import write_report
+from .report import reference_of, write_report
 from .results import failed, read_results
 from .settings import SettingsError
 
@@ -57,6 +58,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--fractions", nargs="+", type=float, default=[0.1], help="shares of the training examples (not relation)")
     add("--max-train", type=int, help="... but so many at most (relation: as many of each)")
     add("--max-test", type=int, help="test on so many examples at most (not relation)")
+    add(
+        "--plain-text",
+        type=Path,
+        help="file by which forgetting is measured, a text a line; default: our own sentences",
+    )
+    add("--max-plain", type=int, help=f"texts of it at most; 0: forgetting is not measured; default: {MOST_TEXTS}")
     add("--ways", type=int, default=5, help="relations of an episode")
     add("--shots", type=int, default=1, help="labelled examples of each")
     add("--episodes", type=int, default=4, help="episodes of a run")
@@ -74,6 +81,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     reporting.add_argument(
         "--output", nargs="+", type=Path, default=[Path("runs")], help="folders of the results (default: runs)"
     )
+    for command in (comparing, reporting):
+        command.add_argument(
+            "--reference",
+            help="method that others are compared with in the report; default: lora if it is there",
+        )
     listing = commands.add_parser("list", help="methods, tasks and data sets")
     for command in (comparing, listing):
         command.add_argument("--experiments", type=Path, help="folder with your own experiments, <method>/<name>")
@@ -87,6 +99,8 @@ def compare(options: argparse.Namespace) -> int:
     refuse_file("--output", options.output)
     if wrong := [seed for seed in options.seeds if not 0 <= seed < 2**32]:
         raise SettingsError(f"--seeds {wrong[0]}: must be from 0 to 2**32 - 1")
+    if options.max_plain is not None and options.max_plain < 0:
+        raise SettingsError(f"--max-plain {options.max_plain}: must not be negative; 0 measures no forgetting")
     protocols = [
         Protocol(
             fraction=fraction,
@@ -98,9 +112,13 @@ def compare(options: argparse.Namespace) -> int:
         )
         for fraction in dict.fromkeys(options.fractions)
     ]
+    experiments = load_experiments(options.methods, overrides, roots(options), options.update_interval)
+    if options.reference:  # rather now than after the runs
+        before = [result["run_info"]["experiment_name"] for result in read_results(options.output)]
+        reference_of([*(experiment.title for experiment in experiments), *before], options.reference)
     Comparison(
         output=options.output,
-        experiments=load_experiments(options.methods, overrides, roots(options), options.update_interval),
+        experiments=experiments,
         datasets=datasets(options),
         base_model=options.model,
         protocols=protocols,
@@ -108,6 +126,8 @@ def compare(options: argparse.Namespace) -> int:
         rates=rates(options),
         root=options.data,
         overrides=overrides,
+        plain_text=options.plain_text,
+        max_plain=options.max_plain,
         retry_failed=options.retry_failed,
     ).run(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     return report(options)
@@ -168,7 +188,7 @@ def report(options: argparse.Namespace) -> int:
         if not found:
             raise SettingsError(f"{output} holds no results; run `python -m benchmarks compare` first")
         results += found
-    paths = write_report(results, folder)
+    paths = write_report(results, folder, options.reference)
     print((folder / "report.md").read_text(encoding="utf-8"))
     print(f"{len(results)} results: {', '.join(str(path) for path in paths if path.suffix != '.svg')}")
     return int(any(map(failed, results)))

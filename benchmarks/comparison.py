@@ -17,6 +17,7 @@ from .data_sets import DATA_SETS, load
 from .experiment import Experiment
 from .files import read_own, write_json
 from .jobs import lock, work_through
+from .plain_text import read_plain_text
 from .pretrained import check_length, check_task, digest, load_config, load_model
 from .problems import Protocol, problem, rate_problem
 from .results import failed, not_possible
@@ -42,6 +43,10 @@ class Comparison:
     """Folder of the data sets."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """Training parameters that all experiments were given."""
+    plain_text: Path | None = None
+    """A file with texts by which forgetting is measured; None for the sentences of `plain_text.txt`."""
+    max_plain: int | None = None
+    """So many of these texts at most; 0 if forgetting is not measured."""
     retry_failed: bool = False
     """Whether runs that failed are done again, with those that chose a learning rate among failed ones."""
 
@@ -99,6 +104,7 @@ class Comparison:
         for dataset in self.datasets:
             check_task(self.base_model, config, dataset, load(dataset, self.root).task)
         base_digest = digest(self.base_model, config)
+        plain = None if self.max_plain == 0 else read_plain_text(self.plain_text, self.max_plain)
         first = self.seeds[0]
         for dataset in self.datasets:
             for protocol in self.protocols[:1] if DATA_SETS[dataset].kind == "relation" else self.protocols:
@@ -108,7 +114,7 @@ class Comparison:
                 own = {
                     experiment.title: RunSpec(
                         *(self.output, self.base_model, base_digest, experiment, protocol),
-                        *(problems, self.rates_of(experiment), trial, device),
+                        *(problems, self.rates_of(experiment), trial, device, plain),
                     )
                     for experiment in self.experiments
                 }
@@ -136,6 +142,8 @@ class Comparison:
             "episodes": protocol.num_episodes,
             "max_train": protocol.max_train,
             "max_test": protocol.max_test,
+            "plain text": None if self.plain_text is None else read_plain_text(self.plain_text).digest,
+            "max_plain": self.max_plain,
         }
         path = self.output / "comparison.json"
         before = read_own(path) if path.exists() else common

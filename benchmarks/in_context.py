@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from typing import Any, ClassVar, TypeVar, cast
 
@@ -122,6 +122,9 @@ class InContextTask(Task[E]):
 
     def decode(self, example: E | str | Sequence[str], text: str) -> Decoded[E]:
         return self.task.decode(example, text.strip().partition("\n")[0] if self.gap == "\n" else text)
+
+    def items(self, example: E) -> Mapping[str, Set[Hashable]]:
+        return self.task.items(example)
 
     def score(self, gold: Sequence[E], predicted: Sequence[Decoded[E]], *, reference: bool = False) -> Scores:
         return self.task.score(gold, predicted, reference=reference)

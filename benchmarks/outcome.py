@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from statistics import mean
 from typing import Any
+
+from .example_counts import Counts
 
 
 @dataclass
@@ -45,11 +48,45 @@ class Trace:
 
 
 @dataclass
+class Forgetting:
+    """What a run records of the loss on plain text."""
+
+    origin: str
+    """Name of the file with the texts."""
+    digest: str
+    """Tells the texts from others."""
+    num_texts: int = 0
+    num_tokens: int = 0
+    """Tokens that are predicted."""
+    num_cut: int = 0
+    """Texts of which the end was not read."""
+    num_short: int = 0
+    """Texts that were left out, since they have less than two tokens."""
+    loss_before: float | None = None
+    """Of the base model."""
+    losses_after: list[float] = field(default_factory=list)
+    """After training; of episodes, after each."""
+    reason: str = ""
+    """Why it was not measured; empty if it was."""
+
+    @property
+    def value(self) -> float | None:
+        """The mean loss after training minus the one before."""
+        if self.loss_before is None or not self.losses_after:
+            return None
+        return mean(self.losses_after) - self.loss_before
+
+
+@dataclass
 class Outcome:
     """What a run came to."""
 
     scores: dict[str, float] = field(default_factory=dict)
     """Metrics of the task on the test examples, and `loss`, -log p in nats per target token, word or text."""
+    counts: dict[str, list[Counts]] = field(default_factory=dict)
+    """By metric, what each test example adds to it; one entry, or one for each episode."""
+    forgetting: Forgetting | None = None
+    """None if it was not asked for."""
     task_type: str | None = None
     """What the model does, by PEFT's name."""
     notes: list[str] = field(default_factory=list)
@@ -70,3 +107,8 @@ class Outcome:
     in_context_shown: float | None = None
     """Examples that stood before a source, on average."""
     adapter_config: dict[str, Any] | None = None
+
+    def add_counts(self, counts: dict[str, Counts]) -> None:
+        """Those of the test examples, or of one more episode."""
+        for metric, own in counts.items():
+            self.counts.setdefault(metric, []).append(own)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def write_result(
         "train loss": trace.metrics[-1]["train loss"] if trace.metrics else None,
         "train samples": trace.samples,
         "train total tokens": trace.tokens,
+        **({} if outcome.forgetting is None else {"forgetting": outcome.forgetting.value}),
         **{f"test {name}": value for name, value in outcome.scores.items()},
     }
     content = {
@@ -86,6 +88,8 @@ def write_result(
             "stopped_at": trace.step,
             "status": "failed" if error else NOT_POSSIBLE if reason else "success",
             "metrics": [*trace.metrics, test_row],
+            "test_counts": outcome.counts,
+            "plain_text": None if outcome.forgetting is None else asdict(outcome.forgetting),
             "mask_updates": trace.updates,
             "fit_begins": trace.begins,
             "in_context_shown": outcome.in_context_shown,

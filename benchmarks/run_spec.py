@@ -16,6 +16,7 @@ import torch
 from .experiment import Experiment
 from .jobs import Job
 from .outcome import Outcome
+from .plain_text import PlainText
 from .problems import Problem, Protocol
 from .rates import best_rate, trial_row
 from .results import density_in_the_end, read_result, write_result
@@ -39,6 +40,8 @@ class RunSpec:
     trial: Problem | None
     """The problem by which a learning rate is chosen: training examples of the first seed only."""
     device: torch.device
+    plain: PlainText | None = None
+    """Texts by which forgetting is measured in the runs that are reported; None if it is not."""
     reason: str = ""
     """Why these runs are not possible; they are recorded, and not done."""
     matched: RunSpec | None = None
@@ -82,7 +85,7 @@ class RunSpec:
             path = self.path("results", f"seed{seed}")
 
             def work(seed: int = seed, path: Path = path) -> None:
-                self.attempt(path, self.experiment, self.problems[seed], seed, self.choice())
+                self.attempt(path, self.experiment, self.problems[seed], seed, self.choice(), self.plain)
 
             yield Job(path, work, (*self.rate_paths().values(), *self.matched_paths(seed)))
 
@@ -103,7 +106,13 @@ class RunSpec:
         return [trial_row(rate, read_result(path)) for rate, path in self.rate_paths().items()]
 
     def attempt(
-        self, path: Path, experiment: Experiment, part: Problem, seed: int, choice: Sequence[Mapping[str, Any]] = ()
+        self,
+        path: Path,
+        experiment: Experiment,
+        part: Problem,
+        seed: int,
+        choice: Sequence[Mapping[str, Any]] = (),
+        plain: PlainText | None = None,
     ) -> None:
         """Do one run, at the best learning rate if there is a choice, and write its result."""
         outcome, error = Outcome(), ""
@@ -113,7 +122,7 @@ class RunSpec:
             if choice:
                 experiment = experiment.with_rate(best_rate(choice))
             if not self.reason:
-                outcome = run(experiment, part, self.base_model, seed, self.device)
+                outcome = run(experiment, part, self.base_model, seed, self.device, plain)
                 if other := experiment.params.density_of:
                     outcome.notes.append(f"it has as many entries as {other} with the same seed had changed in the end")
         except Exception as problem:  # a user's own method may raise anything; the other runs go on

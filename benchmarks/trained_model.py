@@ -19,16 +19,18 @@ from peft_fishdip.tasks import (
     Episode,
     Task,
     candidate_losses,
-    evaluate,
-    likelihood_accuracy,
+    choose,
+    predict,
     task_type,
     to_features,
 )
 from peft_fishdip.tasks.coders import coder_for
 from peft_fishdip.tasks.families import CAUSAL, SEQUENCES
 
+from .example_counts import example_counts, right
 from .features import Collate, Features, collator_for
 from .fitting import fit, mean_loss
+from .forgetting import ForgettingMeter
 from .in_context import WHOLE
 from .memory import MemoryMeter
 from .outcome import Outcome
@@ -47,6 +49,7 @@ class TrainedModel:
     device: torch.device
     memory: MemoryMeter
     outcome: Outcome
+    forgetting: ForgettingMeter | None = None
 
     @property
     def source_length(self) -> int:
@@ -92,11 +95,15 @@ class TrainedModel:
         if not self.outcome.eval_time:
             self.outcome.fit_memory = self.memory.growth()
 
+    def measure_forgetting(self) -> None:
+        if self.forgetting:
+            self.forgetting.after(self.model)
+
     def scores(self, examples: list[Any]) -> dict[str, float]:
         """The task's metrics of predictions, and the mean test loss."""
         started = time.perf_counter()
         with cuts_ignored():
-            scores = evaluate(
+            predictions = predict(
                 self.model,
                 self.tokenizer,
                 self.task,
@@ -107,6 +114,8 @@ class TrainedModel:
                 max_new_tokens=self.params.max_length,
                 progress=False,
             )
+        scores = self.task.score(examples, predictions)
+        self.outcome.add_counts(example_counts(self.task, examples, predictions, scores))
         batch_size = self.params.eval_batch_size
         loss = mean_loss(self.model, self.features(examples), batch_size, self.device, self.collator)
         self.outcome.eval_time += time.perf_counter() - started
@@ -130,7 +139,9 @@ class TrainedModel:
         self.outcome.eval_time += time.perf_counter() - started
         gold = [example.label for example in episode.query]
         own = sum(row[episode.labels.index(label)] for row, label in zip(losses, gold, strict=True))
-        return {"accuracy": likelihood_accuracy(losses, episode.labels, gold), "loss": own / self.num_targets(episode)}
+        answers = [label == choice for label, choice in zip(gold, choose(losses, episode.labels), strict=True)]
+        self.outcome.add_counts({"accuracy": right(answers)})
+        return {"accuracy": sum(answers) / len(answers), "loss": own / self.num_targets(episode)}
 
     def num_targets(self, episode: Episode) -> int:
         """Target tokens of the query; its texts, if the model classifies these."""

@@ -22,32 +22,51 @@ from peft_fishdip.tasks.lengths import source_room
 
 from .adaptation import adapted_config
 from .experiment import Experiment
+from .forgetting import ForgettingMeter
 from .in_context import SLOT, InContextTask, ending_at_lines
 from .mask_updates import is_fish_dip, with_enough_examples
 from .masks import shares
 from .memory import MemoryMeter
 from .outcome import Outcome
+from .plain_text import PlainText
 from .pretrained import load_model
 from .problems import Problem, Protocol, problem
 from .trained_model import TrainedModel, averages
 
 
-def run(experiment: Experiment, problem: Problem, base_model: str, seed: int, device: torch.device) -> Outcome:
-    """Fine-tune the base model as the experiment says, on the labelled examples, and score it on the test ones."""
+def run(
+    experiment: Experiment,
+    problem: Problem,
+    base_model: str,
+    seed: int,
+    device: torch.device,
+    plain: PlainText | None = None,
+) -> Outcome:
+    """Fine-tune the base model as the experiment says, on the labelled examples, and score it on the test ones.
+
+    Args:
+        plain: texts by which forgetting is measured; None if it is not.
+    """
+    meter = ForgettingMeter(plain, base_model, device) if plain else None
     memory = MemoryMeter(device)
     set_seed(seed)
     base = load_model(base_model, problem.task)
     model, tokenizer, _ = base
     outcome = Outcome(task_type=task_type(model), num_base_params=count(model.parameters()))
+    if meter:
+        meter.before(base)
+        outcome.forgetting = meter.found
     if experiment.adapter is not None:
         config, outcome.notes = adapted_config(experiment, base)
         model = get_peft_model(model, with_enough_examples(seeded(config, seed), problem))
         outcome.adapter_config = model.peft_config["default"].to_dict()
     model.to(device)
     outcome.num_total_params = count(model.parameters())
-    trained = TrainedModel(model, tokenizer, problem.task, experiment.params, seed, device, memory, outcome)
+    trained = TrainedModel(model, tokenizer, problem.task, experiment.params, seed, device, memory, outcome, meter)
     if experiment.params.in_context_examples:
         outcome.scores = in_context_scores(trained, problem)
+        if meter:
+            meter.unchanged()
     else:
         outcome.num_trainable_params = count(x for x in model.parameters() if x.requires_grad)
         outcome.scores = trained_scores(trained, problem)
@@ -76,6 +95,7 @@ def trained_scores(trained: TrainedModel, problem: Problem) -> dict[str, float]:
             trained.fit(problem.train, params.meta_steps)
             return averages([episode_scores(trained, episode) for episode in problem.episodes])
         trained.fit(problem.train, params.steps)
+        trained.measure_forgetting()
         outcome.file_size = trained.saved_size()
         return trained.scores(problem.test)
 
@@ -84,6 +104,7 @@ def episode_scores(trained: TrainedModel, episode: Episode) -> dict[str, float]:
     """Go on from what meta-training left, on the support examples of an episode."""
     learner = trained.copied()
     learner.fit(list(episode.support), trained.params.steps)
+    learner.measure_forgetting()
     trained.outcome.file_size = trained.outcome.file_size or learner.saved_size()
     return learner.choices(episode)
 

@@ -8,28 +8,33 @@ from pathlib import Path
 
 from ..files import write_text
 from .content import Section
+from .intervals import reference_of, with_intervals
 from .markdown import markdown
 from .page import page
 from .rows import Result, make_rows
 from .sections import TITLE, pictures_of, sections, summary
 
-__all__ = ["write_files", "write_report"]
+__all__ = ["reference_of", "write_files", "write_report"]
 
 
-def write_report(results: Sequence[Result], folder: Path) -> list[Path]:
+def write_report(results: Sequence[Result], folder: Path, reference: str | None = None) -> list[Path]:
     """Write report.md, report.html and pictures/*.svg; the same results give the same bytes, in any order.
 
     Pictures of an earlier report in the same folder that this one does not show are deleted.
+
+    Args:
+        reference: the method that others are compared with; None for LoRA, or what there is.
 
     Returns:
         What was written, the two reports first.
 
     Raises:
-        SettingsError: there are no results, one of them is none of a comparison's, or a file cannot be written.
+        SettingsError: there are no results, one of them is none of a comparison's, the reference is none of the
+            methods, or a file cannot be written.
     """
-    rows = make_rows(results)
-    parts = sections(rows)
+    rows = with_intervals(make_rows(results))
     methods = sorted({row.method for row in rows})
+    parts = sections(rows, reference_of(methods, reference))
     return write_files(folder, TITLE, summary(rows), parts, page(TITLE, summary(rows), parts, methods))
 
 

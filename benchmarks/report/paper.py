@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from .content import Cell, Section, Table
 from .ranks import ordered_methods
 from .rows import Row, settings_of
-from .tables import metric_title, score_cell
+from .score_cells import score_cell
+from .tables import metric_title
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, FuncFormatter, NullFormatter
 
 from .content import Gallery, Picture
+from .intervals import score_interval
 from .labels import distance, place, spread
 from .rows import Row, Setting, settings_of
 from .style import FONT, INK, Look, draw, short, slug
@@ -31,13 +32,21 @@ def score_gallery(rows: Sequence[Row], looks: Looks) -> Gallery:
         elif setting.fraction == max(fraction for fraction in fractions if fraction is not None):
             pictures.append(lines(setting, metric, [row for row in group if row.setting.fraction is not None], looks))
     reading = (
-        "Further right is better. Small dots: one seed each. Large mark: their mean. The bar spans the seeds."
+        "Further right is better. Small dots: one seed each. Large mark: their mean." + bar_meaning(rows)
         if not any(picture.name.startswith("fraction") for picture in pictures)
         else "Where a data set has several training fractions: score (up is better) by fraction, mean over seeds, each "
         "line with its method beside it. Else: one line per method, further right is better; small dots are seeds, the "
-        "large mark is their mean."
+        "large mark is their mean." + bar_meaning(rows)
     )
     return Gallery("Scores of all methods", reading, tuple(pictures))
+
+
+def bar_meaning(rows: Sequence[Row]) -> str:
+    """What the bars of scores mean."""
+    with_interval = [bool(row.draws) for row in rows if row.successes]
+    if not any(with_interval):
+        return " The bar spans the seeds."
+    return " The bar is the 95 % interval" + ("." if all(with_interval) else "; without one, it spans the seeds.")
 
 
 def panels(rows: Sequence[Row]) -> list[tuple[Setting, str, list[Row]]]:
@@ -56,7 +65,8 @@ def dots(setting: Setting, metric: str, rows: Sequence[Row], looks: Looks) -> Pi
     def paint(axes: Axes) -> None:
         for y, row in enumerate(rows):
             scores, look = row.scores(metric), looks[row.method]
-            axes.plot([min(scores), max(scores)], [y, y], color=look.colour, linewidth=2.5, alpha=0.4)
+            ends = bar_ends(row, metric) or (min(scores), max(scores))
+            axes.plot(ends, [y, y], color=look.colour, linewidth=2.5, alpha=0.4)
             axes.plot(scores, [y] * len(scores), ".", color=look.colour, markersize=5, alpha=0.7)
             axes.plot([mean(scores)], [y], look.marker, color=look.colour, markersize=6.5)
         method_axis(axes, rows)
@@ -87,6 +97,8 @@ def lines(setting: Setting, metric: str, rows: Sequence[Row], looks: Looks) -> P
                 markersize=4,
                 linewidth=1.4,
             )
+            for row, x in zip(own, fractions, strict=True):
+                error_bar(axes, row, metric, x, look)
             ends.append((method, fractions[-1], means[-1], look))
         ticks = sorted({100 * (row.setting.fraction or 0) for row in rows})
         axes.set_xscale("log")
@@ -98,6 +110,18 @@ def lines(setting: Setting, metric: str, rows: Sequence[Row], looks: Looks) -> P
 
     name = slug("fraction", setting.dataset, setting.model if setting.several_models else "", metric)
     return draw(name, title, height, paint)
+
+
+def bar_ends(row: Row, metric: str) -> tuple[float, float] | None:
+    """Those of the interval, if there is one."""
+    found = score_interval(row, metric)
+    return None if found is None else (found.low, found.high)
+
+
+def error_bar(axes: Axes, row: Row, metric: str, x: float, look: Look) -> None:
+    """The interval as an upright line, if there is one."""
+    if ends := bar_ends(row, metric):
+        axes.plot([x, x], ends, color=look.colour, linewidth=2.5, alpha=0.3, solid_capstyle="butt")
 
 
 def end_labels(axes: Axes, ends: Sequence[tuple[str, float, float, Look]], height: float) -> None:
@@ -131,6 +155,8 @@ def size_gallery(rows: Sequence[Row], looks: Looks) -> Gallery:
         "Up and to the left is better: a higher mean score with fewer trainable parameters (logarithmic axis). "
         "Methods that train no parameter are left out."
     )
+    if any(row.draws for row in rows):
+        reading += " Bars: 95 % intervals of the score."
     return Gallery("Score by trainable parameters", reading, tuple(pictures))
 
 
@@ -142,6 +168,7 @@ def by_size(setting: Setting, metric: str, rows: Sequence[Row], looks: Looks) ->
         for row, (x, y) in zip(rows, points, strict=True):
             look = looks[row.method]
             axes.plot([x], [y], look.marker, color=look.colour, markersize=6)
+            error_bar(axes, row, metric, x, look)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: short_count(count)))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("trainable parameters")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from statistics import mean
 
+from .intervals import tied
 from .rows import Row, Setting, settings_of
 
 MOST_SETTINGS = 8
@@ -30,24 +32,42 @@ def main_settings(rows: Sequence[Row]) -> list[Setting]:
     return chosen
 
 
-def ranks(scores: Mapping[str, float]) -> dict[str, float]:
-    """1 for the highest; equal scores share the mean of their ranks."""
-    values = list(scores.values())
-    return {
-        name: 1 + sum(other > value for other in values) + (sum(other == value for other in values) - 1) / 2
-        for name, value in scores.items()
-    }
+def ranks(scores: Mapping[str, float], tied: Callable[[str, str], bool | None]) -> dict[str, float]:
+    """1 for the highest: 1 for each that is better, and 1/2 for each that is tied, are added to it.
+
+    Args:
+        tied: of two names, whether neither is better than the other; None to compare their scores.
+    """
+    found = dict.fromkeys(scores, 1.0)
+    for one, other in itertools.combinations(scores, 2):
+        equal = tied(one, other)
+        if scores[one] == scores[other] if equal is None else equal:
+            found[one] += 0.5
+            found[other] += 0.5
+        else:
+            found[min(one, other, key=scores.__getitem__)] += 1
+    return found
 
 
 def mean_ranks(rows: Sequence[Row]) -> dict[str, tuple[float, int]]:
-    """Of each method with a score of every seed: its mean rank, each data set counting once, and over how many."""
+    """Of each method with a score of every seed: its mean rank, each data set counting once, and over how many.
+
+    Methods whose difference has an interval with 0 in it are tied.
+    """
     by_group: dict[str, dict[tuple[str, str], list[float]]] = {}
     for setting in settings_of(rows):
         for metric in setting.metrics:
-            here = {row.method: row.scores(metric) for row in rows if row.setting == setting and row.is_complete}
-            for method, rank in ranks({method: mean(values) for method, values in here.items() if values}).items():
+            own = [row for row in rows if row.setting == setting and row.is_complete and row.scores(metric)]
+            for method, rank in ranks_of(own, metric).items():
                 by_group.setdefault(method, {}).setdefault(setting.group, []).append(rank)
     return {method: (mean(map(mean, groups.values())), len(groups)) for method, groups in by_group.items()}
+
+
+def ranks_of(rows: Sequence[Row], metric: str) -> dict[str, float]:
+    """Of rows of one setting."""
+    here = {row.method: row for row in rows}
+    means = {row.method: mean(row.scores(metric)) for row in rows}
+    return ranks(means, lambda one, other: tied(here[one], here[other], metric))
 
 
 def ordered_methods(rows: Sequence[Row]) -> list[str]:

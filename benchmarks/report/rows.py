@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import PurePath
 from statistics import mean
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from ..problems import METRICS
 from ..results import failed, not_possible
 from ..settings import SettingsError
+from .bootstrap import Draws
 
 Result = dict[str, Any]
 
@@ -27,6 +28,7 @@ DATASETS = {
 }
 CONFIG_FIELDS = ("task", "dataset", "protocol", "seed", "model_id", "learning_rate", "steps", "batch_size")
 BUDGET = ("steps", "meta_steps", "batch_size", "max_length", "num_test_examples")
+PLAIN_FIELDS = ("origin", "digest", "num_texts", "num_tokens", "num_cut", "num_short", "loss_before", "reason")
 INFO_FIELDS = ("status", "metrics", "num_base_params", "memory_after_fit", "fit_begins", "in_context_shown")
 
 
@@ -78,6 +80,8 @@ class Row:
     runs: tuple[Result, ...]
     num_seeds: int
     """How many seeds any method has in this setting."""
+    draws: Mapping[str, Draws] = field(default_factory=dict, compare=False, repr=False)
+    """By metric, the scores of each seed that succeeded on other test examples, see `intervals`."""
 
     @property
     def successes(self) -> list[Result]:
@@ -106,6 +110,17 @@ class Row:
     def losses(self) -> list[float]:
         """On test examples, of each run that succeeded and has one: -log p in nats per target token."""
         values = [run["train_info"]["metrics"][-1].get("test loss") for run in self.successes]
+        return [value for value in values if value is not None and math.isfinite(value)]
+
+    @property
+    def plain_texts(self) -> list[dict[str, Any]]:
+        """What was recorded of the loss on plain text, of each run that succeeded and has it."""
+        return [found for run in self.successes if (found := run["train_info"].get("plain_text"))]
+
+    @property
+    def forgetting(self) -> list[float]:
+        """By how much that loss rose, of each run that measured it."""
+        values = [run["train_info"]["metrics"][-1].get("forgetting") for run in self.successes]
         return [value for value in values if value is not None and math.isfinite(value)]
 
     def figures(self, name: str) -> list[float]:
@@ -182,6 +197,8 @@ def check(result: Result) -> None:
         config, name = train_config(result), result["run_info"]["experiment_name"]
         missing = [field for field in CONFIG_FIELDS if field not in config]
         missing += [field for field in INFO_FIELDS if field not in result["train_info"]]
+        plain = result["train_info"].get("plain_text") or {}
+        missing += [f"plain_text.{field}" for field in PLAIN_FIELDS if plain and field not in plain]
     except (KeyError, TypeError) as error:
         raise SettingsError(f"not the result of a run: {error!r} is missing") from error
     if missing:

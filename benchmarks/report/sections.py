@@ -20,8 +20,16 @@ OVERVIEW = (
     "Scores are means over seeds ± the sample standard deviation (divided by n - 1; a single seed has none), in "
     "percent; the best mean of each column is bold. The mean rank gives each data set the same weight; 1 is best."
 )
+INTERVALS = (
+    "Scores are means over seeds in percent, with 95 % intervals in brackets: percentiles of a bootstrap over seeds "
+    "and test examples. Two methods are not told apart if the interval of their difference, on the same seeds and "
+    "examples, contains 0. The best mean of each column is bold, and what is not told apart from it. The mean rank "
+    "gives each data set the same weight; 1 is best, and methods that are not told apart are tied. Intervals are not "
+    "corrected for the number of comparisons; where seeds differ much and are few, they are too narrow. What follows "
+    "a ± is a sample standard deviation over seeds."
+)
 DATA_SETS = (
-    "Scores are mean ± sample standard deviation over seeds; sizes and times are means over seeds. An adapter's size "
+    "Scores are as in the overview; sizes and times are means over seeds. An adapter's size "
     "is that of the files it is saved as. Training time includes mask updates. The share is of the base model's "
     "parameters. Changed entries are all that were ever trained: of a mask that moves, more than are trainable at once."
 )
@@ -38,17 +46,21 @@ def summary(rows: Sequence[Row]) -> str:
     return ", ".join(parts) + (f"; {failed} failed" if failed else "")
 
 
-def sections(rows: Sequence[Row]) -> list[Section]:
+def sections(rows: Sequence[Row], reference: str) -> list[Section]:
+    """
+    Args:
+        reference: the method that others are compared with.
+    """
     shown = main_settings(rows)
     main_rows = [row for row in rows if row.setting in shown]
-    text = OVERVIEW
+    text = INTERVALS if any(row.draws for row in rows) else OVERVIEW
     if len(shown) < len(settings_of(rows)):
         text += " Of each data set, one setting stands here: " + "; ".join(setting.title for setting in shown) + "."
     by_model = [[row for row in main_rows if row.setting.model == model] for model in models(rows)]
     result: list[Section | None] = [
         Section("overview", "Overview", text, tuple(table for own in by_model for table in tables_of(own))),
         *picture_sections(main_rows, rows),
-        *data_set_sections(rows),
+        *data_set_sections(rows, reference),
         paper_section(rows),
         provenance(rows),
     ]
@@ -63,11 +75,12 @@ def models(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(row.setting.model for row in rows))
 
 
-def data_set_sections(rows: Sequence[Row]) -> list[Section]:
+def data_set_sections(rows: Sequence[Row], reference: str) -> list[Section]:
     result: list[Section] = []
     for dataset in dict.fromkeys(row.setting.dataset for row in rows):
         settings = [setting for setting in settings_of(rows) if setting.dataset == dataset]
-        tables = tuple(data_set_table([row for row in rows if row.setting == setting]) for setting in settings)
+        by_setting = [[row for row in rows if row.setting == setting] for setting in settings]
+        tables = tuple(data_set_table(own, reference) for own in by_setting)
         title = f"{settings[0].data_title}: {TASKS[settings[0].task]}"
         result.append(Section(f"data-{len(result) + 1}", title, "" if result else DATA_SETS, tables))
     return result

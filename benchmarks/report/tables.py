@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from statistics import mean, stdev
+from statistics import mean
 
 from .content import Cell, Table
+from .intervals import notes_of
 from .ranks import mean_ranks, ordered_methods
 from .remarks import remarks
-from .rows import Row, Setting, first_error, one_line, settings_of, train_config
+from .rows import Row, first_error, one_line, settings_of, train_config
+from .score_cells import NOTHING, difference_cell, figure_cell, forgetting_cell, forgetting_notes, score_cell
 
-NOTHING = Cell("–")
 TASKS = {
     "ner": "named entities",
     "relation": "relation classification",
@@ -33,6 +34,7 @@ def overview(rows: Sequence[Row]) -> Table:
     columns = [(setting, metric) for setting in settings for metric in setting.metrics]
     known = mean_ranks(rows)
     num_groups = len({setting.group for setting in settings})
+    shows_forgetting = any(row.plain_texts for row in rows)
     lines = []
     for method in ordered_methods(rows):
         own = [row for row in rows if row.method == method]
@@ -43,6 +45,7 @@ def overview(rows: Sequence[Row]) -> Table:
                 Cell(method),
                 Cell(f"{rank:.1f}{some}", rank) if count else NOTHING,
                 share_cell(own),
+                *([forgetting_cell(own)] if shows_forgetting else []),
                 *(score_cell(rows, method, setting, metric) for setting, metric in columns),
             )
         )
@@ -50,15 +53,17 @@ def overview(rows: Sequence[Row]) -> Table:
         f"{s.data_title}{f' ({s.protocol})' if s.group in repeated else ''} {metric_title(metric)}"
         for s, metric in columns
     )
-    notes = failures(rows)
+    notes = (*notes_of(rows), *forgetting_notes(rows), *failures(rows))
     if any(count != num_groups for _, count in known.values()):
         notes = (
             "A mean rank with (n of m) is over the n data sets on which the method has a score of every seed.",
             *notes,
         )
     model = settings[0].model
-    caption = f"Mean ± standard deviation over seeds, in percent; {model}"
-    return Table(caption, ("method", "mean rank", "trainable share", *header), tuple(lines), notes)
+    spread = "[95 % interval]" if any(row.draws for row in rows) else "± standard deviation over seeds"
+    caption = f"Mean {spread}, in percent; {model}"
+    first = ("method", "mean rank", "trainable share", *(["forgetting"] if shows_forgetting else []))
+    return Table(caption, (*first, *header), tuple(lines), notes)
 
 
 def loss_tables(rows: Sequence[Row]) -> tuple[Table, ...]:
@@ -79,9 +84,11 @@ def loss_tables(rows: Sequence[Row]) -> tuple[Table, ...]:
     return (Table(caption, ("method", *(setting.title for setting in settings)), lines, (note,)),)
 
 
-def data_set_table(rows: Sequence[Row]) -> Table:
-    """Scores and costs of all methods in one setting, best score first."""
+def data_set_table(rows: Sequence[Row], reference: str) -> Table:
+    """Scores, differences to the reference and costs of all methods in one setting, best score first."""
     setting = rows[0].setting
+    compared = setting.metrics if any(row.draws for row in rows if row.method == reference) else ()
+    shows_forgetting = any(row.plain_texts for row in rows)
     first = setting.metrics[0]
     ordered = sorted(rows, key=lambda row: (-mean(row.scores(first) or [-1.0]), row.method))
     costs: tuple[tuple[str, Callable[[Row], Cell]], ...] = (
@@ -101,42 +108,20 @@ def data_set_table(rows: Sequence[Row]) -> Table:
             Cell(row.method),
             NOTHING if row.reason else Cell(f"{len(row.successes)} of {row.num_seeds}", len(row.successes)),
             *(score_cell(rows, row.method, setting, metric) for metric in setting.metrics),
+            *(difference_cell(rows, row, reference, metric) for metric in compared),
+            *([forgetting_cell([row])] if shows_forgetting else []),
             *((cell(row) if row.successes else NOTHING) for _, cell in costs),
         )
         for row in ordered
     )
-    header = ("method", "seeds", *map(metric_title, setting.metrics), *(title for title, _ in costs))
-    return Table(f"{setting.title}: {amounts(rows)}", header, lines, (*failures(rows), *remarks(rows)))
-
-
-def score_cell(rows: Sequence[Row], method: str, setting: Setting, metric: str) -> Cell:
-    return figure_cell(rows, method, setting, lambda row: row.scores(metric), 1, max)
-
-
-def figure_cell(
-    rows: Sequence[Row],
-    method: str,
-    setting: Setting,
-    figures: Callable[[Row], list[float]],
-    digits: int,
-    best_of: Callable[..., str],
-) -> Cell:
-    """Mean and deviation over seeds; best is what shows the best mean of those with all seeds, unless all show it."""
-    here = {row.method: row for row in rows if row.setting == setting}
-    if method not in here:
-        return NOTHING
-    row = here[method]
-    values = figures(row)
-    if not values:
-        return Cell("failed" if row.failures else "not possible" if row.reason else "–")
-    complete = [figures(other) for other in here.values() if other.is_complete]
-    means = {f"{mean(others):.{digits}f}" for others in complete if others}
-    average = mean(values)
-    text = f"{average:.{digits}f}" + (f" ± {stdev(values):.{digits}f}" if len(values) > 1 else "")
-    if len(values) < row.num_seeds:
-        text += f" ({len(values)} of {row.num_seeds} seeds)"
-    best = row.is_complete and len(means) > 1 and f"{average:.{digits}f}" == best_of(means, key=float)
-    return Cell(text, average, best)
+    header = (
+        *("method", "seeds", *map(metric_title, setting.metrics)),
+        *(f"{metric_title(metric)} minus that of {reference}" for metric in compared),
+        *(["forgetting"] if shows_forgetting else []),
+        *(title for title, _ in costs),
+    )
+    notes = (*notes_of(rows), *failures(rows), *remarks(rows))
+    return Table(f"{setting.title}: {amounts(rows)}", header, lines, notes)
 
 
 def share_cell(rows: Sequence[Row]) -> Cell:

@@ -7,7 +7,7 @@ A sixth task is one file with one subclass of `Task`; reading, generation, scori
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
@@ -171,6 +171,13 @@ class Task(ABC, Generic[E]):
 
         `reference=True` gives the numbers of the reference implementation where they differ.
         """
+
+    def items(self, example: E) -> Mapping[str, Set[Hashable]]:
+        """What the F1 scores of `score` compare: a set of items by the metric's name; empty for a task without any.
+
+        An F1 is the one of `micro_f1` over these sets of all examples.
+        """
+        return {}
 
 
 Scores = Mapping[str, float]

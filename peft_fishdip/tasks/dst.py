@@ -9,7 +9,7 @@ from typing import ClassVar
 from .base import Decoded, Problem, Scores, Task
 from .dst_grammar import DstGrammar
 from .grammar import Pieces
-from .metrics import MARKER_PATTERN, joint_accuracy, micro_f1, reference_joint_accuracy
+from .metrics import MARKER_PATTERN, items_f1, joint_accuracy, reference_joint_accuracy
 from .records import DstExample, SlotValue, Turn
 from .text import SPECIAL, escape, find_normalized, normalize, unescape
 
@@ -132,17 +132,20 @@ class DstTask(Task[DstExample]):
     def answers(self, example: DstExample) -> list[SlotValue]:
         return [replace(entry, value=normalize(entry.value)) for entry in example.state]
 
+    def items(self, example: DstExample) -> dict[str, set[SlotValue]]:
+        return {"slot_f1": set(self.answers(example))}
+
     def score(
         self, gold: Sequence[DstExample], predicted: Sequence[Decoded[DstExample]], *, reference: bool = False
     ) -> Scores:
         """Joint accuracy, and micro precision, recall and F1 over slot values, compared after normalisation."""
-        truth = [set(self.answers(x)) for x in gold]
-        found = [set(self.answers(x.prediction)) for x in predicted]
         if reference:
             accuracy = reference_joint_accuracy(gold, [x.text for x in predicted])
         else:
-            accuracy = joint_accuracy(truth, found)
-        return {"joint_accuracy": accuracy} | micro_f1(truth, found).as_dict("slot_")
+            accuracy = joint_accuracy(
+                [set(self.answers(x)) for x in gold], [set(self.answers(x.prediction)) for x in predicted]
+            )
+        return {"joint_accuracy": accuracy} | items_f1(self, "slot_f1", gold, predicted).as_dict("slot_")
 
 
 def _as_said(value: str, turns: Sequence[Turn]) -> str:

@@ -6,15 +6,15 @@ A relation stands on its head and names its tail by the words of the tail.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from .base import Decoded, Problem, Scores, Task, check_lengths
+from .base import Decoded, Problem, Scores, Task
 from .bracket_grammar import BracketGrammar
 from .brackets import LabelledBracket, read_brackets, readable, write_brackets
 from .grammar import Pieces
 from .labels import Labels
 from .lengths import shortened
-from .metrics import micro_f1
+from .metrics import items_f1
 from .places import as_read, comparable, whole, words_read
 from .records import JointExample, Relation, Span
 from .text import normalize, sentence, tokenize
@@ -97,6 +97,9 @@ class JointTask(Task[JointExample]):
     def answers(self, example: JointExample) -> tuple[Span | Relation, ...]:
         return example.spans + example.relations
 
+    def items(self, example: JointExample) -> dict[str, set[Any]]:
+        return {"entity_f1": set(example.spans), "relation_f1": set(example.relations)}
+
     def score(
         self,
         gold: Sequence[JointExample],
@@ -104,10 +107,8 @@ class JointTask(Task[JointExample]):
         *,
         reference: bool = False,
     ) -> Scores:
-        check_lengths(gold, predicted)
-        pairs = [comparable(x, found.prediction) for x, found in zip(gold, predicted, strict=True)]
-        entities = micro_f1([set(x.spans) for x, _ in pairs], [set(x.spans) for _, x in pairs])
-        relations = micro_f1([set(x.relations) for x, _ in pairs], [set(x.relations) for _, x in pairs])
+        entities = items_f1(self, "entity_f1", gold, predicted)
+        relations = items_f1(self, "relation_f1", gold, predicted)
         return entities.as_dict("entity_") | relations.as_dict("relation_")
 
 

@@ -9,8 +9,10 @@ import re
 import statistics
 from collections.abc import Hashable, Iterable, Sequence, Set
 from dataclasses import dataclass
+from typing import Any
 
-from .base import check_lengths
+from .base import Decoded, Task, check_lengths
+from .places import comparable
 from .records import DstExample, Span
 
 
@@ -56,6 +58,13 @@ def micro_f1(gold: Sequence[Set[Hashable]], predicted: Sequence[Set[Hashable]]) 
         sum(map(len, predicted)),
         sum(map(len, gold)),
     )
+
+
+def items_f1(task: Task[Any], name: str, gold: Sequence[Any], predicted: Sequence[Decoded[Any]]) -> F1Score:
+    """Score of the sets that `Task.items` has under a name."""
+    check_lengths(gold, predicted)
+    pairs = [comparable(x, found.prediction) for x, found in zip(gold, predicted, strict=True)]
+    return micro_f1([task.items(x)[name] for x, _ in pairs], [task.items(x)[name] for _, x in pairs])
 
 
 Argument = tuple[str, tuple[tuple[int, int], ...]]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import ClassVar
 
-from .base import Decoded, Problem, Scores, Task, check_lengths
+from .base import Decoded, Problem, Scores, Task
 from .bracket_grammar import BracketGrammar
 from .brackets import read_brackets, readable, write_brackets
 from .grammar import Pieces
 from .labels import Labels
 from .lengths import shortened
-from .metrics import micro_f1
-from .places import as_read, comparable, whole, words_read
+from .metrics import items_f1
+from .places import as_read, whole, words_read
 from .records import NerExample, Span
 from .text import sentence, tokenize
 
@@ -71,9 +71,10 @@ class NerTask(Task[NerExample]):
     def answers(self, example: NerExample) -> tuple[Span, ...]:
         return example.spans
 
+    def items(self, example: NerExample) -> dict[str, set[Span]]:
+        return {"f1": set(example.spans)}
+
     def score(
         self, gold: Sequence[NerExample], predicted: Sequence[Decoded[NerExample]], *, reference: bool = False
     ) -> Scores:
-        check_lengths(gold, predicted)
-        pairs = [comparable(x, found.prediction) for x, found in zip(gold, predicted, strict=True)]
-        return micro_f1([set(x.spans) for x, _ in pairs], [set(x.spans) for _, x in pairs]).as_dict()
+        return items_f1(self, "f1", gold, predicted).as_dict()

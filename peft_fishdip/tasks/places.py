@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .records import JointExample, NerExample, Span, moved
 from .text import token_ranges, tokenize
@@ -50,12 +50,14 @@ def from_places(example: T, tokens: Sequence[str], text: str) -> T:
     return moved(example, finer, lambda span: Span(begins[span.start], ends[span.end], span.label), text)
 
 
-def comparable(gold: T, found: T) -> tuple[T, T]:
-    """Two examples of one sentence on the same tokens.
+def comparable(gold: Any, found: Any) -> tuple[Any, Any]:
+    """Two examples of one sentence on the same tokens; those of other tasks as they are.
 
     Raises:
         ValueError: they are about different sentences.
     """
+    if not isinstance(gold, NerExample | JointExample) or not isinstance(found, NerExample | JointExample):
+        return gold, found
     if gold.tokens == found.tokens:
         return gold, found
     one, other = on_places(gold), on_places(found)

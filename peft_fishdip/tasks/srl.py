@@ -12,7 +12,7 @@ from .brackets import read_brackets, write_brackets
 from .grammar import Pieces
 from .labels import Labels
 from .lengths import longest
-from .metrics import srl_f1
+from .metrics import Argument, joined_arguments, srl_f1
 from .records import Span, SrlExample, nearest_tokens, on_tokens, shifted
 from .text import sentence, tokenize
 
@@ -70,6 +70,9 @@ class SrlTask(Task[SrlExample]):
 
     def answers(self, example: SrlExample) -> tuple[Span, ...]:
         return example.arguments
+
+    def items(self, example: SrlExample) -> dict[str, set[Argument]]:
+        return {"f1": joined_arguments(example.arguments)}
 
     def score(
         self, gold: Sequence[SrlExample], predicted: Sequence[Decoded[SrlExample]], *, reference: bool = False

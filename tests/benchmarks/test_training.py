@@ -51,7 +51,7 @@ def spied(monkeypatch, place, name):
 
 
 def test_test_examples_are_scored_and_training_examples_trained_on(base_model, monkeypatch):
-    scored, trained = spied(monkeypatch, trained_model, "evaluate"), spied(monkeypatch, trained_model, "fit")
+    scored, trained = spied(monkeypatch, trained_model, "predict"), spied(monkeypatch, trained_model, "fit")
     features = spied(monkeypatch, trained_model, "to_features")
     part = generated()
     run(experiment("full/adamw"), part, base_model, 0, CPU)
@@ -147,7 +147,7 @@ def test_in_context_examples_fit_and_stand_before_a_slot(still_model, monkeypatc
 
 def test_in_context_sources_are_as_long_as_they_may_be(base_model, data_folder, monkeypatch):
     generated_texts, features = (
-        spied(monkeypatch, trained_model, "evaluate"),
+        spied(monkeypatch, trained_model, "predict"),
         spied(monkeypatch, trained_model, "to_features"),
     )
     candidates = spied(monkeypatch, trained_model, "candidate_losses")
@@ -171,14 +171,14 @@ def test_the_seed_of_the_run_draws_the_in_context_examples(base_model, monkeypat
 
 def test_what_is_measured(base_model, monkeypatch):
     """The memory of a run grows by what the evaluation holds on to."""
-    held, real = [], trained_model.evaluate
+    held, real = [], trained_model.predict
 
-    def evaluate(*args, **options):
+    def predict(*args, **options):
         held.append(torch.ones(25_000_000))  # 100 MB
         time.sleep(0.2)
         return real(*args, **options)
 
-    monkeypatch.setattr(trained_model, "evaluate", evaluate)
+    monkeypatch.setattr(trained_model, "predict", predict)
     outcome = run(experiment("lora"), generated(), base_model, 0, CPU)
     model = AutoModelForSeq2SeqLM.from_pretrained(base_model)
     assert outcome.num_base_params == sum(x.numel() for x in model.parameters())

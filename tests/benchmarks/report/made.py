@@ -116,6 +116,24 @@ def various():
     return results
 
 
+def counted(method, seed=0, *, dataset="wnut17", metric="f1", examples=(), **options):
+    """A result with (correct, predicted, gold) of each example of a test set, and the score that they give."""
+    correct, predicted, gold = (sum(column) for column in zip(*examples, strict=True))
+    result = make_result(method, dataset, seed, scores={metric: 2 * correct / (predicted + gold)}, **options)
+    columns = zip(("correct", "predicted", "gold"), zip(*examples, strict=True), strict=True)
+    result["train_info"]["test_counts"] = {metric: [{name: " ".join(map(str, column)) for name, column in columns}]}
+    return result
+
+
+def forgetful(result, value, reason="", **changes):
+    """A result with what was measured on plain text."""
+    plain = {"origin": "wiki.txt", "digest": "0a", "num_texts": 64, "num_tokens": 1234, "num_cut": 0, "num_short": 0}
+    plain |= {"loss_before": 2.5, "losses_after": [] if reason or value is None else [2.5 + value], "reason": reason}
+    result["train_info"]["plain_text"] = plain | changes
+    result["train_info"]["metrics"][-1]["forgetting"] = None if reason else value
+    return result
+
+
 def of_relation(method, **info):
     result = make_result(method, "fewrel", **{"trainable": 0} if method.startswith("in_context") else {})
     result["train_info"].update(info)

@@ -82,7 +82,7 @@ def test_ranks_are_averaged_over_data_sets():
     rows = make_rows(results)
     assert mean_ranks(rows) == {"a/a": (2.5, 2), "b/b": (2.5, 2), "c/c": (2.5, 2), "d/d": (1.0, 1)}
     assert ordered_methods(rows) == ["a/a", "b/b", "c/c", "d/d", "e/e"]
-    assert ranks({"x": 3.0, "y": 5.0, "z": 3.0}) == {"x": 2.5, "y": 1.0, "z": 2.5}
+    assert ranks({"x": 3.0, "y": 5.0, "z": 3.0}, lambda *_: None) == {"x": 2.5, "y": 1.0, "z": 2.5}
 
 
 def test_a_method_that_lacks_a_seed_is_neither_ranked_nor_best(tmp_path):
