@@ -60,6 +60,8 @@ def comparable(gold: Any, found: Any) -> tuple[Any, Any]:
         return gold, found
     if gold.tokens == found.tokens:
         return gold, found
+    if type(gold) is not type(found):
+        raise TypeError(f"a prediction of {type(found).__name__} cannot be compared with a {type(gold).__name__}")
     one, other = on_places(gold), on_places(found)
     if one.tokens != other.tokens:
         raise ValueError(

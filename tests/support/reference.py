@@ -21,7 +21,7 @@ def example_loss(model: nn.Module, family: str, batch: dict[str, Tensor], mean: 
     labels = batch["labels"]
     if family == "bert":
         return torch.stack([-row.softmax(-1)[label].log() for row, label in zip(logits, labels, strict=True)])
-    if family in ("gpt2", "llama"):
+    if family != "t5":
         logits, labels = logits[:, :-1], labels[:, 1:]
     losses = []
     for row, targets in zip(logits, labels, strict=True):
