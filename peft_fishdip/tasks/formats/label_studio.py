@@ -40,7 +40,7 @@ def read_label_studio(
             raise DataFormatError(path, where, "an object, a task", task)
         number = len(documents) + passed_over
         if "data" not in task:
-            name = as_id(task.get("id", f"{Path(path).name}:{number}"), path, where)
+            name = as_id(task.get(_ID, task.get("id", f"{Path(path).name}:{number}")), path, where)
             if name in minimal:  # one row per annotation
                 minimal[name] += 1
                 continue

@@ -90,7 +90,9 @@ def render_pubtator(documents: Sequence[Document]) -> str:
             )
         lines = [f"{name}|t|{title}", f"{name}|a|{''.join(abstract)}"]
         for span in document.spans:
-            words = re.sub(r"[\t\r\n]", " ", document.text[span.start : span.end])
+            words = document.text[span.start : span.end].replace("\t", " ")
+            if re.search(r"[\r\n]", words):
+                raise ValueError(f"{span} of document {name!r} begins in the title and ends in the abstract")
             if re.search(r"[\t\r\n]", span.label):
                 raise ValueError(f"the label {span.label!r} holds a tab or a line break, which PubTator does not allow")
             lines.append(f"{name}\t{span.start}\t{span.end}\t{words}\t{span.label}\t-")

@@ -59,10 +59,10 @@ def test_minimal_export(write):
         "created_at": "2024-01-01T00:00:00Z", "updated_at": "2024-01-01T00:00:00Z",
         "name": [{"start": 0, "end": 3, "text": "Mia", "labels": ["PER"]}],
         "place": [{"start": 21, "end": 25, "text": "Oslo", "labels": ["LOC"]}]},
-        {"text": "Nothing here.", "id": 4, "annotator": 1, "annotation_id": 5}]"""
+        {"text": "Nothing here.", "id": 4, "ref_id": "r4", "annotator": 1, "annotation_id": 5}]"""
     )
     documents = read_label_studio(path)
-    assert [(d.id, d.spans) for d in documents] == [("3", (MIA, OSLO)), ("4", ())]
+    assert [(d.id, d.spans) for d in documents] == [("3", (MIA, OSLO)), ("r4", ())]
 
 
 def test_minimal_export_of_several_annotators(write):
