@@ -117,7 +117,7 @@ def test_records_of_tokens_can_be_written(tmp_path):
     assert to_document(example).to_example() == example
     decoded = NerTask(["P", "O"]).decode("Mia met Bo.", "[ Mia | P ] met [ Bo | P ] .")
     write_documents(tmp_path / "b.jsonl", [decoded], format="prodigy")
-    assert read(tmp_path / "b.jsonl").documents == (Document("Mia met Bo .", (Span(0, 3, "P"), Span(8, 10, "P"))),)
+    assert read(tmp_path / "b.jsonl").documents == (Document("Mia met Bo.", (Span(0, 3, "P"), Span(8, 10, "P"))),)
     with pytest.raises(TypeError, match="Document, NerExample or JointExample expected, got str"):
         write_documents(tmp_path / "b", ["Mia"], format="doccano")
 
