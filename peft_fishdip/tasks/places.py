@@ -62,7 +62,8 @@ def comparable(gold: Any, found: Any) -> tuple[Any, Any]:
         return gold, found
     if type(gold) is not type(found):
         raise TypeError(f"a prediction of {type(found).__name__} cannot be compared with a {type(gold).__name__}")
-    one, other = on_places(gold), on_places(found)
+    one: Any = on_places(gold)  # type: ignore[type-var]  # of one type, checked above
+    other: Any = on_places(found)  # type: ignore[type-var]
     if one.tokens != other.tokens:
         raise ValueError(
             f"the prediction for {' '.join(found.tokens)!r} cannot be compared with the example "
