@@ -17,9 +17,11 @@ from peft_fishdip.tasks import (
     RelationTask,
     Span,
     TextSpan,
+    TokenClassificationTask,
     evaluate,
     from_dataset,
     from_offsets,
+    load_model,
     predict,
     to_dataset,
     to_features,
@@ -27,6 +29,7 @@ from peft_fishdip.tasks import (
     token_spans,
 )
 
+from .test_families import bert, perfect, saved
 from .test_lengths import Marker
 from .tiny import bpe_tokenizer, tiny_tokenizer
 
@@ -262,3 +265,19 @@ def test_bytes_of_a_tokenizer_do_not_change_spans():
     target = TASK.encode(example).target
     written = tokenizer.decode(tokenizer(target, add_special_tokens=False)["input_ids"])
     assert plain(TASK.decode(text, written).text_spans) == plain(to_offsets(example))
+
+
+def test_an_encoder_labels_whole_words(tmp_path):
+    text = "non-EU firms of Oslo"
+    example = from_offsets(text, [(4, 6, "A"), (7, 12, "A"), (16, 20, "B")])
+    tokenizer = bpe_tokenizer([text])
+    classes = TokenClassificationTask(TASK)
+    decoded, problems = perfect(classes, tokenizer, example)
+    assert [problem.kind for problem in problems] == ["partial_word"]
+    assert plain(decoded.text_spans) == [(7, 12, "A"), (16, 20, "B")]
+    assert classes.read(tokenizer, example, 99) == classes.read(tokenizer, TASK.from_text(text), 99)
+    model, tokenizer = load_model(saved(tmp_path, bert(tokenizer), tokenizer), TASK)
+    with pytest.warns(UserWarning, match="partial_word 1 .*labels whole words"):
+        to_features(TASK, tokenizer, [example], model=model)
+    (result,) = predict(model, tokenizer, TASK, [text])
+    assert result.prediction.tokens == ("non-EU", "firms", "of", "Oslo")
