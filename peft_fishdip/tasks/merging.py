@@ -71,7 +71,8 @@ def merge(document: Any, ranges: Sequence[tuple[int, int]], results: Sequence[De
     problems = dict.fromkeys([told, *(problem for result in results for problem in result.problems)])
     scored: dict[str, Any] = {}
     if getattr(results[0], "scores", None) is not None:
-        scored["scores"] = tuple(kept[span].score for span in prediction.spans)
+        scores = [kept[span].score for span in prediction.spans]
+        scored["scores"] = () if None in scores else tuple(scores)
     return replace(
         results[0],
         prediction=from_places(prediction, document.tokens, document.text),

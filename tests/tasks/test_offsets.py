@@ -62,6 +62,7 @@ def plain(spans):
     return [(span.start, span.end, span.label) for span in spans]
 
 
+@settings(deadline=None)
 @given(labelled())
 def test_records_give_back_each_character_span(case):
     text, spans = case
@@ -72,7 +73,7 @@ def test_records_give_back_each_character_span(case):
         assert "".join(text[start:end].split()) == "".join(example.tokens[span.start : span.end])
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(labelled())
 def test_a_model_that_writes_the_target_of_a_text_finds_each_span_or_it_is_named(case):
     text, spans = case
@@ -119,6 +120,7 @@ def test_a_boundary_inside_a_composed_character_is_named():
 
 
 @pytest.mark.parametrize("unit", ["characters", "utf-16", "utf-8"])
+@settings(deadline=None)
 @given(labelled())
 def test_units_of_other_programs(unit, case):
     text, spans = case
