@@ -138,7 +138,7 @@ def test_relations_of_long_texts():
     (result,) = predict(model, TOKENIZER, task, [text], max_source_length=40)
     assert [problem.kind for problem in result.problems] == ["cut_into_windows"]
     relations = result.prediction.relations
-    assert [(x.head.start, x.tail.start) for x in relations] == [(8 * i, 8 * i + 3) for i in range(12)]
+    assert [(x.head.start, x.tail.start) for x in relations] == [(9 * i, 9 * i + 3) for i in range(12)]
     assert {text[span.start : span.end] for span in result.text_spans} == {"Bo", "Bern"}
 
 
