@@ -124,8 +124,8 @@ def predict(
     NerTask or JointTask cannot find everything at once is read in windows that overlap, unless `windows=False`. Of any
     other source that is too long, the model reads the part that the task chooses (`Task.shorten`); such predictions
     have a problem "source_cut", those whose text was cut "output_cut", and a warning counts them. `text_spans` of a
-    prediction are characters of the raw text. Raises ValueError if
-    the tokenizer cannot write the names of the task's labels, or if the model and the task do not fit. Example:
+    prediction are characters of the raw text. Raises ValueError if the tokenizer cannot write the names of the task's
+    labels, or if the model and the task do not fit. Example:
         for result in predict(model, tokenizer, NerTask(["person"]), ["Ann met Bo."]):
             print(result.prediction.spans, result.problems)
     """

@@ -85,7 +85,7 @@ def from_offsets(
 
     Args:
         text: any text. The example remembers it: models read it as they read any raw text, whatever the spans are.
-        spans: (start, end, label) or `TextSpan`s; they may nest.
+        spans: (start, end, label) or `TextSpan`s; they may nest. Of spans that cross, targets keep one, see `encode`.
         relations: (head, tail, label), where head and tail are positions in `spans`; gives a JointExample.
         id: of the example.
         unit: what offsets count: "characters" (Python's, code points), "utf-16" or "utf-8" (bytes).

@@ -142,6 +142,20 @@ def test_relations_of_long_texts():
     assert {text[span.start : span.end] for span in result.text_spans} == {"Bo", "Bern"}
 
 
+def test_labels_of_records_play_no_part():
+    tokens = document(12).split()
+    spans = (Span(0, 45, "LOC"), Span(50, 95, "PER"))
+    ner, joint = NerExample(tokens, spans), JointExample(tokens, spans, (Relation(*spans, "IN"),))
+    models = [Marker(TOKENIZER), Marker(TOKENIZER)]
+    for model, example in zip(models, (ner, NerExample(tokens)), strict=True):
+        (result,) = predict(model, TOKENIZER, NER, [example], max_source_length=40)
+        assert result.prediction == NerExample(tokens)
+    assert models[0].read == models[1].read
+    task = JointTask({"LOC": "place", "PER": "person"}, {"IN": "lives in"})
+    (result,) = predict(Marker(TOKENIZER), TOKENIZER, task, [joint], max_source_length=40)
+    assert result.prediction == JointExample(tokens)
+
+
 @pytest.mark.parametrize("template", [None, "Mark the names in: {source} ="])
 def test_causal_models_read_whole_documents(template):
     text = document(20)
