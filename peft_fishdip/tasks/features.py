@@ -138,6 +138,7 @@ _REMEDIES = {
     "task is about entities, or split these examples",
     "window_edge": "a window holds no span or relation of which a part stands in another window",
     "tokenizer_change": "the tokenizer lacks characters of some values: choose another tokenizer or other values",
+    "partial_word": "an encoder labels whole words: take a model that writes text, or split the words and pass tokens",
     "unspoken_value": "an encoder finds only what stands in the text",
 }
 

@@ -6,6 +6,7 @@ programs count UTF-16 units (JavaScript, Java, C#) or bytes of UTF-8 (Go, Rust):
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -46,10 +47,10 @@ def token_spans(
     Arguments and errors are those of `from_offsets`.
     """
     places = _characters(text, spans, unit, trim)
-    cuts = {place for span in places for place in (span.start, span.end)}
+    cuts = sorted({place for span in places for place in (span.start, span.end)})
     ranges = []
     for start, end in token_ranges(text):
-        inside = sorted(cut for cut in cuts if start < cut < end) if cuts else []
+        inside = cuts[bisect_right(cuts, start) : bisect_left(cuts, end)]
         ranges += [*zip([start, *inside], [*inside, end], strict=True)]
     begins = {start: position for position, (start, _) in enumerate(ranges)}
     ends = {end: position for position, (_, end) in enumerate(ranges, 1)}
@@ -84,7 +85,7 @@ def from_offsets(
 
     Args:
         text: any text. The example remembers it: models read it as they read any raw text, whatever the spans are.
-        spans: (start, end, label) or `TextSpan`s; they may nest.
+        spans: (start, end, label) or `TextSpan`s; they may nest. Of spans that cross, targets keep one, see `encode`.
         relations: (head, tail, label), where head and tail are positions in `spans`; gives a JointExample.
         id: of the example.
         unit: what offsets count: "characters" (Python's, code points), "utf-16" or "utf-8" (bytes).

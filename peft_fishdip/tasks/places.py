@@ -73,10 +73,8 @@ def comparable(gold: Any, found: Any) -> tuple[Any, Any]:
 
 
 def as_read(example: T) -> T:
-    """What is known of an example before its labels: where it has a text, the tokens of `tokenize`, and no spans."""
-    if not example.text:
-        return example
-    return moved(example, tokenize(example.text), lambda _: None, example.text)
+    """What is known of an example before its labels: no spans, and the tokens of `tokenize` where it has a text."""
+    return moved(example, words_read(example), lambda _: None, example.text)
 
 
 def words_read(example: T) -> Sequence[str]:

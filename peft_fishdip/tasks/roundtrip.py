@@ -22,12 +22,13 @@ from .dst import DstTask
 from .joint import JointTask
 from .lengths import text_of
 from .ner import NerTask
+from .offsets import from_offsets
 from .readers.conll import read_conll
 from .readers.conll04 import read_conll04
 from .readers.dialogue import read_multiwoz, read_woz
 from .readers.fewrel import read_fewrel, read_relation_names
 from .readers.srl import read_srl_columns
-from .records import NerExample
+from .records import JointExample, NerExample
 from .relation import RelationTask
 from .srl import SrlTask
 
@@ -100,6 +101,32 @@ def _woz(path: Path) -> tuple[Task[Any], Sequence[Any]]:
     return DstTask(names.WOZ_SLOTS), read_woz(path)
 
 
+def as_text(example: NerExample | JointExample) -> NerExample | JointExample:
+    """The same spans in characters of a raw text, in which punctuation marks stand without spaces around them."""
+    text = ""
+    starts, ends = [], []
+    for token in example.tokens:
+        text += " " if text and text[-1].isalnum() and token[:1].isalnum() else ""
+        starts.append(len(text))
+        text += token
+        ends.append(len(text))
+    spans = [(starts[span.start], ends[span.end - 1], span.label) for span in example.spans]
+    place = {span: number for number, span in enumerate(example.spans)}
+    relations = getattr(example, "relations", None)
+    if relations is None:
+        return from_offsets(text, spans, id=example.id, trim=True)
+    named = [(place[x.head], place[x.tail], x.label) for x in relations]
+    return from_offsets(text, spans, named, id=example.id, trim=True)
+
+
+def _raw(load: Loader) -> Loader:
+    def loader(path: Path) -> tuple[Task[Any], Sequence[Any]]:
+        task, examples = load(path)
+        return task, [as_text(example) for example in examples]
+
+    return loader
+
+
 DATA_SETS: tuple[tuple[str, str, Loader], ...] = (
     ("CoNLL04 joint", "conll04/*_t[er][sa]*.json", _joint),
     ("CoNLL04 joint", "conll04/*_dev.json", _joint),
@@ -107,6 +134,10 @@ DATA_SETS: tuple[tuple[str, str, Loader], ...] = (
     ("CoNLL04 NER", "conll04/*_dev.json", _conll04_ner),
     ("WNUT-17 NER", "wnut17/*", _ner(names.WNUT17_ENTITIES)),
     ("MasakhaNER", "masakhaner/*/*.txt", _ner(names.MASAKHANER_ENTITIES)),
+    ("CoNLL04 joint, raw text", "conll04/*_t[er][sa]*.json", _raw(_joint)),
+    ("CoNLL04 joint, raw text", "conll04/*_dev.json", _raw(_joint)),
+    ("WNUT-17 NER, raw text", "wnut17/*", _raw(_ner(names.WNUT17_ENTITIES))),
+    ("MasakhaNER, raw text", "masakhaner/*/*.txt", _raw(_ner(names.MASAKHANER_ENTITIES))),
     ("EWT SRL", "ewt_srl/*.conll", _srl),
     ("FewRel", "fewrel/[tv]*.json", _fewrel),
     ("MultiWOZ 2.1 DST", "multiwoz21/*.json.zip", _multiwoz),

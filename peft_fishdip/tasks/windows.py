@@ -60,7 +60,7 @@ class Windows(Generic[E]):
 
 
 def unlabelled(example: E) -> E:
-    """What a model may know of an example: not how its tokens are split at labelled spans of a text."""
+    """What a model may know of an example: neither its spans nor how they split the tokens of a text."""
     record: Any = example
     if isinstance(example, NerExample | JointExample):
         record = as_read(record)

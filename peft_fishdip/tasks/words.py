@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from .base import Problem, Task
 from .dst import DstTask
 from .ner import NerTask
+from .places import as_read, word_edges, words_read
 from .records import DstExample, NerExample, SlotValue, Span, SrlExample, nearest_tokens
 from .srl import SrlTask
 from .text import fold, token_ranges
@@ -39,25 +40,31 @@ class Words(Protocol[E]):
 
 
 class SentenceWords:
-    """The tokens of a sentence, and its entities."""
+    """The words of a sentence, and its entities.
+
+    `spans` reports "partial_word" for one that begins or ends inside a word of the raw text.
+    """
 
     def __init__(self, task: NerTask) -> None:
         self.task = task
         self.labels = [*task.labels.names]
 
     def words(self, example: NerExample) -> list[str]:
-        return [*example.tokens]
+        return [*words_read(example)]
 
     def spans(self, example: NerExample) -> tuple[list[Span], list[Problem]]:
         for span in example.spans:
             self.task.labels.name(span.label)
-        return [*example.spans], []
+        word = {token: number for number, token in enumerate(word_edges(example))}
+        inside = [span for span in example.spans if span.start not in word or span.end not in word]
+        whole = [Span(word[x.start], word[x.end], x.label) for x in example.spans if x not in inside]
+        return whole, [Problem("partial_word", f"{span} begins or ends inside a word") for span in inside]
 
     def found(self, example: NerExample, spans: Sequence[Span]) -> NerExample:
-        return replace(example, spans=tuple(spans))
+        return replace(as_read(example), spans=tuple(spans))
 
     def by_importance(self, example: NerExample) -> list[int]:
-        return [*range(len(example.tokens))]
+        return [*range(len(words_read(example)))]
 
 
 class PredicateWords:

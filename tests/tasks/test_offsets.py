@@ -17,9 +17,11 @@ from peft_fishdip.tasks import (
     RelationTask,
     Span,
     TextSpan,
+    TokenClassificationTask,
     evaluate,
     from_dataset,
     from_offsets,
+    load_model,
     predict,
     to_dataset,
     to_features,
@@ -27,6 +29,7 @@ from peft_fishdip.tasks import (
     token_spans,
 )
 
+from .test_families import bert, perfect, saved
 from .test_lengths import Marker
 from .tiny import bpe_tokenizer, tiny_tokenizer
 
@@ -59,6 +62,7 @@ def plain(spans):
     return [(span.start, span.end, span.label) for span in spans]
 
 
+@settings(deadline=None)
 @given(labelled())
 def test_records_give_back_each_character_span(case):
     text, spans = case
@@ -69,7 +73,7 @@ def test_records_give_back_each_character_span(case):
         assert "".join(text[start:end].split()) == "".join(example.tokens[span.start : span.end])
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(labelled())
 def test_a_model_that_writes_the_target_of_a_text_finds_each_span_or_it_is_named(case):
     text, spans = case
@@ -116,6 +120,7 @@ def test_a_boundary_inside_a_composed_character_is_named():
 
 
 @pytest.mark.parametrize("unit", ["characters", "utf-16", "utf-8"])
+@settings(deadline=None)
 @given(labelled())
 def test_units_of_other_programs(unit, case):
     text, spans = case
@@ -262,3 +267,19 @@ def test_bytes_of_a_tokenizer_do_not_change_spans():
     target = TASK.encode(example).target
     written = tokenizer.decode(tokenizer(target, add_special_tokens=False)["input_ids"])
     assert plain(TASK.decode(text, written).text_spans) == plain(to_offsets(example))
+
+
+def test_an_encoder_labels_whole_words(tmp_path):
+    text = "non-EU firms of Oslo"
+    example = from_offsets(text, [(4, 6, "A"), (7, 12, "A"), (16, 20, "B")])
+    tokenizer = bpe_tokenizer([text])
+    classes = TokenClassificationTask(TASK)
+    decoded, problems = perfect(classes, tokenizer, example)
+    assert [problem.kind for problem in problems] == ["partial_word"]
+    assert plain(decoded.text_spans) == [(7, 12, "A"), (16, 20, "B")]
+    assert classes.read(tokenizer, example, 99) == classes.read(tokenizer, TASK.from_text(text), 99)
+    model, tokenizer = load_model(saved(tmp_path, bert(tokenizer), tokenizer), TASK)
+    with pytest.warns(UserWarning, match="partial_word 1 .*labels whole words"):
+        to_features(TASK, tokenizer, [example], model=model)
+    (result,) = predict(model, tokenizer, TASK, [text])
+    assert result.prediction.tokens == ("non-EU", "firms", "of", "Oslo")

@@ -37,13 +37,12 @@ def found(example):
 @given(st.lists(st.tuples(TAGS, TAGS), min_size=1, max_size=4))
 def test_figures_are_those_of_seqeval(pairs):
     words = ("w",) * 6
-    gold, predicted = (
-        [NerExample(words, tuple(tags_to_spans(tags))) for tags in side] for side in zip(*pairs, strict=True)
-    )
+    sides = [[NerExample(words, tuple(tags_to_spans(tags))) for tags in side] for side in zip(*pairs, strict=True)]
+    gold, predicted = sides
     report = score_report(gold, [*map(found, predicted)])
     if not report.labels:
         return
-    tags = [[spans_to_tags(example.spans, 6) for example in side] for side in (gold, predicted)]
+    tags = [[spans_to_tags(example.spans, 6) for example in side] for side in sides]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         oracle = classification_report(*tags, output_dict=True, zero_division=0)
@@ -71,7 +70,7 @@ def test_the_table():
    micro avg         0.25         0.25         0.25            4            1            1
    macro avg         0.12         0.25         0.17            4            1            1
 weighted avg         0.12         0.25         0.17            4            1            1"""
-    assert str(report) == table.removeprefix("\n").replace("    precision", "    precision")
+    assert str(report) == table.removeprefix("\n")
 
 
 def test_a_span_that_is_found_is_not_partial_too():

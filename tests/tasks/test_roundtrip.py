@@ -20,8 +20,9 @@ from peft_fishdip.tasks import (
     SrlExample,
     SrlTask,
     Turn,
+    to_offsets,
 )
-from peft_fishdip.tasks.roundtrip import main, round_trip
+from peft_fishdip.tasks.roundtrip import as_text, main, round_trip
 
 from .tiny import tiny_tokenizer
 
@@ -158,8 +159,20 @@ def test_table_command(tmp_path, capsys):
     folder.mkdir()
     (folder / "tiny.conll").write_text("Ann\tB-person\nleft\tO\n", encoding="utf-8")
     assert main([str(tmp_path)]) == 0
-    assert "| WNUT-17 NER | wnut17/tiny.conll | 1 | 1 | - | - |" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "| WNUT-17 NER | wnut17/tiny.conll | 1 | 1 | - | - |" in shown
+    assert "| WNUT-17 NER, raw text | wnut17/tiny.conll | 1 | 1 | - | - |" in shown
     assert main([]) == 2
+
+
+def test_examples_of_tokens_as_raw_texts():
+    eu, ann = Span(2, 3, "A"), Span(5, 6, "B")
+    example = JointExample(("non", "-", "EU", "firms", "(", "Ann", ")"), (eu, ann), (Relation(ann, eu, "R"),), "7")
+    raw = as_text(example)
+    assert raw.text == "non-EU firms(Ann)"
+    assert [raw.text[span.start : span.end] for span in to_offsets(raw)] == ["EU", "Ann"]
+    assert [(raw.tokens[x.head.start], raw.tokens[x.tail.start]) for x in raw.relations] == [("Ann", "EU")]
+    assert raw.id == "7"
 
 
 PIECES = ["[", "]", "|", "=", "a", "b", "kind a", "kind b", "rel r", "[belief]", ",", "hotel area"]

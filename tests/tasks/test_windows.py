@@ -31,7 +31,7 @@ from peft_fishdip.tasks import (
 from peft_fishdip.tasks.merging import merge
 from peft_fishdip.tasks.windows import in_windows
 
-from .test_families import bert, saved
+from .test_families import bert, llama, saved
 from .test_lengths import FILLER, Marker
 from .tiny import bpe_tokenizer, tiny_tokenizer
 
@@ -129,6 +129,59 @@ def test_encoders_read_whole_documents(tmp_path):
     (result,) = predict(model, tokenizer, NER, [text])
     assert [problem.kind for problem in result.problems] == ["cut_into_windows"]
     assert result.text_spans == [span for span in to_offsets(gold(text)) if text[span.start : span.end] != "Turin"]
+
+
+def test_relations_of_long_texts():
+    task = JointTask({"LOC": "place", "PER": "person"}, {"IN": "lives in"})
+    text = "Bo lives in Bern . The rain fell .\n" * 12
+    model = Marker(TOKENIZER, {"Bern": "place", "Bo": "person | lives in = Bern"})
+    (result,) = predict(model, TOKENIZER, task, [text], max_source_length=40)
+    assert [problem.kind for problem in result.problems] == ["cut_into_windows"]
+    relations = result.prediction.relations
+    assert [(x.head.start, x.tail.start) for x in relations] == [(9 * i, 9 * i + 3) for i in range(12)]
+    assert {text[span.start : span.end] for span in result.text_spans} == {"Bo", "Bern"}
+
+
+def test_labels_of_records_play_no_part():
+    tokens = document(12).split()
+    spans = (Span(0, 45, "LOC"), Span(50, 95, "PER"))
+    ner, joint = NerExample(tokens, spans), JointExample(tokens, spans, (Relation(*spans, "IN"),))
+    models = [Marker(TOKENIZER), Marker(TOKENIZER)]
+    for model, example in zip(models, (ner, NerExample(tokens)), strict=True):
+        (result,) = predict(model, TOKENIZER, NER, [example], max_source_length=40)
+        assert result.prediction == NerExample(tokens)
+    assert models[0].read == models[1].read
+    task = JointTask({"LOC": "place", "PER": "person"}, {"IN": "lives in"})
+    (result,) = predict(Marker(TOKENIZER), TOKENIZER, task, [joint], max_source_length=40)
+    assert result.prediction == JointExample(tokens)
+
+
+@pytest.mark.parametrize("template", [None, "Mark the names in: {source} ="])
+def test_causal_models_read_whole_documents(template):
+    text = document(20)
+    tokenizer = bpe_tokenizer([text, "[ place ] | person"])
+    model = llama(tokenizer, max_position_embeddings=400)
+    before, after = (template or "{source}\n").split("{source}")
+
+    def generate(input_ids, attention_mask, max_new_tokens, **options):
+        """In place of the network: writes the source with its names marked."""
+        assert input_ids.shape[1] + max_new_tokens <= 400
+        rows = []
+        for ids in input_ids.tolist():
+            read = tokenizer.decode(ids, skip_special_tokens=True)
+            assert read.startswith(before)
+            words = read.removeprefix(before).removesuffix(after).split()
+            written = " ".join(f"[ {word} | {NAMES[word]} ]" if word in NAMES else word for word in words)
+            rows.append(tokenizer(written, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id])
+        width = max(map(len, rows))
+        padded = [row + [tokenizer.eos_token_id] * (width - len(row)) for row in rows]
+        return torch.cat([input_ids, torch.tensor(padded)], 1)
+
+    model.generate = generate
+    (result,) = predict(model, tokenizer, NER, [text], max_new_tokens=200, template=template)
+    assert [problem.kind for problem in result.problems] == ["cut_into_windows"]
+    assert result.prediction == gold(text)
+    assert result.text_spans == to_offsets(gold(text))
 
 
 DOCUMENT = NerExample([f"w{i}" for i in range(30)])
