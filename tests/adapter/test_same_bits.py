@@ -36,10 +36,9 @@ def batch_for(model: nn.Module, dtype: torch.dtype = torch.float32) -> Any:
         return {"x": torch.randn(2, 2, 6, 6).to(dtype)}
     if isinstance(model, Attention):
         return {"ids": torch.randint(1, 40, (2, 5))}
-    family = {"T5ForConditionalGeneration": "t5", "GPT2LMHeadModel": "gpt2"} | {
-        name: "llama" for name in ("LlamaForCausalLM", "Gemma3ForCausalLM")
-    }
-    return padded(FAMILIES[family.get(type(model).__name__, "bert")][1](3))
+    families = {"T5ForConditionalGeneration": "t5", "GPT2LMHeadModel": "gpt2"}
+    families |= dict.fromkeys(("LlamaForCausalLM", "Gemma3ForCausalLM"), "llama")
+    return padded(FAMILIES[families.get(type(model).__name__, "bert")][1](3))
 
 
 @torch.no_grad()
