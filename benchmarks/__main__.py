@@ -73,6 +73,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--rates", nargs="+", help=f"learning rates to choose from, or: own; {usual}")
     for name, kind in OVERRIDES.items():
         add(f"--{name.replace('_', '-')}", type=kind, help="of each run; default: what the experiments say")
+    add("--bf16", action="store_true", default=None, help="run forward passes under autocast in bfloat16")
     add("--update-interval", type=int, help="steps between two masks of Fish-Dip; default: what the experiments say")
     add("--retry-failed", action="store_true", help="do runs that failed again")
     reporting = commands.add_parser("report", help="tables and pictures of the runs that are done")
@@ -94,7 +95,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def compare(options: argparse.Namespace) -> int:
     overrides: dict[str, Any] = {
-        name: getattr(options, name) for name in OVERRIDES if getattr(options, name) is not None
+        name: getattr(options, name) for name in (*OVERRIDES, "bf16") if getattr(options, name) is not None
     }
     refuse_file("--output", options.output)
     if wrong := [seed for seed in options.seeds if not 0 <= seed < 2**32]:

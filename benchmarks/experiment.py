@@ -17,7 +17,7 @@ from .settings import SettingsError, TrainingParams, default_params, one_line, r
 
 EXPERIMENTS = Path(__file__).parent / "experiments"
 ADAPTER, PARAMS = "adapter_config.json", "training_params.json"
-BUDGET = ("steps", "meta_steps", "batch_size", "max_length")
+BUDGET = ("steps", "meta_steps", "batch_size", "max_length", "bf16")
 """Training parameters that are the same for all methods: the command line alone sets them."""
 TASK_TYPES = ("SEQ_2_SEQ_LM", "CAUSAL_LM", "TOKEN_CLS", "SEQ_CLS")
 """What the models do that can be compared on; the model at hand decides which it is, see `adaptation`."""

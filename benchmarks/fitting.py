@@ -48,10 +48,11 @@ def fit(
     model.train()
     with tqdm(total=steps, desc="Training", leave=False) as bar:
         for step in range(steps):
-            if update_is_due(model, params, step, trace):
-                update_mask(model, features, params, optimizer, trace, collator)
             batch = moved(next(batches), device)
-            loss = model(**batch).loss
+            with precision(params, device):
+                if update_is_due(model, params, step, trace):
+                    update_mask(model, features, params, optimizer, trace, collator)
+                loss = model(**batch).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(trainable, params.max_grad_norm)
             optimizer.step()
@@ -72,6 +73,11 @@ def fit(
             if over:
                 break
     trace.train_time += time.perf_counter() - started
+
+
+def precision(params: TrainingParams, device: torch.device) -> torch.autocast:
+    """The context of forward passes: torch.autocast in bfloat16, if `params.bf16`."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=params.bf16)
 
 
 def shuffled_batches(features: Features, batch_size: int, seed: int, collator: Collate = collate) -> Iterator[Batch]:

@@ -33,6 +33,8 @@ class TrainingParams:
     """Optimizer steps on the meta-training relations, before the first episode."""
     batch_size: int
     """Examples per step."""
+    bf16: bool
+    """Whether forward passes run under torch.autocast in bfloat16; weights stay float32."""
     warmup_share: float
     weight_decay: float
     max_grad_norm: float

@@ -29,7 +29,7 @@ from peft_fishdip.tasks.families import CAUSAL, SEQUENCES
 
 from .example_counts import example_counts, right
 from .features import Collate, Features, collator_for
-from .fitting import fit, mean_loss
+from .fitting import fit, mean_loss, precision
 from .forgetting import ForgettingMeter
 from .in_context import WHOLE
 from .memory import MemoryMeter
@@ -102,7 +102,7 @@ class TrainedModel:
     def scores(self, examples: list[Any]) -> dict[str, float]:
         """The task's metrics of predictions, and the mean test loss."""
         started = time.perf_counter()
-        with cuts_ignored():
+        with cuts_ignored(), precision(self.params, self.device):
             predictions = predict(
                 self.model,
                 self.tokenizer,
@@ -117,14 +117,15 @@ class TrainedModel:
         scores = self.task.score(examples, predictions)
         self.outcome.add_counts(example_counts(self.task, examples, predictions, scores))
         batch_size = self.params.eval_batch_size
-        loss = mean_loss(self.model, self.features(examples), batch_size, self.device, self.collator)
+        with precision(self.params, self.device):
+            loss = mean_loss(self.model, self.features(examples), batch_size, self.device, self.collator)
         self.outcome.eval_time += time.perf_counter() - started
         return {**scores, "loss": loss}
 
     def choices(self, episode: Episode) -> dict[str, float]:
         """Accuracy of choosing the most likely of the episode's relations, and the mean loss of the right ones."""
         started = time.perf_counter()
-        with cuts_ignored():
+        with cuts_ignored(), precision(self.params, self.device):
             losses = candidate_losses(
                 self.model,
                 self.tokenizer,

@@ -92,15 +92,16 @@ class FishDipCallback(TrainerCallback, ExportableState):
         if not due:
             return
         loader = kwargs["train_dataloader"]
-        update = tuner.update_mask(
-            self._examples(loader, config.seed),
-            data_collator=self.data_collator or loader.collate_fn,
-            optimizer=kwargs["optimizer"],
-            batch_size=args.per_device_eval_batch_size,
-            loss_fn=self.loss_fn,
-            step=state.global_step,
-            adapter_name=self.adapter_name,
-        )
+        with torch.autocast(args.device.type, torch.bfloat16, enabled=args.bf16):
+            update = tuner.update_mask(
+                self._examples(loader, config.seed),
+                data_collator=self.data_collator or loader.collate_fn,
+                optimizer=kwargs["optimizer"],
+                batch_size=args.per_device_eval_batch_size,
+                loss_fn=self.loss_fn,
+                step=state.global_step,
+                adapter_name=self.adapter_name,
+            )
         self.updates.append(update)
         self._figures = update.figures()
         state.log_history.append({**self._figures, "epoch": state.epoch, "step": state.global_step})

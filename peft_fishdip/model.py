@@ -14,7 +14,7 @@ from .config import is_count
 from .criteria import criterion_of
 from .distributed import raise_on_all_ranks
 from .importance.examples import Collator, max_to_pick, padding_collator, source_of
-from .importance.losses import LossFn, default_loss_fn
+from .importance.losses import LossFn, bfloat16_autocast, default_loss_fn
 from .importance.recent import RecentExamples
 from .importance.scoring import Scores
 from .layers.layer import FishDipLayer
@@ -58,6 +58,7 @@ class FishDipModel(AdapterTuner):
         Scores all examples, takes those with the highest loss (Eq. 2 of the paper, or as the config says), computes
         their empirical Fisher information (Eq. 1) over all N targeted parameters at their effective values, selects
         the global top K, and carries deltas, gradients and optimizer state over. All changes are made in one step.
+        Within torch.autocast in bfloat16, or after steps within it, losses are computed as training computes them.
 
         Args:
             examples: a Dataset or sequence of feature dicts (`input_ids`, `labels`, ...), an iterable of ready batches,
@@ -90,7 +91,10 @@ class FishDipModel(AdapterTuner):
         if loss_fn is None and criterion_of(state.config.importance).needs:
             loss_fn = default_loss_fn(self.model, state.config.example_loss)
         state.stop_driving()
-        return scored_update(self.model, state, source, loss_fn, optimizer, started, step)
+        device = state.flat.device.type
+        source.autocast = source.autocast or bfloat16_autocast(device)
+        with torch.autocast(device, enabled=False):  # backward passes, and all else, in the dtypes of their tensors
+            return scored_update(self.model, state, source, loss_fn, optimizer, started, step)
 
     def recent_examples(self, loss_fn: LossFn | None = None, adapter_name: str | None = None) -> RecentExamples:
         """Record the losses of training from now on, to update the mask without a scan: see RecentExamples.

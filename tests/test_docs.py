@@ -129,6 +129,17 @@ def test_python_blocks_run_in_order(page: str, reader: Path) -> None:
         exec(compile("\n" * block.line + block.code, str(ROOT / page), "exec"), namespace)
 
 
+@pytest.mark.parametrize("name", ["Qwen/Qwen3-0.6B", "FacebookAI/roberta-base"])
+@pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning")
+@pytest.mark.filterwarnings(r"ignore:.*\(output_cut\):UserWarning")
+def test_the_example_of_the_readme_needs_no_more_than_another_name(name: str, reader: Path) -> None:
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    code = "\n".join(block.code for block in blocks("README.md", "python"))
+    exec(code.replace('name = "google-t5/t5-base"', f'name = "{name}"'), namespace)
+    assert namespace["name"] == name
+    assert namespace["result"].text_spans is not None
+
+
 def test_peft_does_not_know_the_method_before_the_import(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "FISHDIP"}', encoding="utf-8")
     code = """

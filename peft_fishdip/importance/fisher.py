@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from weakref import WeakKeyDictionary
 
@@ -173,10 +173,8 @@ class ImportanceSums:
 
     def backward(self, group: Numbered) -> dict[int, float]:
         """Run a forward and a backward pass over a group; returns the losses of its examples by number."""
-        device = next(iter(self.parameters.values())).device.type
         with torch.enable_grad():
-            with torch.autocast(device, self.autocast) if self.autocast else nullcontext():
-                losses = example_losses(self.model, group, self.loss_fn)
+            losses = example_losses(self.model, group, self.loss_fn, self.autocast)
             if losses.requires_grad:  # not if the examples use no targeted parameter
                 losses.sum().backward()
         return dict(zip(group.ids, losses.detach().float().tolist(), strict=True))

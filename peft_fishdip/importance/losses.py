@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -109,6 +111,12 @@ def require_labels(batch: Batch) -> Tensor:
     return labels
 
 
+def bfloat16_autocast(device: str) -> torch.dtype | None:
+    """bfloat16 if torch.autocast is on in it for a kind of device. float16 is none: it needs a gradient scaler."""
+    on = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.bfloat16
+    return torch.bfloat16 if on else None
+
+
 class EmptyExampleError(ValueError):
     """All labels of the example in row `row` of a batch are -100."""
 
@@ -126,13 +134,19 @@ def refuse_empty(targets: Tensor) -> None:
         raise EmptyExampleError(int((targets <= 0).nonzero()[0]))
 
 
-def example_losses(model: nn.Module, numbered: Numbered, loss_fn: LossFn) -> Tensor:
+def example_losses(
+    model: nn.Module, numbered: Numbered, loss_fn: LossFn, autocast: torch.dtype | None = None
+) -> Tensor:
     """The losses of a batch's examples, shape (batch,), with a graph unless under `torch.no_grad`.
+
+    `autocast` is the dtype of torch.autocast that they are computed under, if any.
 
     Raises a ValueError if `loss_fn` did not return one per example, an example has no target, or a loss is not finite.
     """
     try:
-        losses = loss_fn(model, numbered.batch)
+        device = next((value.device.type for value in numbered.batch.values() if isinstance(value, Tensor)), "cpu")
+        with torch.autocast(device, autocast) if autocast else nullcontext():
+            losses = loss_fn(model, numbered.batch)
     except EmptyExampleError as error:
         raise ValueError(f"example {numbered.ids[error.row]}: {error}") from error
     size = len(numbered.ids)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..distributed import world
 from ..private import version_of
 from .examples import TOKENS_TOGETHER, Candidate, ExampleSource, Priorities, rows
-from .losses import IGNORED, Batch, LossFn, Numbered, TokenLoss, batch_size
+from .losses import IGNORED, Batch, LossFn, Numbered, TokenLoss, batch_size, bfloat16_autocast
 from .packing import example_of, segments
 
 READ_AT = 256
@@ -159,9 +159,7 @@ class RecentExamples(ExampleSource):
         """Record the losses of a training step, if it has labels and named outputs."""
         if not self.listening or not is_labelled(args, kwargs):
             return
-        device = kwargs["labels"].device.type
-        bfloat16 = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.bfloat16
-        self.autocast = torch.bfloat16 if bfloat16 else None
+        self.autocast = bfloat16_autocast(kwargs["labels"].device.type)
         if not isinstance(output, Mapping) or not isinstance(output.get("logits"), Tensor):
             return
         labels, positions = kwargs["labels"], kwargs.get("position_ids")

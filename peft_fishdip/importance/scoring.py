@@ -130,7 +130,8 @@ class Scoring:
                 return [float(torch.rand((), generator=generator, dtype=torch.float64)) for _ in numbered.ids]
             if selection == "all":
                 return [0.0] * len(numbered.ids)
-            losses = example_losses(self.model, to_device(numbered, self.device), self.loss_fn)
+            numbered = to_device(numbered, self.device)
+            losses = example_losses(self.model, numbered, self.loss_fn, self.source.autocast)
             bar.update(len(losses))
             return losses.float().tolist()
 

@@ -232,3 +232,13 @@ def test_memory_counts_what_a_run_needs_at_most_and_forgets_the_one_before():
         growth.append(meter.growth())
     assert 190e6 < growth[0] < 300e6
     assert 15e6 < growth[1] < 100e6
+
+
+@pytest.mark.parametrize(("bf16", "dtype"), [(False, torch.float32), (True, torch.bfloat16)])
+def test_bf16_computes_losses_and_mask_updates_in_bfloat16_and_keeps_the_weights(model, bf16, dtype):
+    tuned = fish_dip(model, update_interval=2)
+    seen = set()
+    tuned.base_model.model.register_forward_hook(lambda module, args, output: seen.add(output.logits.dtype))
+    fit(tuned, FEATURES, params(bf16=bf16), 3, seed=0, device=CPU, trace=Trace())
+    assert seen == {dtype}
+    assert {parameter.dtype for parameter in tuned.parameters() if parameter.is_floating_point()} == {torch.float32}

@@ -62,6 +62,21 @@ def test_examples_of_steps_under_bfloat16_are_scored_under_it(family: str) -> No
     assert (chosen >= 0.8 * threshold).float().mean() > 0.95
 
 
+def test_a_mask_that_is_chosen_within_autocast_is_that_of_steps_under_it() -> None:
+    _, make = FAMILIES["gemma"]
+    examples, chosen = make(10), []
+    for recent in (False, True):
+        model = tuned(FAMILIES["gemma"][0](), density=0.05, num_samples=4)
+        with torch.autocast("cpu", torch.bfloat16):
+            source = listened(model, examples, 5) if recent else examples
+            update = model.base_model.update_mask(source)
+        chosen.append((update.example_ids, update.losses))
+    assert chosen[0][0] == chosen[1][0]
+    assert chosen[0][1] == pytest.approx(chosen[1][1], rel=1e-2)
+    float32 = tuned(FAMILIES["gemma"][0](), density=0.05, num_samples=4).base_model.update_mask(examples)
+    assert float32.losses != chosen[0][1]
+
+
 def test_steps_under_float16_are_scored_in_float32() -> None:
     _, make = FAMILIES["t5"]
     examples, masks = make(6), []
