@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from transformers.pytorch_utils import Conv1D
 
 from ..half_precision import HALVES_ARE_SLOW
+from ..private import as_plain_tensors
 from ..quantization import has_quantized_storage
+from ..stand_in import place_of
 
 ROWS = 512  # of a weight, computed at a time on a CPU, so that no dense gradient is allocated
 Add = Callable[[Tensor, Tensor], None]  # adds the importance of one example's gradient (second) to an accumulator
@@ -120,8 +121,8 @@ class PerSampleGradients:
         finally:
             self.size = 0  # hooks that an interrupt left behind do nothing from now on
             for module, _, capture in self.modules:
-                if capture is capture_gain:
-                    module.__dict__.pop("weight", None)
+                if capture in (capture_gain, capture_lookups):
+                    place_of(module).pop("weight", None)
             self.uses.clear()
             self.pending.clear()
 
@@ -268,17 +269,17 @@ def embedding_uses(recorder: PerSampleGradients, module: Any, owned: Owned, ids:
     return [Lookup(ids, gradient)]
 
 
-class Lookups(TorchFunctionMode):
-    """Inside, records the lookups in one table: `record` gets the ids and the rows, and returns what to go on with."""
+class Table(torch.Tensor):
+    """The weight of an embedding: `record` gets the ids and the rows of each lookup, and returns what to go on with."""
 
-    def __init__(self, table: Tensor, record: Callable[[Tensor, Tensor], Tensor]) -> None:
-        super().__init__()
-        self.table = table
-        self.record = record
+    record: Callable[[Tensor, Tensor], Tensor]
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
-        return self.record(args[0].detach(), found) if func is F.embedding and args[1] is self.table else found
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        with as_plain_tensors():
+            found = func(*args, **(kwargs or {}))
+        is_lookup = func is F.embedding and isinstance(args[1], Table)
+        return args[1].record(args[0].detach(), found) if is_lookup else found
 
 
 def capture_lookups(recorder: PerSampleGradients, module: Any, owned: Owned) -> list[Any]:
@@ -287,16 +288,14 @@ def capture_lookups(recorder: PerSampleGradients, module: Any, owned: Owned) -> 
     def record(ids: Tensor, rows: Tensor) -> Tensor:
         return recorder.record(rows, list(owned.values()), partial(embedding_uses, recorder, module, owned, ids))
 
-    lookups = Lookups(module.weight, record)
-    entered: list[Lookups] = []
-
     def before(*_: Any) -> None:
         if recorder.size:
-            entered.append(lookups.__enter__())
+            table: Table = module.weight.detach().as_subclass(Table)
+            table.record = record
+            place_of(module)["weight"] = table
 
     def after(*_: Any) -> None:
-        if entered:
-            entered.pop().__exit__(None, None, None)
+        place_of(module).pop("weight", None)
 
     return [module.register_forward_pre_hook(before), module.register_forward_hook(after, always_call=True)]
 
@@ -319,12 +318,12 @@ def capture_gain(recorder: PerSampleGradients, module: nn.Module, owned: Owned) 
             return
         x = inputs[0]
         gains = weight.detach().expand(recorder.size, *[1] * (x.dim() - 2), *weight.shape).clone()
-        module.__dict__["weight"] = recorder.record(
+        place_of(module)["weight"] = recorder.record(
             gains, [weight], lambda gradient: [Whole(gradient.reshape(recorder.size, *weight.shape))]
         )
 
     def after(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        module.__dict__.pop("weight", None)
+        place_of(module).pop("weight", None)
         if recorder.size and output.shape != inputs[0].shape:
             raise NotSupported(f"{type(module).__name__} does not multiply by its weight")
 

@@ -17,11 +17,11 @@ from ..adapter.memory import Replaced
 from ..adapter.recording import is_exported, refuse_symbolic
 from ..adapter.state import AdapterState, SparseDelta
 from ..private import has_own, is_replica, own_parameter, own_submodule, own_submodules
+from ..stand_in import owner, standing_in
 from .current_weights import CurrentWeight, CurrentWeights, NotCopied
 from .functional import effective_weight
 from .own_reads import read_through, unread
 from .recompute import rebuilt_for_backward
-from .stand_in import owner, standing_in
 
 
 class FishDipLayer(nn.Module, CurrentWeights):

@@ -11,11 +11,11 @@ from transformers.pytorch_utils import Conv1D
 from ..adapter.base_parameter import active_views
 from ..adapter.recording import is_exported
 from ..private import own_parameter
+from ..stand_in import calls_only_itself, standing_in
 from .compiled import compiled_embedding, compiled_linear
 from .functional import SparseDeltaEmbedding, SparseDeltaLinear
 from .layer import FishDipLayer
 from .recompute import source_of
-from .stand_in import calls_only_itself, standing_in
 
 
 class FishDipLinear(FishDipLayer):

@@ -12,10 +12,10 @@ from torch.autograd.function import once_differentiable
 
 from ..adapter.base_parameter import active_views
 from ..adapter.recording import is_exported
+from ..stand_in import calls_only_itself, standing_in
 from .functional import Deltas, view_gradient
 from .layer import FishDipLayer
 from .recompute import Recompute, remember
-from .stand_in import calls_only_itself, standing_in
 
 
 class FishDipNorm(FishDipLayer):

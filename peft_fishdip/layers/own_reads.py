@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from ..private import own_parameter
-from .stand_in import STANDING
+from ..stand_in import STANDING
 
 LAYER = "_fishdip_layer"
 """Name under which such a module knows the layer around it; no child, since the layer is around it."""
