@@ -98,7 +98,7 @@ def test_accumulated_gradients_are_those_of_one_large_batch(tmp_path: Path) -> N
             close(found[steps][step], found[1][step], rtol=1e-3)
 
 
-def test_bf16_scores_in_full_precision_and_trains_nearly_as_float32(tmp_path: Path) -> None:
+def test_bf16_scores_and_trains_nearly_as_float32(tmp_path: Path) -> None:
     found, callbacks = {}, {}
     for bf16 in (False, True):
         base = bert_classifier()
@@ -109,7 +109,9 @@ def test_bf16_scores_in_full_precision_and_trains_nearly_as_float32(tmp_path: Pa
         assert flat_of(model).dtype == torch.float32
         assert_base_is(model, before)
         found[bf16] = recorder.steps
-    assert callbacks[True].updates[0].losses == callbacks[False].updates[0].losses
+    scanned = [callbacks[bf16].updates[0].losses for bf16 in (False, True)]
+    assert scanned[1] == pytest.approx(scanned[0], rel=0.02)
+    assert scanned[1] != scanned[0]
     close(found[True][1], found[False][1], rtol=0.3)
     assert not same(found[True][3], found[False][3])  # or nothing was computed in bfloat16
     exact, rounded = (torch.cat([values for _, values in found[bf16][3][1].values()]) for bf16 in (False, True))
