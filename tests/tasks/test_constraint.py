@@ -330,6 +330,70 @@ def test_what_would_not_fit_is_not_written_and_told():
     assert decoded.scores == ()
 
 
+RAW = "Ann lives in New York-based 3.5 x"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Ann lives in [ New York | location ] -based 3.5 x", {"New York"}),
+        ("Ann lives in New [ York- | location ] based 3. [ 5 | person ] x", {"York-", "5"}),
+        ("Ann in [ [ New | person ] York-based [ 3 | person ] . | location ] 5 x", None),  # a word is missing
+        (
+            "Ann lives in [ [ New | person ] York-based [ 3 | person ] . | location ] 5 x",
+            {"New", "New York-based 3 .", "3"},
+        ),
+        ("Ann lives in New York -based 3.5 x", None),
+        ("Ann lives in New [ York | location ] - based 3.5 x", None),
+        ("[ A | person ] nn lives in New York-based 3.5 x", None),
+    ],
+)
+def test_in_a_raw_text_brackets_may_split_tokens(text, found):
+    coder = CODERS[1]
+    pieces = TokenizerPieces(coder)
+    (ids,) = coder.targets([text])
+    reading = Path(NER.grammar(RAW, pieces), pieces).read(ids)
+    assert (reading is None) == (found is None)
+    assert Path(NER.grammar(NER.as_example(RAW), pieces), pieces).read(ids) is None  # these tokens are the user's
+    if reading:
+        decoded = NER.decode(RAW, reading.text)
+        assert (reading.text, decoded.problems) == (text, ())
+        assert {" ".join(decoded.prediction.tokens[x.start : x.end]) for x in decoded.prediction.spans} == found
+        assert reading.scores(decoded.prediction) == (1.0,) * len(found)
+
+
+@given(st.text(max_size=12), st.data())
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_whatever_is_written_for_a_raw_text_can_be_read(raw, data):
+    pieces = TokenizerPieces(CODERS[1])
+    path = Path(NER.grammar(raw, pieces), pieces, 90)
+    node, ids = path.root, []
+    while not node.done:
+        ids.append(data.draw(st.sampled_from(node.allowed)))
+        node = path.step(node, ids[-1])
+    reading = path.read(ids)
+    decoded = NER.decode(raw, reading.text)
+    assert decoded.problems == ()
+    assert len(reading.scores(decoded.prediction)) == len(decoded.prediction.spans)
+
+
+@given(TOKENS, st.data())
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_whatever_relations_are_written_can_be_read(tokens, data):
+    pieces = TokenizerPieces(CODERS[1])
+    record = JointExample(tokens)
+    path = Path(JOINT.grammar(record, pieces), pieces, 120)
+    node, ids = path.root, []
+    while not node.done:
+        ids.append(data.draw(st.sampled_from(node.allowed)))
+        node = path.step(node, ids[-1])
+    reading = path.read(ids)
+    assert len(ids) <= 120 or path.grammar.rest(path.grammar.start) + 1 > 120
+    decoded = JOINT.decode(record, reading.text)
+    assert decoded.problems == ()
+    assert len(reading.scores(decoded.prediction)) == len(JOINT.answers(decoded.prediction))
+
+
 def test_a_long_sentence_gets_the_room_that_it_needs():
     task = NerTask(["X"])
     tokenizer = tiny_tokenizer(["[ a | X ]"])
