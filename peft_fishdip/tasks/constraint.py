@@ -78,7 +78,7 @@ class Path:
         limit: how many tokens may be written. What would leave too few to end with is not allowed.
     """
 
-    def __init__(self, grammar: Grammar, pieces: TokenizerPieces, limit: float = float("inf")) -> None:
+    def __init__(self, grammar: Grammar, pieces: TokenizerPieces, limit: int = IMPOSSIBLE) -> None:
         self.grammar, self.pieces, self.limit = grammar, pieces, limit
         self.root = _Node(0)
         if pieces.before:

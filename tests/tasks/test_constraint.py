@@ -120,7 +120,7 @@ TOKENS = st.lists(st.sampled_from(ODD) | st.text(min_size=1, max_size=4), min_si
 def sentences(draw, labels):
     tokens = draw(TOKENS)
     places = st.tuples(st.integers(0, len(tokens)), st.integers(0, len(tokens)), st.sampled_from(labels))
-    drawn = [Span(min(a, b), max(a, b), label) for a, b, label in draw(st.lists(places, max_size=5)) if a != b]
+    drawn = [Span(min(a, b), max(a, b), label) for a, b, label in draw(st.lists(places, max_size=4)) if a != b]
     return tokens, drawn
 
 
@@ -149,6 +149,14 @@ def test_relations_to_entities_are_allowed(drawn, pairs):
         return
     reading = accepted(JOINT, record, CODERS[1])
     assert JOINT.decode(record, reading.text) == JOINT.decode(record, encoded.target)
+
+
+def test_four_brackets_may_begin_at_one_word():
+    pieces = TokenizerPieces(CODERS[1])
+    path = Path(NER.grammar(NerExample(("a", "b")), pieces), pieces)
+    for count, fine in [(4, True), (5, False)]:
+        text = "a " + "[ " * count + "b" + " | person ]" * count
+        assert (path.read(CODERS[1].targets([text])[0]) is not None) == fine
 
 
 def test_a_tail_is_a_bracket():
