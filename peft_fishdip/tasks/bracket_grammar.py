@@ -104,7 +104,7 @@ class BracketGrammar(Grammar):
             for end in () if state.torn else self.parts.ends(place):
                 torn = self.parts.is_inside(end)
                 if (then := self._with_due(state._replace(place=end, torn=torn))) is not None:
-                    yield Option(self.parts.text(place, end), then, ("copy", end))
+                    yield Option(self.parts.text(place, end), then, ("copy", end), is_default=True)
             opened = state._replace(open=(*state.open, place), torn=False)
             allowed = self.labels and state.open.count(place) < MOST_AT_ONE_WORD
             if allowed and (then := self._with_due(opened)) is not None:
@@ -119,7 +119,7 @@ class BracketGrammar(Grammar):
 
     def _in_tags(self, state: _State) -> Iterator[Option]:
         if (then := self._after(state)) is not None:
-            yield Option("]", then, ("end",))
+            yield Option("]", then, ("end",), is_default=True)
         if self.relations:
             yield Option("|", state._replace(part=_RELATION), ("relation", None))
 

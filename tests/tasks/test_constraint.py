@@ -236,7 +236,11 @@ def test_scores_are_probabilities_of_decisions(num_beams):
         prefix = torch.tensor([[0, *tokenizer.convert_tokens_to_ids(words)]])
         with torch.no_grad():
             logits = model(input_ids=source, decoder_input_ids=prefix).logits[0, -1]
-        chances = dict(zip(allowed, logits[tokenizer.convert_tokens_to_ids(allowed)].softmax(0).tolist(), strict=True))
+        probabilities = logits.softmax(0)[tokenizer.convert_tokens_to_ids(allowed)]
+        chances = dict(zip(allowed, (probabilities / probabilities.sum()).tolist(), strict=True))
+        if (copy := next((x for x in allowed if x in tokens), None)) is not None:
+            chances = dict(zip(allowed, probabilities.tolist(), strict=True))
+            chances[copy] += 1 - sum(chances.values())  # whatever is not allowed is no bracket
         if word == "[":
             opened.append([copied, 1.0])
         if word == "]":
