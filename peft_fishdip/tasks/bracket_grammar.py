@@ -119,7 +119,7 @@ class BracketGrammar(Grammar):
 
     def _in_tags(self, state: _State) -> Iterator[Option]:
         if (then := self._after(state)) is not None:
-            yield Option("]", then, ("end",), is_default=True)
+            yield Option("]", then, ("end",))
         if self.relations:
             yield Option("|", state._replace(part=_RELATION), ("relation", None))
 
