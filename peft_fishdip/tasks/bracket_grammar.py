@@ -19,6 +19,8 @@ Place = tuple[int, int]
 
 _TEXT, _LABEL, _TAGS, _RELATION, _TAIL = "text", "label", "tags", "relation", "tail"
 _MOST_TRIES = 500
+MOST_AT_ONE_WORD = 4
+"""How many brackets may begin at one word: a model that has lost its way writes one after another."""
 
 
 class _State(NamedTuple):
@@ -102,9 +104,10 @@ class BracketGrammar(Grammar):
             for end in () if state.torn else self.parts.ends(place):
                 torn = self.parts.is_inside(end)
                 if (then := self._with_due(state._replace(place=end, torn=torn))) is not None:
-                    yield Option(self.parts.text(place, end), then, ("copy", end))
+                    yield Option(self.parts.text(place, end), then, ("copy", end), is_default=True)
             opened = state._replace(open=(*state.open, place), torn=False)
-            if self.labels and (then := self._with_due(opened)) is not None:
+            allowed = self.labels and state.open.count(place) < MOST_AT_ONE_WORD
+            if allowed and (then := self._with_due(opened)) is not None:
                 yield Option("[", then, ("open",))
         elif top is None:
             yield Option(self.parts.unwritten, None)
@@ -313,5 +316,7 @@ def _fits(state: _State, places: Sequence[Place]) -> bool:
             if not can_close or sum(start == other for other, _ in places) > state.open.count(start):
                 return False
         if any(start < other < end < other_end for other, other_end in places):
+            return False
+        if sum(start == other for other, _ in places) > MOST_AT_ONE_WORD:
             return False
     return True

@@ -7,6 +7,7 @@ from math import ceil
 from typing import Any, TypeVar
 
 from .base import Decoded, Task, check_lengths
+from .places import comparable
 
 E = TypeVar("E")
 NUM_BINS = 10
@@ -35,7 +36,8 @@ def of_predictions(task: Task[E], gold: Sequence[E], predicted: Sequence[Decoded
     right: list[bool] = []
     scored = False
     for truth, decoded in zip(gold, predicted, strict=True):
-        answers: Sequence[Any] = task.answers(decoded.prediction)
+        truth, prediction = comparable(truth, decoded.prediction)
+        answers: Sequence[Any] = task.answers(prediction)
         if len(decoded.scores) != len(answers):
             continue  # a text that was cut has no scores
         scored |= bool(answers)

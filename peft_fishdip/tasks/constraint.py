@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from math import exp, log
+from math import exp, log, log1p
 from typing import Any, NamedTuple
 
 import torch
@@ -68,6 +68,11 @@ class _Node:
     def allowed(self) -> list[int]:
         return [*dict.fromkeys(begun.rest[0] for begun in self.begun.values())]
 
+    @property
+    def default(self) -> int | None:
+        """The token that stands for all that are not allowed."""
+        return next((begun.rest[0] for begun in self.begun.values() if begun.option.is_default), None)
+
 
 class Path:
     """All that may be written for one example, found as it is asked for.
@@ -78,7 +83,7 @@ class Path:
         limit: how many tokens may be written. What would leave too few to end with is not allowed.
     """
 
-    def __init__(self, grammar: Grammar, pieces: TokenizerPieces, limit: float = float("inf")) -> None:
+    def __init__(self, grammar: Grammar, pieces: TokenizerPieces, limit: int = IMPOSSIBLE) -> None:
         self.grammar, self.pieces, self.limit = grammar, pieces, limit
         self.root = _Node(0)
         if pieces.before:
@@ -226,17 +231,25 @@ class Constraint:
         allowed = [(node.allowed if node else []) or ([] if node and node.free else [end]) for _, node in nodes]
         places = [(row, token) for row, tokens in enumerate(allowed) for token in tokens]
         rows, columns = torch.tensor(places, dtype=torch.long, device=scores.device).reshape(-1, 2).T
-        chosen = scores[rows, columns].clamp(min=_LOWEST)
+        chosen = scores[rows, columns].clamp(min=_LOWEST).tolist()
+        values, totals = iter(chosen), scores.logsumexp(-1).tolist()
+        logits = [dict(zip(tokens, values, strict=False)) for tokens in allowed]
+        for (_, node), some, total in zip(nodes, logits, totals, strict=True):
+            if node and not node.free and (default := node.default) is not None:
+                others = sum(exp(min(logit - total, 0.0)) for token, logit in some.items() if token != default)
+                some[default] = max(some[default], total + log1p(-others) if others < 1 else _LOWEST)
         masked = torch.full_like(scores, -torch.inf)
         free = [row for row, (_, node) in enumerate(nodes) if node and node.free]
         if free:
             mask = self.paths[0].pieces.free.to(scores.device)[: scores.shape[1]]
             masked[free, : len(mask)] = scores[free, : len(mask)].masked_fill(~mask, -torch.inf)
-        masked[rows, columns] = chosen
-        self._keep(nodes, allowed, chosen.tolist(), free, masked)
+        masked[rows, columns] = scores.new_tensor([logit for some in logits for logit in some.values()])
+        self._keep(nodes, logits, free, masked)
         for row, (_, node) in enumerate(nodes):
             if node and node.left_out:
-                node.limited |= bool(scores[row, node.left_out].max() > masked[row].max())
+                # what is left out is counted with the default, from which it would have been taken
+                share = 0.0 if node.default is None else log(2)
+                node.limited |= bool(scores[row, node.left_out].max() + share > masked[row].max())
         return masked
 
     def _walk(self, ids: Tensor) -> list[tuple[tuple[int, bytes], _Node | None]]:
@@ -267,20 +280,16 @@ class Constraint:
     def _keep(
         self,
         nodes: Sequence[tuple[tuple[int, bytes], _Node | None]],
-        allowed: Sequence[Sequence[int]],
-        chosen: Sequence[float],
+        logits: Sequence[Mapping[int, float]],
         free: Sequence[int],
         masked: Tensor,
     ) -> None:
         """Note the probabilities of what is allowed."""
-        place = 0
-        for (_, node), ids in zip(nodes, allowed, strict=True):
-            values = chosen[place : place + len(ids)]
-            place += len(ids)
-            if node and len(ids) > 1 and not node.free and not node.logps:
-                most = max(values)
-                total = most + log(sum(exp(value - most) for value in values))
-                node.logps = {token: value - total for token, value in zip(ids, values, strict=True)}
+        for (_, node), some in zip(nodes, logits, strict=True):
+            if node and len(some) > 1 and not node.free and not node.logps:
+                most = max(some.values())
+                total = most + log(sum(exp(logit - most) for logit in some.values()))
+                node.logps = {token: logit - total for token, logit in some.items()}
         self._free = {nodes[row][0]: number for number, row in enumerate(free)}
         if free:
             self._free_logps = masked[free].log_softmax(-1)

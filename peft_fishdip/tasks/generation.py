@@ -99,19 +99,18 @@ def _write(
             batch = coder.padded([features[i] for i in chosen])
             paths = [found for i in chosen if (found := path(i))]
             constraint = Constraint(paths) if len(paths) == len(chosen) else None
-            begun = constraint.begin(model, batch, max_new_tokens - 1) if constraint else {}
+            limit = max(path.limit for path in paths) if constraint else max_new_tokens
+            begun = constraint.begin(model, batch, limit - 1) if constraint else {}
             output = model.generate(
                 **{key: value.to(device) for key, value in (batch | begun).items()},
                 **coder.generation_options,
                 **({"logits_processor": LogitsProcessorList([constraint])} if constraint else {}),
                 do_sample=False,
                 num_beams=num_beams,
-                max_new_tokens=max_new_tokens - (constraint.num_begun if constraint else 0),
+                max_new_tokens=limit - (constraint.num_begun if constraint else 0),
             )
             for row, (i, ids) in enumerate(zip(chosen, coder.written(batch, output).tolist(), strict=True)):
-                whole = (
-                    len(ids) < max_new_tokens or not coder.end_ids or not coder.end_ids.isdisjoint(ids[coder.starts :])
-                )
+                whole = len(ids) < limit or not coder.end_ids or not coder.end_ids.isdisjoint(ids[coder.starts :])
                 reading = constraint.paths[row].read(ids[coder.starts :]) if constraint else None
                 if reading:
                     yield i, Output(reading.text, reading.limited, reading)
@@ -142,13 +141,14 @@ def predict(
     `options` are those of `generate`, `constrained` and `windows`; an encoder needs none but `batch_size`,
     `max_source_length` and `windows`. With `constrained=True`, the default, a model can write nothing but what the task
     can read: the sentence as it stands, brackets, known labels, and tails of relations that are entities
-    (`Task.grammar`). Each answer then has a probability (`Decoded.scores`). `max_new_tokens` is 512 by default, and
-    more where such a text may need it; brackets that would not fit are not written. A text in which NerTask or
-    JointTask cannot find everything at once is read in windows that overlap, unless `windows=False`. Of any other
-    source that is too long, the model reads the part that the task chooses (`Task.shorten`); such predictions have a
-    problem "source_cut", those whose text was cut "output_cut", and a warning counts them. `text_spans` of a prediction
-    are characters of the raw text. Raises ValueError if the tokenizer cannot write the names of the task's labels, or
-    if the model and the task do not fit. Example:
+    (`Task.grammar`). Each answer then has a probability (`Decoded.scores`). By default a text has room for a bracket
+    around each word, or 512 tokens without a grammar; what would not fit into `max_new_tokens` is not written.
+
+    A text in which NerTask or JointTask cannot find everything at once is read in windows that overlap, unless
+    `windows=False`. Of any other source that is too long, the model reads the part that the task chooses
+    (`Task.shorten`); such predictions have a problem "source_cut", those whose text was cut "output_cut", and a warning
+    counts them. `text_spans` of a prediction are characters of the raw text. Raises ValueError if the tokenizer cannot
+    write the names of the task's labels, or if the model and the task do not fit. Example:
 
         for result in predict(model, tokenizer, NerTask(["person"]), ["Ann met Bo."]):
             print(result.prediction.spans, result.problems)
@@ -201,12 +201,15 @@ def _predict(
     def grammar(number: int) -> Grammar | None:
         return task.grammar(sources[number].read, pieces) if constrained and task.has_own_grammar() else None
 
-    if max_new_tokens is None and position_limit(model, tokenizer, soft=False) is None:
-        limit = max(limit, *(found.room for i in range(len(sources)) if (found := grammar(i))), 0)
+    limits = [limit] * len(sources)
+    if max_new_tokens is None:
+        bounded = position_limit(model, tokenizer, soft=False) is not None
+        rooms = [found.room if (found := grammar(i)) else limit for i in range(len(sources))]
+        limits = [min(room, limit) if bounded else room for room in rooms]
 
     def path(number: int) -> Path | None:
         found = grammar(number)
-        return None if found is None else Path(found, pieces, limit)
+        return None if found is None else Path(found, pieces, limits[number])
 
     results: dict[int, Decoded[E]] = {}
     cut = []
@@ -216,14 +219,14 @@ def _predict(
         problems = [*sources[i].problems, *decoded.problems]
         if output.is_cut:
             did = "would have gone on" if output.reading else "was cut"
-            problems.insert(0, Problem("output_cut", f"the text {did} after max_new_tokens={limit} tokens"))
+            problems.insert(0, Problem("output_cut", f"the text {did} after max_new_tokens={limits[i]} tokens"))
         if output.reading:
             decoded = replace(decoded, scores=output.reading.scores(decoded.prediction))
         if sources[i].problems:
             decoded = replace(decoded, prediction=task.restore(examples[i], decoded.prediction))
         cut.append(output.is_cut)
         results[i] = replace(decoded, problems=tuple(problems))
-    _warn_of_outputs(cut, limit)
+    _warn_of_outputs(cut, max(limits, default=limit))
     return read.merged([results[i] for i in range(len(results))])
 
 

@@ -17,11 +17,14 @@ class Option(NamedTuple):
         text: words, after a space where something stands before them; may be "" at the end.
         next: the state that it leads to; None at the end.
         event: what the text means, for the grammar that made it.
+        is_default: whether it stands for all that a model would write here and may not: a model that would rather write
+            another word than the next one of the sentence does not ask for a bracket.
     """
 
     text: str
     next: Any
     event: tuple[Any, ...] = ()
+    is_default: bool = False
 
 
 class Written(NamedTuple):

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from .coders import Coder
-from .lengths import text_of
 from .text import SPECIAL
 
 _BEFORE = "["
@@ -54,7 +53,8 @@ class TokenizerPieces:
         return self._ids[text, first]
 
     def text(self, ids: Sequence[int]) -> str:
-        return text_of(self.tokenizer, ids)
+        kept = [i for i in ids if i not in self._special]
+        return str(self.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     @cached_property
     def _texts(self) -> list[str]:

@@ -120,7 +120,7 @@ TOKENS = st.lists(st.sampled_from(ODD) | st.text(min_size=1, max_size=4), min_si
 def sentences(draw, labels):
     tokens = draw(TOKENS)
     places = st.tuples(st.integers(0, len(tokens)), st.integers(0, len(tokens)), st.sampled_from(labels))
-    drawn = [Span(min(a, b), max(a, b), label) for a, b, label in draw(st.lists(places, max_size=5)) if a != b]
+    drawn = [Span(min(a, b), max(a, b), label) for a, b, label in draw(st.lists(places, max_size=4)) if a != b]
     return tokens, drawn
 
 
@@ -149,6 +149,14 @@ def test_relations_to_entities_are_allowed(drawn, pairs):
         return
     reading = accepted(JOINT, record, CODERS[1])
     assert JOINT.decode(record, reading.text) == JOINT.decode(record, encoded.target)
+
+
+def test_four_brackets_may_begin_at_one_word():
+    pieces = TokenizerPieces(CODERS[1])
+    path = Path(NER.grammar(NerExample(("a", "b")), pieces), pieces)
+    for count, fine in [(4, True), (5, False)]:
+        text = "a " + "[ " * count + "b" + " | person ]" * count
+        assert (path.read(CODERS[1].targets([text])[0]) is not None) == fine
 
 
 def test_a_tail_is_a_bracket():
@@ -228,7 +236,11 @@ def test_scores_are_probabilities_of_decisions(num_beams):
         prefix = torch.tensor([[0, *tokenizer.convert_tokens_to_ids(words)]])
         with torch.no_grad():
             logits = model(input_ids=source, decoder_input_ids=prefix).logits[0, -1]
-        chances = dict(zip(allowed, logits[tokenizer.convert_tokens_to_ids(allowed)].softmax(0).tolist(), strict=True))
+        probabilities = logits.softmax(0)[tokenizer.convert_tokens_to_ids(allowed)]
+        chances = dict(zip(allowed, (probabilities / probabilities.sum()).tolist(), strict=True))
+        if (copy := next((x for x in allowed if x in tokens), None)) is not None:
+            chances = dict(zip(allowed, probabilities.tolist(), strict=True))
+            chances[copy] += 1 - sum(chances.values())  # whatever is not allowed is no bracket
         if word == "[":
             opened.append([copied, 1.0])
         if word == "]":
@@ -328,6 +340,70 @@ def test_what_would_not_fit_is_not_written_and_told():
         (decoded,) = predict(wanting(tokenizer, "a"), tokenizer, task, ["a b"], max_new_tokens=2)
     assert decoded.problems[0].kind == "output_cut"
     assert decoded.scores == ()
+
+
+RAW = "Ann lives in New York-based 3.5 x"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Ann lives in [ New York | location ] -based 3.5 x", {"New York"}),
+        ("Ann lives in New [ York- | location ] based 3. [ 5 | person ] x", {"York-", "5"}),
+        ("Ann in [ [ New | person ] York-based [ 3 | person ] . | location ] 5 x", None),  # a word is missing
+        (
+            "Ann lives in [ [ New | person ] York-based [ 3 | person ] . | location ] 5 x",
+            {"New", "New York-based 3 .", "3"},
+        ),
+        ("Ann lives in New York -based 3.5 x", None),
+        ("Ann lives in New [ York | location ] - based 3.5 x", None),
+        ("[ A | person ] nn lives in New York-based 3.5 x", None),
+    ],
+)
+def test_in_a_raw_text_brackets_may_split_tokens(text, found):
+    coder = CODERS[1]
+    pieces = TokenizerPieces(coder)
+    (ids,) = coder.targets([text])
+    reading = Path(NER.grammar(RAW, pieces), pieces).read(ids)
+    assert (reading is None) == (found is None)
+    assert Path(NER.grammar(NER.as_example(RAW), pieces), pieces).read(ids) is None  # these tokens are the user's
+    if reading:
+        decoded = NER.decode(RAW, reading.text)
+        assert (reading.text, decoded.problems) == (text, ())
+        assert {" ".join(decoded.prediction.tokens[x.start : x.end]) for x in decoded.prediction.spans} == found
+        assert reading.scores(decoded.prediction) == (1.0,) * len(found)
+
+
+@given(st.text(max_size=12), st.data())
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_whatever_is_written_for_a_raw_text_can_be_read(raw, data):
+    pieces = TokenizerPieces(CODERS[1])
+    path = Path(NER.grammar(raw, pieces), pieces, 90)
+    node, ids = path.root, []
+    while not node.done:
+        ids.append(data.draw(st.sampled_from(node.allowed)))
+        node = path.step(node, ids[-1])
+    reading = path.read(ids)
+    decoded = NER.decode(raw, reading.text)
+    assert decoded.problems == ()
+    assert len(reading.scores(decoded.prediction)) == len(decoded.prediction.spans)
+
+
+@given(TOKENS, st.data())
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_whatever_relations_are_written_can_be_read(tokens, data):
+    pieces = TokenizerPieces(CODERS[1])
+    record = JointExample(tokens)
+    path = Path(JOINT.grammar(record, pieces), pieces, 120)
+    node, ids = path.root, []
+    while not node.done:
+        ids.append(data.draw(st.sampled_from(node.allowed)))
+        node = path.step(node, ids[-1])
+    reading = path.read(ids)
+    assert len(ids) <= 120 or path.grammar.rest(path.grammar.start) + 1 > 120
+    decoded = JOINT.decode(record, reading.text)
+    assert decoded.problems == ()
+    assert len(reading.scores(decoded.prediction)) == len(JOINT.answers(decoded.prediction))
 
 
 def test_a_long_sentence_gets_the_room_that_it_needs():
