@@ -28,6 +28,7 @@ from peft_fishdip.tasks import (
     Turn,
     evaluate,
     predict,
+    tokenize,
 )
 from peft_fishdip.tasks.coders import OneRow, TwoTexts
 from peft_fishdip.tasks.constraint import Constraint, Path
@@ -137,6 +138,7 @@ def test_brackets_around_anything_are_allowed(drawn):
 
 
 @given(sentences(["P", "O"]), st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.sampled_from("WL"))))
+@example((["[", "]"], [Span(0, 1, "P"), Span(0, 1, "O"), Span(1, 2, "P"), Span(1, 2, "O")]), [(1, 2, "L"), (1, 3, "L")])
 @example((list("abcab"), [Span(0, 1, "P"), Span(1, 3, "O"), Span(3, 5, "O")]), [(0, 1, "W"), (0, 2, "L")])
 @example((list("xababcbc"), [Span(0, 1, "P"), Span(1, 3, "O"), Span(6, 8, "O")]), [(0, 1, "W"), (0, 2, "L")])
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -366,7 +368,7 @@ def test_in_a_raw_text_brackets_may_split_tokens(text, found):
     (ids,) = coder.targets([text])
     reading = Path(NER.grammar(RAW, pieces), pieces).read(ids)
     assert (reading is None) == (found is None)
-    assert Path(NER.grammar(NER.as_example(RAW), pieces), pieces).read(ids) is None  # these tokens are the user's
+    assert Path(NER.grammar(tokenize(RAW), pieces), pieces).read(ids) is None  # these tokens are the user's
     if reading:
         decoded = NER.decode(RAW, reading.text)
         assert (reading.text, decoded.problems) == (text, ())
