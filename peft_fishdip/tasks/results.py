@@ -76,7 +76,10 @@ def _dict(span: TextSpan, text: str) -> dict[str, Any]:
 
 
 def write_json_lines(path: str | PathLike[str], results: Iterable[Decoded[Any] | Any]) -> None:
-    """Write `to_dict` of each prediction, record or document, one per line, in UTF-8. `read` takes entities of these."""
+    """Write `to_dict` of each prediction, record or document, one per line, in UTF-8.
+
+    `read` takes what has entities, with or without relations.
+    """
     lines = [json.dumps(to_dict(result), ensure_ascii=False, allow_nan=False) + "\n" for result in results]
     # A surrogate that stands alone has no form in UTF-8; backslashreplace writes it as JSON does.
     Path(path).write_bytes("".join(lines).encode("utf-8", "backslashreplace"))
