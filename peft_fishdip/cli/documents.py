@@ -18,6 +18,7 @@ from rich.text import Text
 
 from ..tasks.formats.document import Document, to_document
 from ..tasks.formats.read import DOCUMENT_READERS, RECORD_READERS, read, recognise
+from ..tasks.formats.write import FORMATS
 from ..tasks.records import JointExample, NerExample
 
 OTHER_NAMES = {"jsonl": "fishdip"}
@@ -104,18 +105,22 @@ def load(source: Path, format: str | None, unit: str | None, encoding: str | Non
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            loaded = read(source, format=name, **options)
+            if name in DOCUMENT_READERS:  # without the records that `read` makes of them
+                documents, examples = DOCUMENT_READERS[name](source, **options), []
+            else:
+                documents, examples = [], list(read(source, format=name, **options).examples)
         except TypeError as error:
             raise ValueError(f"{source} cannot be read in the format {name!r} with {options}: {error}") from error
     for warning in caught:
         note("warning", str(warning.message))
-    if other := next((x for x in loaded.examples if not isinstance(x, NerExample | JointExample)), None):
+    if other := next((x for x in examples if not isinstance(x, NerExample | JointExample)), None):
         raise ValueError(
             f"{source} is of the format {name!r} and holds records of the type {type(other).__name__}; give a file of "
             "entities, or of entities and relations between them"
         )
-    documents = list(loaded.documents) or [to_document(example) for example in loaded.examples]
-    return Input(name, documents, bool(loaded.documents))
+    return Input(
+        name, documents or [to_document(example) for example in examples], name in FORMATS and FORMATS[name].text
+    )
 
 
 def counts(documents: Sequence[Document]) -> str:

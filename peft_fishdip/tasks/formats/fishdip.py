@@ -33,16 +33,17 @@ def read_fishdip(path: StrPath, *, unit: str | None = None, encoding: str = "utf
     if unit is not None:
         check_unit(unit)
     documents: list[Document] = []
-    predicted: list[tuple[Problem, ...]] = []
+    predicted: list[tuple[tuple[Problem, ...], str]] = []
     for where, item in read_json_records(path, encoding):
         if isinstance(item, dict) and "spans" not in item and (other := _OTHER_TASKS.keys() & item.keys()):
             expected = f"spans of entities; predictions of {_OTHER_TASKS[min(other)]} hold none"
             raise DataFormatError(path, where, expected, sorted(item))
         documents.append(_document(item, f"{Path(path).name}:{len(documents)}", unit, path, where))
-        predicted.append(_problems(item, path, where))
+        generated = get(item, "generated_text", str, path, where) if "generated_text" in item else ""
+        predicted.append((_problems(item, path, where), generated))
     return [
-        replace(document, problems=(*problems, *document.problems))
-        for document, problems in zip(finish(path, documents), predicted, strict=True)
+        replace(document, problems=(*problems, *document.problems), generated_text=generated)
+        for document, (problems, generated) in zip(finish(path, documents), predicted, strict=True)
     ]
 
 
@@ -72,10 +73,8 @@ def _document(item: Any, name: str, unit: str | None, path: StrPath, where: str)
         _note_score(scores, link, relation, path, where)
     if len(set(links)) < len(links):
         raise DataFormatError(path, where, "each relation once", item["relations"])
-    generated = get(item, "generated_text", str, path, where) if "generated_text" in item else ""
     id = as_id(item["id"], path, where) if item.get("id") not in (None, "") else name
-    document = make_document(path, where, text, entities, links, id=id, problems=problems, scores=scores)
-    return replace(document, generated_text=generated)
+    return make_document(path, where, text, entities, links, id=id, problems=problems, scores=scores)
 
 
 def _places(
