@@ -30,7 +30,7 @@ from .documents import (
 )
 
 _FORMATS = ", ".join(sorted({*FORMATS, "jsonl"} - {"fishdip"}))
-_MORE = {"scores": "scores", "problems": "problems", "generated_text": "generated texts"}
+_MORE = {"scores": "scores", "problems": "problems", "generated_text": "generated texts", "metadata": "other keys"}
 
 
 def convert(

@@ -161,6 +161,7 @@ function directionMarks(text) {
 function drawDocument({ item, spans, relations }, query) {
   const article = make("article"), head = make("h2");
   head.append(make("bdi", "", item.id));
+  for (const [key, value] of item.metadata) head.append(" · ", make("bdi", "", `${key}: ${value}`));
   const { box, rest, fragments } = drawText(item, spans, hits(item.text, query));
   article.append(head, box);
   if (rest.hasChildNodes()) {

@@ -55,7 +55,7 @@ def _document(document: Document, labels: list[str], kinds: list[str]) -> dict[s
     at = positions(document.text, "utf-16")
     label, kind = ({name: number for number, name in enumerate(names)} for names in (labels, kinds))
     place = {span: number for number, span in enumerate(document.spans)}
-    score = document.scores.get
+    score, more = document.scores.get, document.metadata
     return {
         "id": document.id,
         "text": document.text,
@@ -63,4 +63,5 @@ def _document(document: Document, labels: list[str], kinds: list[str]) -> dict[s
         "relations": [[place[r.head], place[r.tail], kind[r.label], score(r)] for r in document.relations],
         "problems": [[problem.kind, problem.message] for problem in document.problems],
         "generated": document.generated_text,
+        "metadata": [[key, value if isinstance(value, str) else json.dumps(value)] for key, value in more.items()],
     }

@@ -113,6 +113,7 @@ def test_data_of_the_script():
                 "relations": [[0, 1, 0, None]],
                 "problems": [["output_cut", "x"]],
                 "generated": "",
+                "metadata": [],
             }
         ],
     }

@@ -29,6 +29,7 @@ DOCUMENT = Document(
     (Problem("output_cut", "stopped"),),
     {BANK: 0.25, OSLO: 0.5, IN: 0.75},
     "[ Bank",
+    {"file": "<b>a.txt", "confidence": 0.5},
 )
 
 
@@ -115,11 +116,11 @@ def test_filters(show):
     page.select_option("#which", "some")
     assert page.inner_text("#found") == "0 of 2 documents, 0 spans"
     page.click("#labels button:text('all')")
-    assert texts(page, "article h2") == ["d1"]
+    assert texts(page, "h2 bdi:first-child") == ["d1"]
     page.select_option("#which", "none")
-    assert texts(page, "article h2") == ["d2"]
+    assert texts(page, "h2 bdi:first-child") == ["d2"]
     page.select_option("#which", "problems")
-    assert texts(page, "article h2") == ["d1"]
+    assert texts(page, "h2 bdi:first-child") == ["d1"]
 
 
 def test_search(show):
@@ -131,13 +132,14 @@ def test_search(show):
     page.fill("#query", "(x.)")
     assert (texts(page, "mark"), texts(page, "h2 bdi")) == (["(x.)"], ["d2"])
     page.fill("#query", "d1")
-    assert texts(page, "h2 bdi") == ["d1"]
+    assert texts(page, "h2 bdi:first-child") == ["d1"]
     page.fill("#query", "[")
     assert page.inner_text("#found") == "0 of 2 documents, 0 spans"
 
 
 def test_relations_problems_and_generated_text(show):
     page = show(DOCUMENT)
+    assert texts(page, "h2 bdi") == ["d1", "file: <b>a.txt", "confidence: 0.5"]
     button = page.locator(".relations button")
     assert button.text_content() == "Bank of OsloORG — located_in → TurkuLOC 0.750"
     assert button.get_attribute("title") == "score 0.750"

@@ -19,8 +19,9 @@ class Document:
     Here `Span(start, end, label)` counts characters, that is Unicode code points, with `end` exclusive; a span neither
     begins nor ends with white space, and spans may overlap. `token_ranges` are the tokens of a format that has any, as
     (start, end). `problems` name what a reader changed ("trimmed_span", "offsets_converted") or left out, and those of
-    a prediction, which also has `scores`, probabilities of spans and relations, and the text that was generated. Two
-    documents are equal if they have the same text, spans and relations.
+    a prediction, which also has `scores`, probabilities of spans and relations, and the text that was generated.
+    `metadata` is what else a file says of the text, as JSON has it. Two documents are equal if they have the same text,
+    spans and relations.
     """
 
     text: str
@@ -31,6 +32,7 @@ class Document:
     problems: tuple[Problem, ...] = field(default=(), compare=False)
     scores: Mapping[Span | Relation, float] = field(default_factory=dict, compare=False)
     generated_text: str = field(default="", compare=False, repr=False)
+    metadata: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "spans", tuple(sorted(set(self.spans), key=_span_key)))

@@ -21,6 +21,8 @@ _OTHER_TASKS = {
     "turns": "dialogue states",
 }
 
+_KEYS = {"text", "spans", "relations", "id", "generated_text", "problems"}
+
 
 def read_fishdip(path: StrPath, *, unit: str | None = None, encoding: str = "utf-8") -> list[Document]:
     """Read what `write_json_lines` and `write(..., format="fishdip")` write: texts with entities and relations.
@@ -28,22 +30,34 @@ def read_fishdip(path: StrPath, *, unit: str | None = None, encoding: str = "utf
     Spans are {"start", "end", "label"}; "text" is the words there, which are compared with the text, and "score" a
     number from 0 to 1. Offsets count code points; the words tell where they count UTF-16 units or bytes of UTF-8, or
     `unit` does ("characters", "utf-16", "utf-8" or "graphemes"). Relations are {"head", "tail", "label"} with positions
-    in the list of spans.
+    in the list of spans. Ids that several files have in common are written after the name under "file". Other keys are
+    the metadata of the document.
     """
     if unit is not None:
         check_unit(unit)
     documents: list[Document] = []
-    predicted: list[tuple[tuple[Problem, ...], str]] = []
+    predicted: list[dict[str, Any]] = []
     for where, item in read_json_records(path, encoding):
         if isinstance(item, dict) and "spans" not in item and (other := _OTHER_TASKS.keys() & item.keys()):
             expected = f"spans of entities; predictions of {_OTHER_TASKS[min(other)]} hold none"
             raise DataFormatError(path, where, expected, sorted(item))
         documents.append(_document(item, f"{Path(path).name}:{len(documents)}", unit, path, where))
         generated = get(item, "generated_text", str, path, where) if "generated_text" in item else ""
-        predicted.append((_problems(item, path, where), generated))
+        rest = {key: value for key, value in item.items() if key not in _KEYS}
+        problems = (*_problems(item, path, where), *documents[-1].problems)
+        predicted.append({"problems": problems, "generated_text": generated, "metadata": rest})
+    files = [more["metadata"].get("file") for more in predicted]
+    found = finish(path, _with_own_ids(documents, files))
+    return [replace(document, **more) for document, more in zip(found, predicted, strict=True)]
+
+
+def _with_own_ids(documents: list[Document], files: Sequence[Any]) -> list[Document]:
+    """Documents of several files, which may have ids in common."""
+    if len({document.id for document in documents}) == len(documents):
+        return documents
     return [
-        replace(document, problems=(*problems, *document.problems), generated_text=generated)
-        for document, (problems, generated) in zip(finish(path, documents), predicted, strict=True)
+        replace(document, id=f"{file}:{document.id}") if isinstance(file, str) else document
+        for document, file in zip(documents, files, strict=True)
     ]
 
 
@@ -114,7 +128,8 @@ def _problems(item: dict[str, Any], path: StrPath, where: str) -> tuple[Problem,
 def render_fishdip(documents: Sequence[Document], *, unit: str = "characters") -> str:
     """JSON lines as `to_dict` gives them. Raises ValueError where a text has single surrogates."""
     check_unit(unit)
-    return "".join(json.dumps(document_to_dict(document, unit), ensure_ascii=False) + "\n" for document in documents)
+    rows = [document_to_dict(document, unit) for document in documents]
+    return "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
 
 
 def document_to_dict(document: Document, unit: str = "characters") -> dict[str, Any]:
@@ -138,4 +153,4 @@ def document_to_dict(document: Document, unit: str = "characters") -> dict[str, 
     if document.generated_text:
         found["generated_text"] = document.generated_text
     found["problems"] = [asdict(problem) for problem in document.problems]
-    return found
+    return found | {key: value for key, value in document.metadata.items() if key not in _KEYS}

@@ -49,7 +49,9 @@ FORMATS: Mapping[str, Format] = {
     "brat": Format(render_brat, read_brat),
     "conll": Format(render_conll, read_conll_documents, relations=False, overlaps=False, text=False),
     "doccano": Format(render_doccano, read_doccano, ("unit",)),
-    "fishdip": Format(render_fishdip, read_fishdip, ("unit",), more=("problems", "scores", "generated_text")),
+    "fishdip": Format(
+        render_fishdip, read_fishdip, ("unit",), more=("problems", "scores", "generated_text", "metadata")
+    ),
     "gliner": Format(render_gliner, read_gliner, relations=False, text=False),
     "label_studio": Format(render_label_studio, read_label_studio, ("predictions", "text")),
     "prodigy": Format(render_prodigy, read_prodigy),

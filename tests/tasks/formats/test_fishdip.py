@@ -103,7 +103,9 @@ def predictions(draw):
     scores = {x: draw(st.floats(0, 1)) for x in answers if draw(st.booleans())}
     problem = st.builds(Problem, st.sampled_from(["output_cut", "trimmed_span"]), st.text("a\u2028'<😀", max_size=3))
     problems = tuple(draw(st.lists(problem, max_size=2)))
-    return replace(document, scores=scores, problems=problems, generated_text=draw(st.sampled_from(["", "[ a"])))
+    metadata = draw(st.dictionaries(st.sampled_from(["file", "é"]), st.sampled_from(["a", 0.5, None, [1], {"b": 2}])))
+    generated = draw(st.sampled_from(["", "[ a"]))
+    return replace(document, scores=scores, problems=problems, generated_text=generated, metadata=metadata)
 
 
 @pytest.mark.filterwarnings("ignore:.*no entity in any:UserWarning")
@@ -117,7 +119,7 @@ def test_everything_comes_back(tmp_path_factory, unit, given_documents):
     write_documents(path, given_documents, format="fishdip", unit=unit)
     found = read_fishdip(path, unit=unit)
     assert found == given_documents
-    for name in ("scores", "problems", "generated_text"):
+    for name in ("scores", "problems", "generated_text", "metadata"):
         assert [getattr(x, name) for x in found] == [getattr(x, name) for x in given_documents], name
 
 
@@ -141,6 +143,16 @@ def test_what_others_write_is_still_theirs(write):
         assert read(write(json.dumps(prodigy | more))).format == "prodigy"
     assert read(write(json.dumps(prodigy | {"id": "5"}))).format == "fishdip"
     assert read_prodigy(write(json.dumps(prodigy)))[0].spans == (Span(0, 3, "P"),)
+
+
+def test_texts_of_several_files_may_have_ids_in_common(write):
+    rows = [ITEM | {"file": name, "id": id, "confidence": 0.5} for name, id in (("a", "1"), ("b", "1"), ("b", "2"))]
+    found = read_fishdip(write("\n".join(map(json.dumps, rows))))
+    assert [document.id for document in found] == ["a:1", "b:1", "b:2"]
+    assert found[0].metadata == {"file": "a", "confidence": 0.5}
+    assert [document.id for document in read_fishdip(write("\n".join(map(json.dumps, rows[1:]))))] == ["1", "2"]
+    same = write("\n".join(map(json.dumps, [rows[1], rows[1]])))
+    refused(read_fishdip, same, "an id that no other record of the file has", "'b:1'")
 
 
 def test_trimmed_spans_keep_their_scores(write):
