@@ -58,11 +58,13 @@ function divide(spans, most) {
   return { drawn, listed };
 }
 
-// Where the words that are searched for stand in a text, in any case, as [start, end].
+// A pattern of the words that are searched for, in upper or lower case.
+const pattern = (query, flags) => new RegExp(query.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&"), flags);
+
+// Where these words stand in a text, as [start, end].
 function hits(text, query) {
   if (!query) return [];
-  const pattern = new RegExp(query.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&"), "giu");
-  return [...text.matchAll(pattern)].map(match => [match.index, match.index + match[0].length]);
+  return [...text.matchAll(pattern(query, "giu"))].map(match => [match.index, match.index + match[0].length]);
 }
 
 function appendText(parent, text, from, to, found) {
@@ -215,13 +217,14 @@ const lowest = row => Math.min(...row.spans.map(number => row.item.spans[number]
 
 function filter() {
   const least = Number(get("least").value), query = get("query").value, which = get("which").value;
+  const words = pattern(query, "iu");
   get("least-value").textContent = least.toFixed(2);
   state.shown = data.documents.flatMap(item => {
     const row = left(item, least);
     const fits = {
       all: true, some: row.spans.length > 0, none: row.spans.length === 0, problems: item.problems.length > 0,
     }[which];
-    return fits && (!query || hits(item.text, query).length || hits(item.id, query).length) ? [row] : [];
+    return fits && (words.test(item.text) || words.test(item.id)) ? [row] : [];
   });
   if (get("order").value === "score") {
     const keys = new Map(state.shown.map(row => [row, lowest(row)]));
