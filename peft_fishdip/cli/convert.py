@@ -49,8 +49,7 @@ def convert(
 ) -> None:
     """Write the annotated texts of IN to OUT in another format.
 
-    OUT is read again before it gets its name: it is complete and correct, or not there. What the format cannot hold is
-    refused, or named on stderr.
+    OUT is complete and correct, or not there. What its format cannot hold is refused, or named on stderr.
     """
     with one_line_errors():
         chosen = format_name(to, FORMATS, "--to")

@@ -27,7 +27,7 @@ def view(
 ) -> None:
     """Write one HTML page that shows the texts of IN with coloured spans, scores, relations and problems.
 
-    The page needs no other file and no connection. It filters by label and by score, and searches in the texts.
+    It needs no other file and no connection, filters by label and score, and searches in the texts.
     """
     with one_line_errors():
         _check_output(source, output)
