@@ -13,6 +13,7 @@ from .features import to_features
 from .formats.brat import read_brat
 from .formats.doccano import read_doccano
 from .formats.document import Document, to_document, to_examples
+from .formats.fishdip import read_fishdip
 from .formats.gliner import read_gliner
 from .formats.label_studio import read_label_studio
 from .formats.prodigy import read_prodigy
@@ -140,6 +141,7 @@ __all__ = [
     "read_conll2005",
     "read_doccano",
     "read_fewrel",
+    "read_fishdip",
     "read_gliner",
     "read_label_studio",
     "read_multiwoz",

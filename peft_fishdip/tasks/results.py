@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from .base import Decoded
+from .formats.document import Document
+from .formats.fishdip import document_to_dict
 from .offsets import TextSpan, to_offsets
 from .records import DstExample, JointExample, NerExample, RelationExample, Span, SrlExample
 
@@ -19,13 +21,15 @@ _COLUMNS = ("document", "id", "start", "end", "text", "label", "score")
 
 
 def to_dict(result: Decoded[Any] | Any) -> dict[str, Any]:
-    """A prediction, or a record, in texts, numbers, lists and dicts.
+    """A prediction, a record or a document in texts, numbers, lists and dicts.
 
     Spans are {"start", "end", "text", "label"} in characters of the value of "text": `text[start:end]` is the span.
     Like relations, arguments and slot values, they have a "score" where the model gives one. "text" is the raw
     text, or, where it is not known, the tokens with single spaces between them. Relations are {"head", "tail",
     "label"}, where head and tail are positions in "spans". A prediction also has "generated_text" and "problems".
     """
+    if isinstance(result, Document):
+        return document_to_dict(result)
     record = result.prediction if isinstance(result, Decoded) else result
     scores = result.scores if isinstance(result, Decoded) else ()
     if isinstance(record, DstExample):
@@ -72,7 +76,10 @@ def _dict(span: TextSpan, text: str) -> dict[str, Any]:
 
 
 def write_json_lines(path: str | PathLike[str], results: Iterable[Decoded[Any] | Any]) -> None:
-    """Write `to_dict` of each prediction or record, one per line, in UTF-8."""
+    """Write `to_dict` of each prediction, record or document, one per line, in UTF-8.
+
+    `read` takes what has entities, with or without relations.
+    """
     lines = [json.dumps(to_dict(result), ensure_ascii=False, allow_nan=False) + "\n" for result in results]
     # A surrogate that stands alone has no form in UTF-8; backslashreplace writes it as JSON does.
     Path(path).write_bytes("".join(lines).encode("utf-8", "backslashreplace"))

@@ -45,11 +45,12 @@ def make_document(
     ranges: Iterable[Range] | None = None,
     problems: Iterable[Problem] = (),
     left_out: Mapping[Hashable, Problem] | None = None,
+    scores: Mapping[Hashable, float] | None = None,
 ) -> Document:
     """A document of checked annotations; offsets count code points. DataFormatError names what does not fit.
 
     Spans are trimmed of white space. `left_out` are entities that the reader could not take, by key; relations that use
-    them are left out, too.
+    them are left out, too. `scores` are those of entities, by key, and of links.
     """
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise DataFormatError(path, where, "a text without single surrogates (halves of UTF-16 characters)", text[:40])
@@ -70,6 +71,10 @@ def make_document(
             message = f"{where}: {label} at {start} to {end} now covers {text[span.start : span.end]!r}"
             noted.append(Problem("trimmed_span", message))
     relations = []
+    scored: dict[Span | Relation, float] = {}
+    for key, span in spans.items():
+        if span is not None:
+            _score(scored, span, (scores or {}).get(key))
     for link in links:
         for key in (link.head, link.tail):
             if key not in spans:
@@ -81,12 +86,20 @@ def make_document(
             message = f"{where}: {link.label} from {link.head} to {link.tail} has lost an entity"
             noted.append(Problem("relation_of_lost_span", message))
         else:
-            relations.append(Relation(head, tail, link.label))
+            relations.append(relation := Relation(head, tail, link.label))
+            _score(scored, relation, (scores or {}).get(link))
     kept = tuple(span for span in spans.values() if span)
     try:
-        return Document(text, kept, tuple(relations), id, None if ranges is None else tuple(ranges), tuple(noted))
+        tokens = None if ranges is None else tuple(ranges)
+        return Document(text, kept, tuple(relations), id, tokens, tuple(noted), scored)
     except ValueError as error:
         raise DataFormatError(path, where, "tokens that hold the whole text, in order", str(error)) from None
+
+
+def _score(scores: dict[Span | Relation, float], answer: Span | Relation, score: float | None) -> None:
+    """Keep a score; what trimming has made equal has the highest one."""
+    if score is not None:
+        scores[answer] = max(score, scores.get(answer, score))
 
 
 def _trimmed(text: str, start: int, end: int, label: str) -> Span | None:

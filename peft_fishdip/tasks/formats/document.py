@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
 from ..base import Decoded, Problem
@@ -18,8 +18,10 @@ class Document:
 
     Here `Span(start, end, label)` counts characters, that is Unicode code points, with `end` exclusive; a span neither
     begins nor ends with white space, and spans may overlap. `token_ranges` are the tokens of a format that has any, as
-    (start, end). `problems` name what a reader changed ("trimmed_span", "offsets_converted") or left out. Two documents
-    are equal if they have the same text, spans and relations.
+    (start, end). `problems` name what a reader changed ("trimmed_span", "offsets_converted") or left out, and those of
+    a prediction, which also has `scores`, probabilities of spans and relations, and the text that was generated.
+    `metadata` is what else a file says of the text, as JSON has it. Two documents are equal if they have the same text,
+    spans and relations.
     """
 
     text: str
@@ -28,6 +30,9 @@ class Document:
     id: str = field(default="", compare=False)
     token_ranges: tuple[Range, ...] | None = field(default=None, compare=False)
     problems: tuple[Problem, ...] = field(default=(), compare=False)
+    scores: Mapping[Span | Relation, float] = field(default_factory=dict, compare=False)
+    generated_text: str = field(default="", compare=False, repr=False)
+    metadata: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "spans", tuple(sorted(set(self.spans), key=_span_key)))
@@ -44,6 +49,12 @@ class Document:
             for span in (relation.head, relation.tail):
                 if span not in known:
                     raise ValueError(f"relation {relation.label!r} uses {span}, which is not among the spans")
+        object.__setattr__(self, "scores", dict(self.scores))
+        for answer, score in self.scores.items():
+            if answer not in known and answer not in self.relations:
+                raise ValueError(f"scores: {answer} is neither among the spans nor among the relations")
+            if not 0 <= score <= 1:
+                raise ValueError(f"scores: {answer} has {score!r}; a score is a probability, from 0 to 1")
         if self.token_ranges is not None:
             object.__setattr__(self, "token_ranges", tuple((start, end) for start, end in self.token_ranges))
             _check_tokens(self.text, self.token_ranges)
@@ -96,20 +107,22 @@ def to_document(example: Document | NerExample | JointExample | Decoded[Any]) ->
 
     Raises ValueError for a span that begins or ends with a token of white space or without characters.
     """
-    if isinstance(example, Decoded):
-        example = example.prediction
     if isinstance(example, Document):
         return example
+    decoded = example if isinstance(example, Decoded) else None
+    if isinstance(example, Decoded):
+        example = example.prediction
     if not isinstance(example, NerExample | JointExample):
         raise TypeError(f"Document, NerExample or JointExample expected, got {type(example).__name__}")
     text = example.text or " ".join(example.tokens)
     ranges = ranges_in(text, example.tokens)
-    moved = {span: Span(ranges[span.start][0], ranges[span.end - 1][1], span.label) for span in example.spans}
-    relations = example.relations if isinstance(example, JointExample) else ()
-    return Document(
-        text,
-        tuple(moved.values()),
-        tuple(Relation(moved[r.head], moved[r.tail], r.label) for r in relations),
-        example.id,
-        tuple(ranges),
-    )
+    spans = [Span(ranges[span.start][0], ranges[span.end - 1][1], span.label) for span in example.spans]
+    moved = dict(zip(example.spans, spans, strict=True))
+    given = example.relations if isinstance(example, JointExample) else ()
+    relations = [Relation(moved[r.head], moved[r.tail], r.label) for r in given]
+    document = Document(text, tuple(spans), tuple(relations), example.id, tuple(ranges))
+    if decoded is None:
+        return document
+    answers: list[Span | Relation] = [*spans, *relations]  # in the order of the scores
+    scores = dict(zip(answers, decoded.scores, strict=True)) if len(decoded.scores) == len(answers) else {}
+    return replace(document, problems=decoded.problems, scores=scores, generated_text=decoded.text)

@@ -26,6 +26,7 @@ from ..tagging import is_tag
 from .brat import read_brat
 from .doccano import read_doccano
 from .document import Document, to_examples
+from .fishdip import read_fishdip
 from .gliner import read_gliner
 from .label_studio import read_label_studio
 from .prodigy import read_prodigy
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 DOCUMENT_READERS: dict[str, Callable[..., list[Document]]] = {
     "brat": read_brat,
     "doccano": read_doccano,
+    "fishdip": read_fishdip,
     "gliner": read_gliner,
     "label_studio": read_label_studio,
     "prodigy": read_prodigy,
@@ -57,6 +59,9 @@ RECORD_READERS: dict[str, Callable[..., list[Any]]] = {
     "tagged_json": read_tagged_json,
     "woz": read_woz,
 }
+
+
+_PRODIGY_KEYS = {"_input_hash", "_task_hash", "answer", "meta", "tokens"}
 
 
 @dataclass(frozen=True)
@@ -156,6 +161,9 @@ def _record_format(record: dict[str, Any]) -> str | None:
         ("tagged_json", have("tokens", "ner_tags")),
         ("multiwoz", lists_of("turns", "speaker")),
         ("woz", lists_of("dialogue", "transcript")),
+        ("fishdip", have("text", "spans") and (have("problems") or have("generated_text"))),
+        ("fishdip", have("generated_text", "problems")),
+        ("fishdip", have("text", "spans", "id") and not _PRODIGY_KEYS & record.keys()),
         ("prodigy", have("text") and (have("spans") or have("_task_hash") or lists_of("tokens", "start", "end"))),
         ("doccano", (have("text") or have("data")) and (have("label") or have("labels") or have("entities"))),
         ("multiwoz", any(isinstance(value, dict) and "log" in value for value in record.values())),

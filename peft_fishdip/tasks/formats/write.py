@@ -19,6 +19,7 @@ from .brat import read_brat, render_brat
 from .conll import read_conll_documents, render_conll
 from .doccano import read_doccano, render_doccano
 from .document import Document, to_document
+from .fishdip import read_fishdip, render_fishdip
 from .gliner import read_gliner, render_gliner
 from .label_studio import read_label_studio, render_label_studio
 from .prodigy import read_prodigy, render_prodigy
@@ -40,12 +41,17 @@ class Format:
     overlaps: bool = True
     text: bool = True
     """Does it hold the text itself, or its tokens only?"""
+    more: tuple[str, ...] = ()
+    """What it holds of a document besides text, spans and relations."""
 
 
 FORMATS: Mapping[str, Format] = {
     "brat": Format(render_brat, read_brat),
     "conll": Format(render_conll, read_conll_documents, relations=False, overlaps=False, text=False),
     "doccano": Format(render_doccano, read_doccano, ("unit",)),
+    "fishdip": Format(
+        render_fishdip, read_fishdip, ("unit",), more=("problems", "scores", "generated_text", "metadata")
+    ),
     "gliner": Format(render_gliner, read_gliner, relations=False, text=False),
     "label_studio": Format(render_label_studio, read_label_studio, ("predictions", "text")),
     "prodigy": Format(render_prodigy, read_prodigy),
@@ -139,6 +145,7 @@ def _compare(chosen: Format, format: str, given: Sequence[Document], path: Path,
         ordered = [*found, *[None] * (len(given) - len(found))]
     for number, (document, back) in enumerate(zip(given, ordered, strict=False)):
         same = back is not None and (back == document if chosen.text else back.to_example() == document.to_example())
+        same = same and all(getattr(back, name) == getattr(document, name) for name in chosen.more)
         if not same or len(found) != len(given):
             raise ValueError(
                 f"document {document.id or number!r} cannot be written in the format {format!r}: {document} would be "

@@ -1,0 +1,148 @@
+"""What the verbs about files of documents share: options, reading, errors of one line and a table of problems."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..tasks.formats.document import Document, to_document
+from ..tasks.formats.read import DOCUMENT_READERS, RECORD_READERS, read, recognise
+from ..tasks.formats.write import FORMATS
+from ..tasks.records import JointExample, NerExample
+
+OTHER_NAMES = {"jsonl": "fishdip"}
+"""Names of formats on the command line alone: the JSON lines that predictions are written in."""
+
+Source = Annotated[Path, typer.Argument(metavar="IN", help="File, or folder of brat, with texts and their labels.")]
+From = Annotated[str | None, typer.Option("--from", help="Format of IN, where its content does not tell.")]
+Unit = Annotated[
+    str | None, typer.Option("--unit", help="What offsets in IN count: characters, utf-16, utf-8 or graphemes.")
+]
+Encoding = Annotated[str | None, typer.Option("--encoding", help="Encoding of IN, where it is not UTF-8.")]
+Options = list[str] | None
+Read = Annotated[Options, typer.Option("--read", metavar="NAME=VALUE", help="Option of the reader, such as token=1.")]
+
+
+@dataclass(frozen=True)
+class Input:
+    """Documents of a file, its format, and whether that holds raw texts rather than tokens."""
+
+    format: str
+    documents: list[Document]
+    has_texts: bool
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Report what is wrong with the input or the files in one line on stderr, and end with the exit code 2."""
+    try:
+        yield
+    except (OSError, ValueError, ImportError) as error:
+        note("error", str(error))
+        raise typer.Exit(2) from None
+
+
+def note(kind: str, message: str) -> None:
+    """One line on stderr."""
+    typer.echo(f"{kind}: {printable(' '.join(message.split()))}", err=True)
+
+
+def printable(text: str) -> str:
+    """A text of a file as a terminal may show it: control characters and invisible marks are escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def format_name(name: str, known: Mapping[str, Any], option: str) -> str:
+    """The format of a name of the command line."""
+    chosen = OTHER_NAMES.get(name, name)
+    if chosen not in known:
+        raise ValueError(f"{option} {name}: choose one of {', '.join(sorted({*known, *OTHER_NAMES}))}")
+    return chosen
+
+
+def parse_options(given: Options, function: Callable[..., Any], option: str, format: str) -> dict[str, Any]:
+    """Keyword arguments of a function from NAME=VALUE; a value is JSON, or else a text."""
+    known = _keywords(function)
+    found: dict[str, Any] = {}
+    for text in given or ():
+        name, equals, value = text.partition("=")
+        if not equals or name not in known:
+            allowed = f"NAME=VALUE, one of {', '.join(f'{name}=' for name in known)}" if known else "none"
+            raise ValueError(f"{option} {text}: options of the format {format!r} are {allowed}")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
+
+
+def _keywords(function: Callable[..., Any]) -> list[str]:
+    return [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+
+
+def load(source: Path, format: str | None, unit: str | None, encoding: str | None, given: Options) -> Input:
+    """Read documents; warnings go to stderr. Raises ValueError with what was wrong and the remedy."""
+    if not source.exists():
+        raise ValueError(f"{source}: there is no such file or folder; check the name")
+    readers = DOCUMENT_READERS | RECORD_READERS
+    name = format_name(format, readers, "--from") if format else recognise(source, encoding or "utf-8")
+    options = parse_options(given, readers[name], "--read", name)
+    for key, value in (("unit", unit), ("encoding", encoding)):
+        if value is not None and key not in _keywords(readers[name]):
+            raise ValueError(f"--{key} {value}: the format {name!r} leaves no choice of this; leave --{key} out")
+        options |= {key: value} if value is not None else {}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            if name in DOCUMENT_READERS:  # without the records that `read` makes of them
+                documents, examples = DOCUMENT_READERS[name](source, **options), []
+            else:
+                documents, examples = [], list(read(source, format=name, **options).examples)
+        except TypeError as error:
+            raise ValueError(f"{source} cannot be read in the format {name!r} with {options}: {error}") from error
+    for warning in caught:
+        note("warning", str(warning.message))
+    if other := next((x for x in examples if not isinstance(x, NerExample | JointExample)), None):
+        raise ValueError(
+            f"{source} is of the format {name!r} and holds records of the type {type(other).__name__}; give a file of "
+            "entities, or of entities and relations between them"
+        )
+    return Input(
+        name, documents or [to_document(example) for example in examples], name in FORMATS and FORMATS[name].text
+    )
+
+
+def counts(documents: Sequence[Document]) -> str:
+    """The numbers of documents, spans and relations."""
+    numbers = {
+        "document": len(documents),
+        "span": sum(len(document.spans) for document in documents),
+        "relation": sum(len(document.relations) for document in documents),
+    }
+    return ", ".join(f"{number} {name}{'s' * (number != 1)}" for name, number in numbers.items())
+
+
+def show_problems(documents: Sequence[Document]) -> None:
+    """A table on stderr: each kind of problem, how often it was met, and where first."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for number, document in enumerate(documents):
+        for problem in document.problems:
+            found.setdefault(problem.kind, []).append((document.id or str(number), problem.message))
+    if not found:
+        return
+    table = Table("problem", "count", "first in", "message", title_justify="left", title="Problems")
+    table.columns[1].justify = "right"
+    for kind, places in sorted(found.items()):
+        table.add_row(*(Text(printable(cell)) for cell in (kind, str(len(places)), *places[0])))
+    Console(stderr=True, highlight=False).print(table)
