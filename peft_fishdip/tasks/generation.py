@@ -189,8 +189,9 @@ def _predict(
     def length(example: E) -> int:
         return len(coder.sources([task.source(example)])[0])
 
-    # What is read is written again, with labels.
-    once, each = min(most, limit), min(most, limit // 2)
+    # What is read is written again, with labels: half of the tokens are left for these, if nothing else is asked for.
+    each = min(most, limit // 2)
+    once = each if max_new_tokens is None else min(most, limit)
     read = in_windows(task, documents, lambda x: length(x) <= once, lambda x: length(x) <= each, each if windows else 0)
     examples = read.parts
     sources = read_sources(task, coder, examples, most, truncation_side)
