@@ -1,0 +1,1 @@
+"""The command line `fishdip`: one verb a file."""
