@@ -103,8 +103,8 @@ class Settings:
             raise FileNotFoundError(f"{folder}: there is no such folder; give the one that `fishdip train` has written")
         if not path.is_file():
             raise ValueError(
-                f"{folder} has no file {FILE}: it is no adapter of `fishdip train` or Extractor.save; adapters of other "
-                "programs are loaded with peft.PeftModel"
+                f"{folder} has no file {FILE}: it is no adapter of `fishdip train` or Extractor.save; load those of "
+                "other programs with peft.PeftModel"
             )
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
