@@ -86,9 +86,8 @@ def one_line_warnings() -> Iterator[None]:
         def show(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
             note("warning", str(message))
 
-        if not any(action == "error" for action, *_ in warnings.filters):
-            warnings.simplefilter("ignore", DeprecationWarning)
-            warnings.simplefilter("ignore", FutureWarning)
+        for category in (DeprecationWarning, FutureWarning):  # of other libraries, for their own callers
+            warnings.simplefilter("ignore", category)
         warnings.showwarning = show
         yield
 

@@ -126,6 +126,6 @@ def interval(counts: torch.Tensor) -> Interval:
     """Of the F1 score of examples, whose numerator and denominator are sums over these."""
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randint(len(counts), (DRAWS, len(counts)), generator=generator)
-    scores = _f1(torch.stack([counts[row].sum(0) for row in drawn]))
+    scores = _f1(torch.stack([counts.double()[row].sum(0) for row in drawn]))
     low, high = torch.quantile(scores, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return Interval(low, high)

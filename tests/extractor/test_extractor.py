@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import peft_fishdip.extractor.training as training
-from peft_fishdip.extractor import Extractor
+from peft_fishdip import Extractor
 from peft_fishdip.tasks import Document, Span
 
 from ..support.extracting import DOCUMENTS, NAMES, QUICK, RELATED, learnt_t5, random_bert, random_llama
@@ -45,7 +45,8 @@ def test_train_load_and_call(t5, tmp_path):
 
 
 def test_an_adapter_keeps_what_it_learnt_after_saving(t5, tmp_path):
-    trained = Extractor.train(DOCUMENTS, t5, **{**QUICK, "steps": 12, "learning_rate": 1e-2, "density": 0.2})
+    options = {**QUICK, "steps": 12, "learning_rate": 1e-3, "density": 0.2}
+    trained = Extractor.train(DOCUMENTS, t5, labels=NAMES, **options)
     trained.save(tmp_path / "adapter")
     loaded = Extractor.load(tmp_path / "adapter", device="cpu")
     one, other = (x.model.base_model.delta() for x in (trained, loaded))
@@ -91,7 +92,7 @@ def test_an_encoder_tags_entities_and_refuses_relations(tmp_path):
         ({}, [20, 5]),
         ({"refit": True}, [20, 5, 25]),
         ({"held_out_share": 0.0}, [25]),
-        ({"num_folds": 2}, [13, 12, 12, 13, 25]),
+        ({"num_folds": 2}, [12, 13, 13, 12, 25]),
     ],
 )
 def test_what_is_trained_on_and_what_is_tested(t5, monkeypatch, options, parts):

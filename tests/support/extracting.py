@@ -46,14 +46,8 @@ def random_llama(folder: Path) -> str:
     tokenizer = bpe_tokenizer([document.text for document in DOCUMENTS])
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        eos_token_id=1,
-        bos_token_id=None,
-        pad_token_id=1,
-        max_position_embeddings=256,
-        **sizes,
-    )
+    ids = {"eos_token_id": 1, "bos_token_id": None, "pad_token_id": 1}
+    config = LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=2048, **ids, **sizes)
     return save(LlamaForCausalLM(config), tokenizer, folder)
 
 
