@@ -46,7 +46,7 @@ def predict(
     """Find spans in raw texts, and write them as JSON lines: id, file, text, spans, relations, problems.
 
     A .txt file is one text (with --lines one a line), a .jsonl file has a text under "text" in each line. Offsets count
-    characters, `text[start:end]`.
+    characters; the end is exclusive.
     """
     if format != "jsonl" and (format not in FORMATS or output is None):
         known = f"jsonl, {', '.join(sorted(FORMATS))}"

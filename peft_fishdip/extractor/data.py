@@ -6,6 +6,7 @@ import random
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -65,6 +66,11 @@ def labels_of(examples: Iterable[Example]) -> set[str]:
 def relations_of(examples: Iterable[Example]) -> set[str]:
     """Labels of relations."""
     return {relation.label for example in examples for relation in getattr(example, "relations", ())}
+
+
+def overlaps(examples: Iterable[Example]) -> bool:
+    """Whether any two spans of an example have a token in common."""
+    return any(after.start < before.end for x in examples for before, after in pairwise(x.spans))
 
 
 def held_out(examples: Sequence[Example], share: float, seed: int) -> list[int]:

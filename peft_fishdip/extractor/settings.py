@@ -10,7 +10,7 @@ from typing import Any
 
 from ..tasks.joint import JointTask
 from ..tasks.ner import NerTask
-from .data import Example, labels_of, relations_of
+from .data import Example, labels_of, overlaps, relations_of
 from .names import natural_names
 
 FILE = "task.json"
@@ -32,6 +32,7 @@ class Settings:
         dtype: of the base weights in training.
         template: the prompt of a decoder-only model, with `{source}`; None is the default one.
         chat: whether it is asked in its chat template.
+        flat: whether no span stands inside another; only where there are no relations.
     """
 
     task: str
@@ -42,6 +43,7 @@ class Settings:
     dtype: str = "float32"
     template: str | None = None
     chat: bool = False
+    flat: bool = False
 
     @classmethod
     def of(
@@ -76,6 +78,7 @@ class Settings:
             base_name(base_model),
             template=template,
             chat=chat,
+            flat=not relations and not overlaps(examples),
         )
         found.make_task()  # which checks the names
         return found
@@ -83,7 +86,7 @@ class Settings:
     def make_task(self) -> NerTask | JointTask:
         """The task of these labels."""
         if self.task == "ner":
-            return NerTask(self.labels)
+            return NerTask(self.labels, flat=self.flat)
         return JointTask(self.labels, self.relation_labels)
 
     def write(self, folder: Path) -> None:
@@ -158,4 +161,5 @@ _CHECKS: Any = (
     ("dtype", lambda value: value in DTYPES, f"one of {', '.join(DTYPES)}"),
     ("template", lambda v: v is None or (isinstance(v, str) and "{source}" in v), "null, or a text with {source}"),
     ("chat", lambda value: isinstance(value, bool), "true or false"),
+    ("flat", lambda value: isinstance(value, bool), "true or false"),
 )

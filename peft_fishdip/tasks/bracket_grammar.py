@@ -48,7 +48,8 @@ class _State(NamedTuple):
 
 
 class BracketGrammar(Grammar):
-    """Brackets nest, hold a known label, and begin and end with tokens that leave a trace in text.
+    """Brackets nest, unless without relations they are `flat`, hold a known label, and begin and end with tokens that
+    leave a trace in text.
 
     A relation's tail is the words of a bracket: of one that is closed, or of one that can still follow, and then does:
     a place is kept for its bracket until one of that name is closed.
@@ -62,8 +63,10 @@ class BracketGrammar(Grammar):
         relations: Labels | None = None,
         *,
         split: bool = False,
+        flat: bool = False,
     ) -> None:
         self.pieces = pieces
+        self.flat = flat
         self.start = _State()
         self.labels = labels.names
         self.relations = relations.names if relations else {}
@@ -104,7 +107,8 @@ class BracketGrammar(Grammar):
                 if (then := self._with_due(state._replace(place=end, torn=torn))) is not None:
                     yield Option(self.parts.text(place, end), then, ("copy", end))
             opened = state._replace(open=(*state.open, place), torn=False)
-            if self.labels and (then := self._with_due(opened)) is not None:
+            may_open = self.labels and not (self.flat and state.open)
+            if may_open and (then := self._with_due(opened)) is not None:
                 yield Option("[", then, ("open",))
         elif top is None:
             yield Option(self.parts.unwritten, None)

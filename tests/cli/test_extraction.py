@@ -156,6 +156,7 @@ def test_held_out_scores_and_folds_are_shown(place, tmp_path):
     assert "f1 of the folds:" in crossed.stdout
 
 
+@pytest.mark.filterwarnings(r"ignore:.*no entity in any:UserWarning")
 def test_wrong_input_is_one_line_with_exit_code_2(place, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data, adapter, new = place / "data.jsonl", place / "adapter", tmp_path / "new"

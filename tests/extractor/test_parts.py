@@ -15,7 +15,7 @@ from peft_fishdip.extractor.recipe import Recipe
 from peft_fishdip.extractor.settings import Settings, base_name
 from peft_fishdip.extractor.suggestion import suggest
 from peft_fishdip.extractor.workplace import new_folder, training_folder
-from peft_fishdip.tasks import Decoded, NerExample, NerTask, RelationExample, Span
+from peft_fishdip.tasks import Decoded, Document, NerExample, NerTask, RelationExample, Span
 
 from ..support.extracting import DOCUMENTS, RELATED
 
@@ -54,6 +54,8 @@ def test_task_follows_from_the_data(tmp_path):
     assert (ner.task, ner.labels, ner.relation_labels) == ("ner", {"LOC": "loc", "PER": "person"}, {})
     joint = Settings.of(load_examples(RELATED), "some/model", {"lives_in": "home"})
     assert (joint.task, joint.relation_labels) == ("joint", {"lives_in": "home"})
+    nested = [*DOCUMENTS, Document("Bank of Oslo .", (Span(0, 12, "ORG"), Span(8, 12, "LOC")))]
+    assert (ner.flat, joint.flat, Settings.of(load_examples(nested), "some/model").flat) == (True, False, False)
     with pytest.raises(ValueError, match="'ORG' does not occur in the examples, whose labels are 'LOC', 'PER'"):
         Settings.of(load_examples(DOCUMENTS), "some/model", {"ORG": "firm"})
     with pytest.raises(ValueError, match="none of the 1 examples has a labelled span"):
@@ -84,6 +86,7 @@ def test_settings_are_read_as_they_were_written(tmp_path):
         ({"dtype": "int8"}, "dtype is 'int8'"),
         ({"template": "x"}, "template is 'x'"),
         ({"chat": 1}, "chat is 1"),
+        ({"flat": 0}, "flat is 0"),
         ({"task_type": "SEQ_CLS"}, "task_type is 'SEQ_CLS'"),
         ({"more": 1}, "unknown entries more"),
     ],
