@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,7 @@ def evaluate(
     device: Device = None,
 ) -> None:
     """Show how well an adapter finds what is annotated: precision, recall and F1 of exact matches by label."""
-    load_examples(data)  # a wrong file is told before a model is loaded
-    found = Extractor.load(adapter, model=model, device=device).evaluate(data, batch_size=batch_size)
+    examples = load_examples(data)  # a wrong file is told before a model is loaded
+    extractor = Extractor.load(adapter, model=model, device=device)
+    found = replace(extractor.evaluate(examples, batch_size=batch_size), of=str(data))
     typer.echo(json.dumps(found.to_dict(), ensure_ascii=False) if as_json else str(found))

@@ -45,26 +45,31 @@ def train(
     Task and labels are those of the data. The scores are those of examples that were not trained on. If the training is
     interrupted, --resume goes on with it.
     """
-    extractor = Extractor.train(
-        data,
-        model,
-        output,
-        labels=_names(label or []),
-        num_folds=folds,
-        held_out_share=held_out,
-        refit=refit,
-        template=template,
-        chat=chat,
-        resume=resume,
-        overwrite=overwrite,
-        device=device,
-        steps=steps,
-        batch_size=batch_size,
-        learning_rate=lr,
-        density=density,
-        update_interval=update_interval,
-        seed=seed,
-    )
+    try:
+        extractor = Extractor.train(
+            data,
+            model,
+            output,
+            labels=_names(label or []),
+            num_folds=folds,
+            held_out_share=held_out,
+            refit=refit,
+            template=template,
+            chat=chat,
+            resume=resume,
+            overwrite=overwrite,
+            device=device,
+            steps=steps,
+            batch_size=batch_size,
+            learning_rate=lr,
+            density=density,
+            update_interval=update_interval,
+            seed=seed,
+        )
+    except KeyboardInterrupt:
+        if Path(f"{output}.training").exists():
+            note("note", f"the checkpoints are in {output}.training: the same command with --resume goes on from them")
+        raise
     if extractor.evaluation is None:
         note("note", "no example was held out: --folds 5 gives scores, and so does `fishdip evaluate` on other texts")
     else:
