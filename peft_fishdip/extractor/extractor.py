@@ -23,7 +23,7 @@ from .data import Data, Example, as_kind, folds, held_out, labels_of, load_examp
 from .evaluation import Evaluation
 from .recipe import Recipe
 from .settings import Settings, base_name
-from .training import train
+from .training import Trained, train
 from .workplace import check_free, digest, new_folder, training_folder
 
 DEFAULT_MODEL = "google-t5/t5-base"
@@ -129,11 +129,8 @@ class Extractor:
             for part in parts:
                 found = None  # frees the memory of the one before
                 some = [examples[i] for i in part.train]
-                trained, tokenizer = train(
-                    some, settings, chosen, folder / part.name, place, title=part.name, progress=progress
-                )
-                dtype = str(next(trained.base_model.model.parameters()).dtype).removeprefix("torch.")
-                found = cls(trained, tokenizer, replace(settings, task_type=task_type(trained), dtype=dtype))
+                trained = train(some, settings, chosen, folder / part.name, place, title=part.name, progress=progress)
+                found = cls(*trained[:2], _completed(settings, trained))
                 if part.test:
                     test = [examples[i] for i in part.test]
                     tested.append((part.test, found._predict(test, progress=progress)))
@@ -220,7 +217,13 @@ class Extractor:
 
     def _predict(self, texts: Sequence[Any], **options: Any) -> list[Decoded[Any]]:
         some: Any = self.task
-        options = {"template": self.settings.template, "chat": self.settings.chat, **options}
+        own = self.settings
+        options = {
+            "template": own.template,
+            "chat": own.chat,
+            "max_source_length": own.max_source_length,
+            **options,
+        }
         return predict(self.model, self.tokenizer, some, texts, **options)
 
     def _check_labels(self, examples: Sequence[Example]) -> None:
@@ -233,6 +236,16 @@ class Extractor:
                     f"unknown {what} {', '.join(map(repr, unknown))}; the adapter knows "
                     f"{', '.join(map(repr, labels))}: rename it in the data, or train on examples that have it"
                 )
+
+
+def _completed(settings: Settings, trained: Trained) -> Settings:
+    """The settings with what is known after the training."""
+    return replace(
+        settings,
+        task_type=task_type(trained.model),
+        dtype=str(next(trained.model.base_model.model.parameters()).dtype).removeprefix("torch."),
+        max_source_length=max(trained.longest, 32),
+    )
 
 
 def plan(examples: Sequence[Example], num_folds: int, share: float, refit: bool, seed: int) -> list[Part]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from peft import get_peft_model
@@ -15,7 +15,7 @@ from transformers.trainer_callback import TrainerState
 
 from ..config import FishDipConfig
 from ..tasks.collator import TaskCollator
-from ..tasks.families import task_type
+from ..tasks.families import CAUSAL, task_type
 from ..tasks.features import to_features
 from .base_model import load_base
 from .data import Example
@@ -24,6 +24,14 @@ from .settings import Settings
 
 STATE = "trainer_state.json"
 """The last file of a checkpoint that a Trainer writes."""
+
+
+class Trained(NamedTuple):
+    """A trained model, its tokenizer, and how many tokens it has read at once, at most."""
+
+    model: Any
+    tokenizer: Any
+    longest: int
 
 
 class OneDevice(TrainingArguments):
@@ -63,8 +71,8 @@ def train(
     *,
     title: str = "Training",
     progress: bool = True,
-) -> tuple[Any, Any]:
-    """The trained model and its tokenizer.
+) -> Trained:
+    """The base model with a trained adapter.
 
     Args:
         examples: labelled.
@@ -74,12 +82,13 @@ def train(
     set_seed(recipe.seed)
     model, tokenizer = load_base(settings, "auto" if device.type == "cuda" else torch.float32)
     task: Any = settings.make_task()
+    kind = task_type(model)
     steps = recipe.steps_for(len(examples))
     features = to_features(
         task, tokenizer, examples, model=model, template=settings.template, chat=settings.chat, windows=True
     )
     config = FishDipConfig(
-        task_type=task_type(model),
+        task_type=kind,
         density=recipe.density,
         update_interval=recipe.interval_for(steps),
         seed=recipe.seed,
@@ -107,7 +116,12 @@ def train(
     if progress:
         trainer.add_callback(Bar(title))
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
-    return model, tokenizer
+    return Trained(model, tokenizer, max(num_read(feature, kind) for feature in features))
+
+
+def num_read(feature: Mapping[str, Any], kind: str) -> int:
+    """The tokens that a model reads of an example: of a decoder-only model those of the prompt."""
+    return feature["labels"].count(-100) if kind == CAUSAL else len(feature["input_ids"])
 
 
 def last_checkpoint(folder: Path) -> str | None:

@@ -70,6 +70,8 @@ def test_a_causal_lm_has_its_template(tmp_path):
     loaded = Extractor.load(tmp_path / "adapter", device="cpu")
     assert loaded.settings.template == "Mark: {source} ->"
     assert loaded.settings.task_type == "CAUSAL_LM"
+    prompts = [loaded.tokenizer(f"Mark: {text} ->")["input_ids"] for text in TEXTS]
+    assert loaded.settings.max_source_length == max(32, *map(len, prompts))
     result = loaded("Bo left Rome .")
     assert result.confidence is not None
     assert 0 < result.confidence <= 1
@@ -81,6 +83,7 @@ def test_an_encoder_tags_entities_and_refuses_relations(tmp_path):
     Extractor.train(DOCUMENTS, base, tmp_path / "adapter", **options)
     loaded = Extractor.load(tmp_path / "adapter", device="cpu")
     assert loaded.settings.task_type == "TOKEN_CLS"
+    assert loaded.settings.max_source_length == 32
     assert spans_of(loaded(TEXTS, progress=False)) == SPANS
     with pytest.raises(ValueError, match="an encoder, which finds entities but no relations"):
         Extractor.train(RELATED, base, **QUICK)
@@ -160,6 +163,17 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(t5, tmp_path,
     with pytest.raises(ValueError, match="output="):
         Extractor.train(DOCUMENTS, t5, resume=True, **QUICK)
     assert not [*tmp_path.iterdir()]
+
+
+def test_texts_are_read_in_parts_as_long_as_the_examples(t5):
+    extractor = Extractor.train(DOCUMENTS, t5, labels=NAMES, **QUICK)
+    assert extractor.settings.max_source_length == 32
+    page = " ".join(TEXTS * 12)
+    result = extractor(page, progress=False)
+    assert [problem.kind for problem in result.problems] == ["cut_into_windows"]
+    assert result.prediction.text == page
+    long = Document(" ".join(["Rain"] * 40 + ["Bo", "."]), (Span(200, 202, "PER"),))
+    assert Extractor.train([*DOCUMENTS, long], t5, labels=NAMES, **QUICK).settings.max_source_length == 43
 
 
 def test_another_base_model_is_refused(t5, tmp_path):

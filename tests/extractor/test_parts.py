@@ -87,6 +87,7 @@ def test_settings_are_read_as_they_were_written(tmp_path):
         ({"template": "x"}, "template is 'x'"),
         ({"chat": 1}, "chat is 1"),
         ({"flat": 0}, "flat is 0"),
+        ({"max_source_length": 8}, "max_source_length is 8"),
         ({"task_type": "SEQ_CLS"}, "task_type is 'SEQ_CLS'"),
         ({"more": 1}, "unknown entries more"),
     ],
