@@ -3,6 +3,8 @@
 Importing this package registers PeftType "FISHDIP" with PEFT.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils import register_peft_method
 
@@ -15,13 +17,31 @@ from .model import FishDipModel, tuner_of
 from .optim.adafactor import SparseAdafactor
 from .registration import PEFT_TYPE
 
+if TYPE_CHECKING:
+    from .extractor import Extractor
+
 __version__ = "0.2.0"
 
 if PEFT_TYPE not in PEFT_TYPE_TO_CONFIG_MAPPING:
     register_peft_method(name="fishdip", config_cls=FishDipConfig, model_cls=FishDipModel)
 
+
+def __getattr__(name: str) -> Any:
+    """`Extractor`, imported where it is used, since it needs the tasks and a Trainer."""
+    if name == "Extractor":
+        from .extractor import Extractor
+
+        return Extractor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), "Extractor"})
+
+
 __all__ = [
     "ExampleGradients",
+    "Extractor",
     "FishDipCallback",
     "FishDipConfig",
     "FishDipLayer",

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+import typer
 import yaml
 from tokenizers import Tokenizer, decoders
 from tokenizers.models import BPE
@@ -37,6 +38,7 @@ from transformers import (
 )
 
 import peft_fishdip
+from peft_fishdip.cli.app import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
@@ -184,6 +186,10 @@ def test_command_lines_are_accepted(page: str, reader: Path, monkeypatch: pytest
         match words:
             case ["python", "-m", module, *arguments]:
                 run_until_parsed(module, arguments, monkeypatch)
+            case ["fishdip", verb, *arguments]:
+                command: Any = typer.main.get_command(app)
+                arguments = arguments[: arguments.index(">")] if ">" in arguments else arguments
+                command.commands[verb].make_context(verb, arguments)  # which parses them
             case ["torchrun", *arguments]:
                 script = get_args_parser().parse_args(arguments).training_script
                 assert f"`{script}`" in text_of(page), f"{page} does not say what {script} holds"

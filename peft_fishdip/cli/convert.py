@@ -22,12 +22,11 @@ from .documents import (
     counts,
     format_name,
     load,
-    note,
-    one_line_errors,
     parse_options,
     printable,
     show_problems,
 )
+from .messages import note, one_line_errors
 
 _FORMATS = ", ".join(sorted({*FORMATS, "jsonl"} - {"fishdip"}))
 _MORE = {"scores": "scores", "problems": "problems", "generated_text": "generated texts", "metadata": "other keys"}

@@ -5,8 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +19,7 @@ from ..tasks.formats.document import Document, to_document
 from ..tasks.formats.read import DOCUMENT_READERS, RECORD_READERS, read, recognise
 from ..tasks.formats.write import FORMATS
 from ..tasks.records import JointExample, NerExample
+from .messages import note, printable
 
 OTHER_NAMES = {"jsonl": "fishdip"}
 """Names of formats on the command line alone: the JSON lines that predictions are written in."""
@@ -41,26 +41,6 @@ class Input:
     format: str
     documents: list[Document]
     has_texts: bool
-
-
-@contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Report what is wrong with the input or the files in one line on stderr, and end with the exit code 2."""
-    try:
-        yield
-    except (OSError, ValueError, ImportError) as error:
-        note("error", str(error))
-        raise typer.Exit(2) from None
-
-
-def note(kind: str, message: str) -> None:
-    """One line on stderr."""
-    typer.echo(f"{kind}: {printable(' '.join(message.split()))}", err=True)
-
-
-def printable(text: str) -> str:
-    """A text of a file as a terminal may show it: control characters and invisible marks are escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def format_name(name: str, known: Mapping[str, Any], option: str) -> str:

@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from ..view import build_page
-from .documents import Encoding, From, Read, Source, Unit, counts, load, note, one_line_errors, show_problems
+from .documents import Encoding, From, Read, Source, Unit, counts, load, show_problems
+from .messages import note, one_line_errors
 
 
 def view(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 from .grammar import Grammar, Pieces
@@ -48,13 +48,16 @@ class Encoded(NamedTuple):
 class Decoded(Generic[E]):
     """What `decode` gives: a record of the task's type, the problems met, and the text they stand in.
 
-    `scores` are probabilities, one for each of the task's `answers` in the prediction; `predict` adds them.
+    `scores` are probabilities, one for each of the task's `answers` in the prediction; `predict` adds them, and
+    `confidence`: the probability of the whole labelled text per word of it (the geometric mean), which tells of answers
+    that may be missing, too; of a text that was read in windows, the lowest one.
     """
 
     prediction: E
     problems: tuple[Problem, ...]
     text: str
     scores: tuple[float, ...] = ()
+    confidence: float | None = field(default=None, compare=False)
 
     @property
     def text_spans(self) -> list[TextSpan]:

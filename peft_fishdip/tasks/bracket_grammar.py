@@ -50,7 +50,8 @@ class _State(NamedTuple):
 
 
 class BracketGrammar(Grammar):
-    """Brackets nest, hold a known label, and begin and end with tokens that leave a trace in text.
+    """Brackets nest, unless without relations they are `flat`, hold a known label, and begin and end with tokens that
+    leave a trace in text.
 
     A relation's tail is the words of a bracket: of one that is closed, or of one that can still follow, and then does:
     a place is kept for its bracket until one of that name is closed.
@@ -64,8 +65,10 @@ class BracketGrammar(Grammar):
         relations: Labels | None = None,
         *,
         split: bool = False,
+        flat: bool = False,
     ) -> None:
         self.pieces = pieces
+        self.flat = flat
         self.start = _State()
         self.labels = labels.names
         self.relations = relations.names if relations else {}
@@ -106,8 +109,9 @@ class BracketGrammar(Grammar):
                 if (then := self._with_due(state._replace(place=end, torn=torn))) is not None:
                     yield Option(self.parts.text(place, end), then, ("copy", end), is_default=True)
             opened = state._replace(open=(*state.open, place), torn=False)
-            allowed = self.labels and state.open.count(place) < MOST_AT_ONE_WORD
-            if allowed and (then := self._with_due(opened)) is not None:
+            nests = self.flat and state.open
+            may_open = self.labels and not nests and state.open.count(place) < MOST_AT_ONE_WORD
+            if may_open and (then := self._with_due(opened)) is not None:
                 yield Option("[", then, ("open",))
         elif top is None:
             yield Option(self.parts.unwritten, None)

@@ -186,6 +186,11 @@ class Reading(NamedTuple):
     def text(self) -> str:
         return self.grammar.text(self.written)
 
+    @property
+    def logp(self) -> float:
+        """The logarithm of the probability of the whole text."""
+        return sum(part.logp for part in self.written)
+
     def scores(self, prediction: Any) -> tuple[float, ...]:
         return self.grammar.scores(self.written, prediction)
 

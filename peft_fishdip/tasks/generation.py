@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from math import exp
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -222,7 +223,12 @@ def _predict(
             did = "would have gone on" if output.reading else "was cut"
             problems.insert(0, Problem("output_cut", f"the text {did} after max_new_tokens={limits[i]} tokens"))
         if output.reading:
-            decoded = replace(decoded, scores=output.reading.scores(decoded.prediction))
+            num_words = len(task.source(sources[i].read).split())
+            decoded = replace(
+                decoded,
+                scores=output.reading.scores(decoded.prediction),
+                confidence=exp(output.reading.logp / max(num_words, 1)),
+            )
         if sources[i].problems:
             decoded = replace(decoded, prediction=task.restore(examples[i], decoded.prediction))
         cut.append(output.is_cut)

@@ -74,12 +74,14 @@ def merge(document: Any, ranges: Sequence[tuple[int, int]], results: Sequence[De
     found_scores = [kept[span].score for span in prediction.spans]
     found_scores += [relations[relation] for relation in getattr(prediction, "relations", ())]
     known = tuple(score for score in found_scores if score is not None)
+    confidences = [result.confidence for result in results if result.confidence is not None]
     return replace(
         results[0],
         prediction=from_places(prediction, document.tokens, document.text),
         problems=tuple(problems),
         text="\n".join(result.text for result in results),
         scores=known if len(known) == len(found_scores) else (),
+        confidence=min(confidences) if len(confidences) == len(results) else None,
     )
 
 

@@ -18,7 +18,8 @@ from .text import sentence, tokenize
 
 
 class NerTask(Task[NerExample]):
-    """Entities of a sentence. `labels` maps the data set's labels to their natural names.
+    """Entities of a sentence. `labels` maps the data set's labels to their natural names. Entities may nest; with
+    `flat=True` a constrained model writes none inside another.
 
     A raw text is tokenised; a token in which a predicted entity begins or ends is split there.
 
@@ -30,8 +31,9 @@ class NerTask(Task[NerExample]):
     example_type: ClassVar[type] = NerExample
     splits_documents: ClassVar[bool] = True
 
-    def __init__(self, labels: Mapping[str, str] | Iterable[str]) -> None:
+    def __init__(self, labels: Mapping[str, str] | Iterable[str], *, flat: bool = False) -> None:
         self.labels = Labels(labels, "entity type")
+        self.flat = flat
 
     def from_text(self, text: str) -> NerExample:
         return NerExample(tokenize(text), text=text)
@@ -66,7 +68,7 @@ class NerTask(Task[NerExample]):
 
     def grammar(self, example: NerExample | str | Sequence[str], pieces: Pieces) -> BracketGrammar:
         example = as_read(self.as_example(example))
-        return BracketGrammar(pieces, example.tokens, self.labels, split=bool(example.text))
+        return BracketGrammar(pieces, example.tokens, self.labels, split=bool(example.text), flat=self.flat)
 
     def answers(self, example: NerExample) -> tuple[Span, ...]:
         return example.spans

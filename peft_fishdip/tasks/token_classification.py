@@ -120,7 +120,7 @@ class TokenClassificationTask(Generic[E]):
             for answer in self.task.answers(self.words.found(example, [span]))
         }
         found = tuple(scores[answer] for answer in self.task.answers(prediction))
-        return Decoded(prediction, (), self.task.target(prediction)[0], found)
+        return Decoded(prediction, (), self.task.target(prediction)[0], found, exp(sum(words) / max(len(words), 1)))
 
 
 def pieces(tokenizer: Any, words: Sequence[str]) -> tuple[list[int], list[int | None]]:

@@ -1,0 +1,29 @@
+"""fishdip evaluate: scores of an adapter on annotated texts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..extractor import Extractor
+from ..extractor.data import load_examples
+from .options import Adapter, Base, BatchSize, Device
+
+
+def evaluate(
+    adapter: Adapter,
+    data: Annotated[Path, typer.Argument(help="Annotated texts, in any format that `fishdip convert` reads.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Write the scores as JSON.")] = False,
+    batch_size: BatchSize = 32,
+    model: Base = None,
+    device: Device = None,
+) -> None:
+    """Show how well an adapter finds what is annotated: precision, recall and F1 of exact matches by label."""
+    examples = load_examples(data)  # a wrong file is told before a model is loaded
+    extractor = Extractor.load(adapter, model=model, device=device)
+    found = replace(extractor.evaluate(examples, batch_size=batch_size), of=str(data))
+    typer.echo(json.dumps(found.to_dict(), ensure_ascii=False) if as_json else str(found))

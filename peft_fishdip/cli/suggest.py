@@ -1,0 +1,59 @@
+"""fishdip suggest: the texts to annotate next."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..extractor import Extractor
+from ..extractor import suggest as most_uncertain
+from ..extractor.data import load_examples
+from .inputs import RawText, files_of, read_texts
+from .messages import note
+from .options import Adapter, Base, BatchSize, Device, JsonLines
+from .predict import as_line, row_of
+
+
+def suggest(
+    adapter: Adapter,
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Files or folders of .txt, one text a line, and .jsonl; or - for stdin."),
+    ] = None,
+    n: Annotated[int, typer.Option("--n", "-n", min=1, help="How many texts.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON lines, with the spans that were found.")] = False,
+    known: Annotated[Path | None, typer.Option(help="Annotated texts, which are not suggested again.")] = None,
+    jsonl: JsonLines = False,
+    batch_size: BatchSize = 32,
+    model: Base = None,
+    device: Device = None,
+) -> None:
+    """Show the texts that the adapter is least certain of, which are those to annotate next.
+
+    The uncertainty is 1 minus the probability of the labelled text per word, from 0 to 1; it counts what may be missing
+    as well as what was found. Each line has the uncertainty, a tab and the text.
+    """
+    annotated = [example.text or " ".join(example.tokens) for example in load_examples(known)] if known else []
+    files = files_of(paths or [])
+    texts: list[RawText] = []
+    for path, name in files:
+        texts += read_texts([(path, name)], lines=path.suffix.lower() != ".jsonl" and not jsonl, json_lines=jsonl)
+    if not texts:
+        raise ValueError("there is no text in what was given: the input is empty")
+    extractor = Extractor.load(adapter, model=model, device=device)
+    results = extractor([text.text for text in texts], batch_size=batch_size, progress=sys.stderr.isatty())
+    found = most_uncertain(results, n, annotated)
+    if len(found) < n:
+        note("note", f"{len(found)} different texts that are not annotated yet")
+    for position, uncertainty, result in found:
+        text = texts[position]
+        if as_json:
+            row = {"id": text.id, "file": text.file, "uncertainty": uncertainty}
+            line = as_line(row | {name: value for name, value in row_of(result).items() if name != "id"})
+        else:
+            line = f"{uncertainty:.3f}\t{' '.join(text.text.split())}\n".encode()
+        sys.stdout.buffer.write(line)
+    sys.stdout.buffer.flush()

@@ -1,0 +1,89 @@
+"""fishdip train: an adapter from annotated texts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..extractor import Extractor
+from ..extractor.extractor import DEFAULT_MODEL
+from .messages import note
+from .options import Device
+
+
+def train(
+    data: Annotated[Path, typer.Argument(help="Annotated texts, in any format that `fishdip convert` reads.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="New folder for the adapter.")],
+    model: Annotated[
+        str, typer.Option(help="Base model: T5, causal LM or encoder, an id of the Hub or a folder.")
+    ] = DEFAULT_MODEL,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LABEL=WORDS", help="Words for a label, such as PER=person; may be repeated."),
+    ] = None,
+    folds: Annotated[int, typer.Option(help="Cross-validation with so many folds; then train on all examples.")] = 0,
+    held_out: Annotated[float, typer.Option(help="Share of 20 examples or more that is kept for the scores.")] = 0.2,
+    refit: Annotated[bool, typer.Option("--refit", help="Train again on all examples after the scores.")] = False,
+    steps: Annotated[int | None, typer.Option(help="Training steps; by default 10 an example, 200 to 1000.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Examples in a step.")] = 8,
+    lr: Annotated[float, typer.Option(help="Learning rate of AdamW, which falls linearly to 0.")] = 1e-3,
+    density: Annotated[float, typer.Option(help="Share of the parameters that is trained at any time.")] = 0.01,
+    update_interval: Annotated[
+        int | None, typer.Option(help="Steps between two masks; by default an eighth of the steps, at most 100.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
+    template: Annotated[str | None, typer.Option(help="Prompt of a causal LM, with {source} in it.")] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="Ask a causal LM in its chat template.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the training in OUTPUT.training.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an adapter in OUTPUT.")] = False,
+    device: Device = None,
+) -> None:
+    """Train an adapter on annotated texts, and show how well it finds what is annotated.
+
+    Task and labels are those of the data. The scores are those of examples that were not trained on. If the training is
+    interrupted, --resume goes on with it.
+    """
+    try:
+        extractor = Extractor.train(
+            data,
+            model,
+            output,
+            labels=_names(label or []),
+            num_folds=folds,
+            held_out_share=held_out,
+            refit=refit,
+            template=template,
+            chat=chat,
+            resume=resume,
+            overwrite=overwrite,
+            device=device,
+            steps=steps,
+            batch_size=batch_size,
+            learning_rate=lr,
+            density=density,
+            update_interval=update_interval,
+            seed=seed,
+        )
+    except KeyboardInterrupt:
+        if Path(f"{output}.training").exists():
+            note("note", f"the checkpoints are in {output}.training: the same command with --resume goes on from them")
+        raise
+    if extractor.evaluation is None:
+        note("note", "no example was held out: --folds 5 gives scores, and so does `fishdip evaluate` on other texts")
+    else:
+        typer.echo(str(extractor.evaluation))
+    typer.echo(f"saved in {output}")
+
+
+def _names(given: list[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in given:
+        label, equals, name = text.partition("=")
+        if not equals or not label or not name:
+            raise ValueError(f"--label {text}: give LABEL=WORDS, such as PER=person")
+        if label in found:
+            raise ValueError(f"--label {text}: {label} has the words {found[label]!r} already")
+        found[label] = name
+    return found

@@ -1,0 +1,47 @@
+"""How an adapter is trained if nothing else is said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..config import is_count, is_number
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The choices of a training: AdamW with a rate that falls linearly to 0, and Fish-Dip's defaults.
+
+    Attributes:
+        steps: of the optimizer. None: 10 for each example, at least 200 and at most 1000.
+        batch_size: examples in a step.
+        learning_rate: at the start.
+        density: share of the parameters that is trained at any time.
+        update_interval: steps between two masks. None: an eighth of all steps, at most 100, so that the mask is chosen
+            eight times or more.
+        seed: of every random choice.
+    """
+
+    steps: int | None = None
+    batch_size: int = 8
+    learning_rate: float = 1e-3
+    density: float = 0.01
+    update_interval: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "update_interval"):
+            value = getattr(self, name)
+            if not is_count(value) and not (value is None and name != "batch_size"):
+                raise ValueError(f"{name}={value!r}: give a whole number above 0")
+        if not is_number(self.learning_rate) or not self.learning_rate > 0:
+            raise ValueError(f"learning_rate={self.learning_rate!r}: give a number above 0, such as 1e-3")
+        if not is_number(self.density) or not 0 < self.density <= 1:
+            raise ValueError(f"density={self.density!r}: give a share above 0 and up to 1, such as 0.01")
+        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed={self.seed!r}: give a whole number from 0 to {2**32 - 1}")
+
+    def steps_for(self, num_examples: int) -> int:
+        return self.steps or min(max(10 * num_examples, 200), 1000)
+
+    def interval_for(self, steps: int) -> int:
+        return self.update_interval or min(max(steps // 8, 1), 100)

@@ -1,0 +1,130 @@
+"""One training of an adapter, with checkpoints to go on from."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from peft import get_peft_model
+from tqdm.auto import tqdm
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers.trainer_callback import TrainerState
+
+from ..config import FishDipConfig
+from ..tasks.collator import TaskCollator
+from ..tasks.families import CAUSAL, task_type
+from ..tasks.features import to_features
+from .base_model import load_base
+from .data import Example
+from .recipe import Recipe
+from .settings import Settings
+
+STATE = "trainer_state.json"
+"""The last file of a checkpoint that a Trainer writes."""
+
+
+class Trained(NamedTuple):
+    """A trained model, its tokenizer, and how many tokens it has read at once, at most."""
+
+    model: Any
+    tokenizer: Any
+    longest: int
+
+
+class OneDevice(TrainingArguments):
+    """Arguments of a Trainer that uses one GPU where it sees several: DataParallel cannot train an adapter."""
+
+    @property
+    def n_gpu(self) -> int:
+        return min(int(super().n_gpu), 1)
+
+
+class Bar(TrainerCallback):
+    """A progress bar on stderr, with the loss."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.title, file=sys.stderr)
+
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(self, args: Any, state: TrainerState, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if "loss" in (logs or {}):
+            self.bar.set_postfix(loss=f"{float(logs['loss']):.3f}")
+
+    def on_train_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        self.bar.close()
+
+
+def train(
+    examples: Sequence[Example],
+    settings: Settings,
+    recipe: Recipe,
+    folder: Path,
+    device: torch.device,
+    *,
+    title: str = "Training",
+    progress: bool = True,
+) -> Trained:
+    """The base model with a trained adapter.
+
+    Args:
+        examples: labelled.
+        folder: of the checkpoints; training goes on from the last complete one.
+        title: of the progress bar.
+    """
+    set_seed(recipe.seed)
+    model, tokenizer = load_base(settings, "auto" if device.type == "cuda" else torch.float32)
+    task: Any = settings.make_task()
+    kind = task_type(model)
+    steps = recipe.steps_for(len(examples))
+    features = to_features(
+        task, tokenizer, examples, model=model, template=settings.template, chat=settings.chat, windows=True
+    )
+    config = FishDipConfig(
+        task_type=kind,
+        density=recipe.density,
+        update_interval=recipe.interval_for(steps),
+        seed=recipe.seed,
+    )
+    model = get_peft_model(model, config)
+    on_gpu = device.type == "cuda"
+    arguments = OneDevice(
+        str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=recipe.batch_size,
+        learning_rate=recipe.learning_rate,
+        seed=recipe.seed,
+        use_cpu=not on_gpu,
+        bf16=on_gpu and torch.cuda.is_bf16_supported(including_emulation=False),
+        dataloader_pin_memory=on_gpu,
+        remove_unused_columns=False,
+        logging_steps=10,
+        save_steps=max(steps // 10, 10),
+        save_total_limit=2,
+        report_to="none",
+        disable_tqdm=True,
+    )
+    trainer = Trainer(model, arguments, train_dataset=features, data_collator=TaskCollator(tokenizer, model))
+    trainer.remove_callback(PrinterCallback)
+    if progress:
+        trainer.add_callback(Bar(title))
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+    return Trained(model, tokenizer, max(num_read(feature, kind) for feature in features))
+
+
+def num_read(feature: Mapping[str, Any], kind: str) -> int:
+    """The tokens that a model reads of an example: of a decoder-only model those of the prompt."""
+    return feature["labels"].count(-100) if kind == CAUSAL else len(feature["input_ids"])
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The last checkpoint that was written to its end."""
+    found = [path for path in folder.glob("checkpoint-*") if (path / STATE).is_file() and path.name[11:].isdecimal()]
+    return str(max(found, key=lambda path: int(path.name[11:]))) if found else None
