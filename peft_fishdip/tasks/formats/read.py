@@ -105,6 +105,8 @@ def recognise(path: StrPath, encoding: str = "utf-8") -> str:
     if _is_docbin(content):
         return "spacy"
     start = content[:1000].replace(b"\0", b"").decode("utf-8", "ignore").lstrip("\ufeff \t\r\n")
+    if not start and not content.strip(b"\0\xef\xbb\xbf\xfe\xff \t\r\n"):
+        raise ValueError(f"{path}: the file is empty; give one with annotated texts")
     found = _json_format(path, encoding) if start.startswith(("{", "[")) else None
     found = found or _text_format(path, encoding)
     if found is None:

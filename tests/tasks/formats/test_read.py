@@ -145,7 +145,6 @@ def test_options_go_to_the_reader(write, tmp_path):
 def test_what_is_not_recognised_is_not_guessed(write):
     for content in (
         "Some text.\n",
-        "",
         "{}",
         '{"text": "no spans"}',
         "Mia person\nleft nothing\n",
@@ -164,3 +163,11 @@ def test_what_is_not_recognised_is_not_guessed(write):
 def test_a_format_that_was_named_is_not_guessed(write):
     path = write("Mia person\nLee person\nleft O\n")
     assert read(path, format="conll", scheme="io").examples == read_conll(path, scheme="io")
+
+
+@pytest.mark.parametrize("content", ["", "\n \n", "\ufeff\r\n"])
+def test_an_empty_file_is_called_so(tmp_path, content):
+    path = tmp_path / "empty.jsonl"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"empty\.jsonl: the file is empty"):
+        read(path)
