@@ -207,7 +207,8 @@ class BracketGrammar(Grammar):
         name = self.name(run)
         if name == self.name(self._innermost(state)):
             return True
-        if not name or state.tags.count((state.relation, name)) >= len(self._find(name)):
+        most = MOST_AT_ONE_WORD * len(self._find(name))  # entities of that name
+        if not name or state.tags.count((state.relation, name)) >= most:
             return False
         after = self._after(state)
         if after is None or self._stands(state, name):

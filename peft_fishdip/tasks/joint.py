@@ -53,9 +53,7 @@ class JointTask(Task[JointExample]):
         tags = {span: [self.entity_labels.name(span.label)] for span in kept.spans}
         for relation in kept.relations:
             tail = sentence(kept.tokens[relation.tail.start : relation.tail.end])
-            tag = f"{self.relation_labels.name(relation.label)} = {tail}"
-            if tag not in tags[relation.head]:  # of two tails of one name
-                tags[relation.head].append(tag)
+            tags[relation.head].append(f"{self.relation_labels.name(relation.label)} = {tail}")
         target, more = write_brackets(kept.tokens, list(tags.items()))
         problems += more
         lost = "has lost an entity"
