@@ -70,9 +70,10 @@ def measure(options: argparse.Namespace) -> None:
     settings = settings_of(vars(options))
     prepare_process(settings.threads)
     settings = replace(settings, threads=torch.get_num_threads())
+    recorded = asdict(settings) | {"causal_model": Path(settings.causal_model).name}  # its folder is of no interest
     for part in PARTS if options.command == "all" else [options.command]:
         print(f"{part} ...", file=sys.stderr, flush=True)
-        content = {"part": part, "machine": describe_machine(settings.torch_device), "settings": asdict(settings)}
+        content = {"part": part, "machine": describe_machine(settings.torch_device), "settings": recorded}
         write_json(options.output / f"{part}.json", {**content, **PARTS[part][0](settings)})
 
 

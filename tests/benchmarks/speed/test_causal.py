@@ -52,6 +52,8 @@ def test_everything_has_a_turn_in_every_round_and_updates_come_when_due(measured
     assert part["seconds"].keys() == names
     assert all(len(seconds) == 2 for seconds in part["seconds"].values())
     assert all(set(order) == names for order in part["order"])
+    assert part["model"] == part["settings"]["causal_model"]
+    assert "/" not in part["model"]
     assert list(part["training"]["updates"]) == ["0", "2", "4"]
     assert sum(part["training"]["updates"].values()) < part["training"]["seconds"]
 
