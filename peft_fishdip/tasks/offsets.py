@@ -6,22 +6,15 @@ programs count UTF-16 units (JavaScript, Java, C#) or bytes of UTF-8 (Go, Rust):
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 from numbers import Integral
 from typing import Any, overload
 
 from .places import ranges_in
 from .records import JointExample, NerExample, Relation, Span
-from .text import token_ranges
-
-_UNITS: dict[str, Callable[[str], int]] = {
-    "characters": lambda character: 1,
-    "utf-16": lambda character: 2 if character > "\uffff" else 1,
-    "utf-8": lambda character: len(character.encode("utf-8", "surrogatepass")),
-}
+from .splitting import tokens_and_spans
+from .units import CODE_UNITS, positions
 
 
 @dataclass(frozen=True)
@@ -47,15 +40,8 @@ def token_spans(
     Arguments and errors are those of `from_offsets`.
     """
     places = _characters(text, spans, unit, trim)
-    cuts = sorted({place for span in places for place in (span.start, span.end)})
-    ranges = []
-    for start, end in token_ranges(text):
-        inside = cuts[bisect_right(cuts, start) : bisect_left(cuts, end)]
-        ranges += [*zip([start, *inside], [*inside, end], strict=True)]
-    begins = {start: position for position, (start, _) in enumerate(ranges)}
-    ends = {end: position for position, (_, end) in enumerate(ranges, 1)}
-    tokens = tuple(text[start:end] for start, end in ranges)
-    return tokens, [Span(begins[span.start], ends[span.end], span.label) for span in places]
+    tokens, _, found = tokens_and_spans(text, [Span(span.start, span.end, span.label) for span in places])
+    return tokens, found
 
 
 @overload
@@ -149,9 +135,9 @@ def to_offsets(
 
 def _offsets(text: str, unit: str) -> Sequence[int]:
     """The offset of each character and of the end, in units."""
-    if unit not in _UNITS:
-        raise ValueError(f"unit={unit!r}: choose one of {', '.join(_UNITS)}")
-    return range(len(text) + 1) if unit == "characters" else [*accumulate(map(_UNITS[unit], text), initial=0)]
+    if unit not in CODE_UNITS:
+        raise ValueError(f"unit={unit!r}: choose one of {', '.join(CODE_UNITS)}")
+    return range(len(text) + 1) if unit == "characters" else positions(text, unit)
 
 
 def _characters(text: str, spans: Iterable[Offsets], unit: str, trim: bool) -> list[TextSpan]:
@@ -169,7 +155,7 @@ def _characters(text: str, spans: Iterable[Offsets], unit: str, trim: bool) -> l
         if end > offsets[-1]:
             raise ValueError(
                 f"{name}: ends after the {offsets[-1]} {unit} of the text; offsets are in {unit}: if they count "
-                f"something else, pass unit={' or unit='.join(repr(u) for u in _UNITS if u != unit)}"
+                f"something else, pass unit={' or unit='.join(repr(u) for u in CODE_UNITS if u != unit)}"
             )
         if start not in character or end not in character:
             raise ValueError(f"{name}: begins or ends inside a character as {unit} writes it; is it another unit?")

@@ -11,7 +11,7 @@ from hashlib import sha256
 from importlib.resources import files
 
 from ..tasks.formats.document import Document
-from ..tasks.formats.units import positions
+from ..tasks.units import positions
 
 
 def build_page(documents: Sequence[Document], title: str) -> str:

@@ -13,7 +13,7 @@ from ..base import Problem
 from ..readers.common import DataFormatError, StrPath, is_blank, read_lines, read_text
 from .checks import Entity, Link, finish, make_document
 from .document import Document
-from .units import Mention, mentions_in_code_points
+from .mentions import Mention, mentions_in_code_points
 
 _KEY = re.compile(r"[TREAMN]\d\S*|\*")
 _SPAN = re.compile(r"(\S+) (\d+ \d+(?:;\d+ \d+)*)")

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from ..base import Problem
 from ..readers.common import DataFormatError, StrPath, warn_without
-from ..readers.offsets_of_text import Range
 from ..records import Relation, Span
+from ..splitting import Range
 from .document import Document
 
 _NOTES = ("trimmed_span", "offsets_converted")

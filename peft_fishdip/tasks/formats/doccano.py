@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..readers.common import DataFormatError, StrPath, get, get_int, read_json_records
+from ..units import check_unit, positions, to_code_points
 from .checks import Entity, Link, as_id, finish, make_document
 from .document import Document
-from .units import check_unit, positions, to_code_points
 
 _COLUMNS = ("entities", "label", "labels")
 

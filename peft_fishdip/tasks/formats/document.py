@@ -8,8 +8,8 @@ from typing import Any, overload
 
 from ..base import Decoded, Problem
 from ..places import ranges_in
-from ..readers.offsets_of_text import Range, tokens_and_spans
 from ..records import JointExample, NerExample, Relation, Span
+from ..splitting import Range, tokens_and_spans
 
 
 @dataclass(frozen=True)

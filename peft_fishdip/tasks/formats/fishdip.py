@@ -10,9 +10,10 @@ from typing import Any
 
 from ..base import Problem
 from ..readers.common import DataFormatError, StrPath, get, get_int, read_json_records
+from ..units import check_unit, positions, to_code_points
 from .checks import Entity, Link, as_id, finish, make_document
 from .document import Document
-from .units import check_unit, mentions_in_code_points, positions, to_code_points
+from .mentions import mentions_in_code_points
 
 _OTHER_TASKS = {
     "arguments": "semantic roles",

@@ -12,7 +12,7 @@ from ..readers.common import DataFormatError, StrPath, get, get_int, read_json_r
 from ..tagging import NO_TYPE
 from .checks import Entity, Link, as_id, finish, make_document
 from .document import Document
-from .units import mentions_in_code_points
+from .mentions import mentions_in_code_points
 
 _ID = "ref_id"
 _OF_EXPORT = ("id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time", "agreement", "history", _ID)

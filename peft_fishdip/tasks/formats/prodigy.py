@@ -9,7 +9,7 @@ from typing import Any
 
 from ..base import Problem
 from ..readers.common import DataFormatError, StrPath, get, get_int, read_json_records
-from ..readers.offsets_of_text import Range, tokens_and_spans, with_white_space
+from ..splitting import Range, tokens_and_spans, with_white_space
 from .checks import Entity, Link, as_id, finish, make_document
 from .document import Document
 

@@ -9,7 +9,7 @@ from ..base import Problem
 from ..readers.common import DataFormatError, StrPath, is_blank, read_lines
 from .checks import Entity, finish, make_document
 from .document import Document
-from .units import Mention, mentions_in_code_points
+from .mentions import Mention, mentions_in_code_points
 
 _PASSAGE = re.compile(r"([^|\t]+)\|([ta])\|(.*)", re.DOTALL)
 Row = tuple[int, str]

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..base import Problem
 from ..readers.common import DataFormatError, StrPath, read_bytes
-from ..readers.offsets_of_text import tokens_and_spans, with_white_space
+from ..splitting import tokens_and_spans, with_white_space
 from .checks import Entity, finish, make_document
 from .document import Document
 

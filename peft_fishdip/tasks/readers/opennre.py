@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ..records import RelationExample, Span
+from ..splitting import tokens_and_spans
 from .common import DataFormatError, StrPath, get, get_texts, read_json_records, warn_without
-from .offsets_of_text import tokens_and_spans
 
 
 def read_opennre(path: StrPath, *, encoding: str = "utf-8") -> list[RelationExample]:

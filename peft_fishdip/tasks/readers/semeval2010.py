@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from ..records import RelationExample, Span
+from ..splitting import tokens_and_spans
 from .common import DataFormatError, StrPath, is_blank, read_lines, warn_without
-from .offsets_of_text import tokens_and_spans
 
 _SENTENCE = re.compile(r"(\d+)\s+(\S.*)")
 _LABEL = re.compile(r"[\w-]+(?:\(e[12],e[12]\))?")

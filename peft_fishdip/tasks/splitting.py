@@ -5,8 +5,8 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 
-from ..records import Span
-from ..text import token_ranges
+from .records import Span
+from .text import token_ranges
 
 Range = tuple[int, int]
 
