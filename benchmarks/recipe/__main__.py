@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(write_report(options.output, options.to).read_text(encoding="utf-8"))
         else:
             prepare_process(threads=1)
-            own = {name: getattr(options, name) for name in ("num_train", "num_validation", "steps")}
+            own = {name: getattr(options, name) for name in ("num_train", "num_validation", "steps", "bf16")}
             settings = Settings(Path(options.model).name, kind_of(options.model).kind, **own)
             measure(options.data, options.model, options.output, settings, options.data_sets, options.seeds)
     except SettingsError as error:
@@ -35,12 +35,13 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     measuring = commands.add_parser("measure", help="make the runs that the output folder lacks")
     measuring.add_argument("--data", type=Path, required=True, help="the folder with the data sets")
-    measuring.add_argument("--model", required=True, help="an encoder or encoder-decoder: its folder or Hub id")
+    measuring.add_argument("--model", required=True, help="its folder or Hub id")
     measuring.add_argument("--data-sets", nargs="+", default=[*FILES], choices=[*FILES], help="default: all")
     measuring.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="default: 0 1")
     for name in ("num_train", "num_validation", "steps"):
         default = getattr(Settings, name)
         measuring.add_argument(f"--{name.replace('_', '-')}", type=int, default=default, help=f"default: {default}")
+    measuring.add_argument("--bf16", action="store_true", help="run forward passes under autocast in bfloat16")
     reporting = commands.add_parser("report", help="write report.md and results.json")
     reporting.add_argument("--to", type=Path, default=Path("benchmarks/reports/recipe"), help="folder of the report")
     for command in (measuring, reporting):

@@ -11,15 +11,17 @@ from typing import Any
 import torch
 from transformers import AutoConfig, set_seed
 
+from peft_fishdip.tasks.families import is_encoder
+
 from ..files import read_own, write_json
 from ..fitting import fit
 from ..machine import describe_machine
 from ..outcome import Trace
 from ..settings import SettingsError, TrainingParams, default_params, one_line
-from .recipes import RECIPES, Recipe
+from .recipes import RECIPES, TEMPLATES, Recipe
 from .sentences import FILES, Sentences, load_sentences
 from .tagging import Tagger
-from .writing import Writer
+from .writing import Decoder, Writer
 
 CPU = torch.device("cpu")
 
@@ -31,7 +33,7 @@ class Settings:
     model: str
     """Of its folder or Hub id the last part."""
     kind: str
-    """Of the model: tagger or writer."""
+    """Of the model: tagger, writer or decoder."""
     num_train: int = 64
     most_words: int = 24
     """Longer training sentences are left out, so that a CPU is enough."""
@@ -41,6 +43,7 @@ class Settings:
     warmup_share: float = 0.0
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
+    bf16: bool = False
 
     def load(self, data_set: str, data: Path, seed: int) -> Sentences:
         return load_sentences(data_set, data, self.num_train, self.most_words, self.num_validation, seed)
@@ -71,16 +74,19 @@ def measure(
         print(f"{name} seed {seed} {recipe.name}: F1 {100 * found['f1']:.1f}", file=sys.stderr, flush=True)
 
 
-def kind_of(model: str) -> type[Tagger] | type[Writer]:
+def kind_of(model: str) -> type[Tagger] | type[Writer]:  # a Decoder is a Writer
     """How a model says where entities stand.
 
     Raises:
         SettingsError: it cannot be loaded.
     """
     try:
-        return Writer if AutoConfig.from_pretrained(model).is_encoder_decoder else Tagger
+        config = AutoConfig.from_pretrained(model)
     except (OSError, ValueError) as error:
         raise SettingsError(f"--model {model!r}: {one_line(error)}") from error
+    if config.is_encoder_decoder:
+        return Writer
+    return Tagger if is_encoder(config) else Decoder
 
 
 def figures(recipe: Recipe, name: str, data: Path, model_name: str, settings: Settings, seed: int) -> dict[str, Any]:
@@ -88,12 +94,13 @@ def figures(recipe: Recipe, name: str, data: Path, model_name: str, settings: Se
     sentences = settings.load(name, data, seed)
     params, trace = settings.params(recipe), Trace()
     set_seed(seed)  # of a new classifier, and of dropout
-    base = kind_of(model_name)(model_name, sentences)
+    prompt = (TEMPLATES[recipe.template],) if recipe.template else ()
+    base = kind_of(model_name)(model_name, sentences, *prompt)
     train = base.features(sentences.train)
     model = recipe.adapted(base.model, base.task_type, seed)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     optimizer = recipe.make_optimizer(model, params)
-    fit(model, train, params, params.steps, seed, CPU, trace, optimizer)
+    fit(model, train, params, params.steps, seed, CPU, trace, optimizer, base.collator)
     f1, loss = base.scores(model, sentences.validation)
     return {
         "trained_entries": trained,

@@ -16,20 +16,25 @@ from ..settings import TrainingParams
 
 @dataclass(frozen=True)
 class Recipe:
-    """A way to train. `delta_scale` is that of Fish-Dip; `classifier_rate` differs from `rate` if it is given."""
+    """A way to train. `delta_scale` is that of Fish-Dip; `classifier_rate` differs from `rate` if it is given.
+
+    `template` is one of TEMPLATES for the prompts of a decoder, and empty for that of the tasks.
+    """
 
     method: str
     optimizer: str
     rate: float
     delta_scale: str = ""
     classifier_rate: float | None = None
+    template: str = ""
 
     @property
     def name(self) -> str:
         """Also the name of its files."""
         scale = self.delta_scale and f"-{self.delta_scale}"
         own = "" if self.classifier_rate is None else f"-classifier-{self.classifier_rate:g}"
-        return f"{self.method}{scale}-{self.optimizer}-{self.rate:g}{own}"
+        prompt = self.template and f"-{self.template}"
+        return f"{self.method}{scale}-{self.optimizer}-{self.rate:g}{own}{prompt}"
 
     def adapted(self, model: Any, task_type: str, seed: int) -> Any:
         """The model with its adapter; for full fine-tuning the model itself."""
@@ -58,6 +63,12 @@ def adamw(delta_scale: str, *rates: float, classifier_rate: float | None = None)
 
 DEFAULT = Recipe("fishdip", "adamw", 1e-3, "auto")
 ADAFACTOR = tuple(Recipe("fishdip", "sparse_adafactor", rate, "rms") for rate in (1e-2, 3e-2, 1e-1))
+TEMPLATES = {
+    "blank-line": "{source}\n\n",
+    "arrow": "{source} => ",
+    "words": "Text: {source}\nEntities marked: ",
+}
+"""Prompts to compare with that of the tasks, the source and a line end."""
 RECIPES = {
     "tagger": (
         *adamw("auto", 3e-4, 1e-3, 2e-3, 4e-3),
@@ -73,6 +84,14 @@ RECIPES = {
         *adamw("none", 1e-2),
         *(Recipe("lora", "adamw", rate) for rate in (1e-3, 3e-3, 1e-2)),
         *(Recipe("full", "adamw", rate) for rate in (1e-3,)),
+    ),
+    "decoder": (
+        *adamw("auto", 3e-4, 1e-3),
+        *ADAFACTOR[:1],
+        Recipe("lora", "adamw", 1e-3),
+        *(Recipe("lora", "adamw", 1e-3, template=template) for template in TEMPLATES),
+        *(Recipe("lora", "adamw", rate) for rate in (3e-4, 2e-3)),
+        *(Recipe("full", "adamw", rate) for rate in (5e-5, 1e-4)),
     ),
 }
 """Those of each kind of model."""

@@ -14,13 +14,15 @@ from ..report.markdown import markdown
 from ..results import short_revision
 from ..settings import SettingsError
 from .measure import Settings, read_runs
-from .recipes import DEFAULT, RECIPES, Recipe
+from .recipes import DEFAULT, RECIPES, TEMPLATES, Recipe
 from .sentences import FILES
 
 Run = Mapping[str, Any]
 COMPACT = ("data_set", "seed", "f1", "validation_loss", "training_loss", "train_seconds", "trained_entries")
 FIGURES = {"f1": 1, "validation_loss": 3}
 """With the digits that are shown."""
+CHOSEN = ("num_train", "num_validation", "steps")
+"""Settings of the command line that are numbers."""
 MORE = {"training_loss": 3, "train_seconds": 0}
 NOTE = "Bold: the best of Fish-Dip's recipes. ±: standard error over data sets and seeds."
 
@@ -72,8 +74,10 @@ def write_report(output: Path, folder: Path) -> Path:
     text = markdown("What to begin with", f"{conditions(first['settings'])} {made} {machine}.", [section])
     seeds = " ".join(map(str, sorted({seed for _, seed in results.pairs})))
     own = first["settings"]
-    more = f" --num-validation {own['num_validation']}" if own["num_validation"] != Settings.num_validation else ""
-    measuring = f"measure --data path/to/data --model path/to/{own['model']} --seeds {seeds}{more}"
+    more = [f" --{x.replace('_', '-')} {own[x]}" for x in CHOSEN if own[x] != getattr(Settings, x)]
+    more += [" --bf16"] * own["bf16"]
+    sets = "" if results.data_sets == [*FILES] else f" --data-sets {' '.join(results.data_sets)}"
+    measuring = f"measure --data path/to/data --model path/to/{own['model']}{sets} --seeds {seeds}{''.join(more)}"
     made_by = "\n".join(f"python -m benchmarks.recipe {x} --output runs/recipe" for x in (measuring, "report"))
     write_text(folder / "report.md", f"{text}\n## Commands\n\n```bash\n{made_by}\n```\n")
     return folder / "report.md"
@@ -87,11 +91,12 @@ def conditions(own: Mapping[str, Any]) -> str:
             " The new classifier is trained whole, at the same rate where none is given.",
         ),
         "writer": ("Augmented text by", "a target token", ""),
+        "decoder": ("Augmented text by the decoder", "a target token", " Prompts: the source and a line end, or as said."),
     }[own["kind"]]
     return (
         f"{model} {own['model']}, trained on {own['num_train']} sentences of at most {own['most_words']} words: "
         f"{own['steps']} steps of batch {own['batch_size']}, a linear schedule without warm-up, gradients clipped to "
-        f"{own['max_grad_norm']:g}, no weight decay. Entity F1 in percent, and the loss of {of} in nats, of at most "
+        f"{own['max_grad_norm']:g}, no weight decay{', bfloat16 autocast' * own['bf16']}. Entity F1 in percent, and the loss of {of} in nats, of at most "
         f"{own['num_validation']} validation sentences; test sentences are not used. Fish-Dip has a density of 1 % and "
         f"updates its mask every 100 steps, by all training sentences.{more}"
     )
@@ -101,7 +106,8 @@ def title(recipe: Recipe) -> str:
     methods = {"fishdip": f"Fish-Dip, {recipe.delta_scale}", "lora": "LoRA r8", "full": "all parameters"}
     optimizer = {"adamw": "AdamW", "sparse_adafactor": "SparseAdafactor"}[recipe.optimizer]
     own = "" if recipe.classifier_rate is None else f", classifier {recipe.classifier_rate:g}"
-    return f"{methods[recipe.method]}, {optimizer} {recipe.rate:g}{own}"
+    prompt = f", prompt {TEMPLATES[recipe.template]!r}" if recipe.template else ""
+    return f"{methods[recipe.method]}, {optimizer} {recipe.rate:g}{own}{prompt}"
 
 
 def difference_table(results: Results) -> Table:

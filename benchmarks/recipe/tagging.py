@@ -11,7 +11,7 @@ from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 from peft_fishdip.tasks import NerExample, Span, micro_f1, spans_to_tags, tags_to_spans
 
-from ..features import Features, collate
+from ..features import Collate, Features, collate
 from .sentences import Sentences
 
 IGNORED = -100  # the label of tokens that are not the first of their word
@@ -31,6 +31,10 @@ class Tagger:
         self.tokenizer = AutoTokenizer.from_pretrained(name)
         options: Any = {"num_labels": len(self.tags), "dtype": torch.float32}
         self.model = AutoModelForTokenClassification.from_pretrained(name, **options)
+
+    @property
+    def collator(self) -> Collate:
+        return collate
 
     def features(self, examples: Sequence[NerExample]) -> Features:
         return to_features(examples, self.tags, self.tokenizer, MAX_LENGTH)

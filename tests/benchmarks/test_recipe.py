@@ -23,7 +23,7 @@ DATA_SET = "masakhaner-swa"
 LABELS = {"Peop": "PER", "Org": "ORG", "Loc": "LOC"}
 
 
-@pytest.fixture(params=["tagger", "writer"])
+@pytest.fixture(params=["tagger", "writer", "decoder"])
 def kind(request):
     return request.param
 
@@ -34,6 +34,8 @@ def options(tmp_path, kind):
     tokenizer = tiny.tokenizer()
     if kind == "writer":
         model = tiny.t5(vocab_size=len(tokenizer))
+    elif kind == "decoder":
+        model = tiny.llama(vocab_size=len(tokenizer))
     else:
         sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
         model = BertModel(BertConfig(vocab_size=len(tokenizer), **sizes))
