@@ -91,13 +91,18 @@ def conditions(own: Mapping[str, Any]) -> str:
             " The new classifier is trained whole, at the same rate where none is given.",
         ),
         "writer": ("Augmented text by", "a target token", ""),
-        "decoder": ("Augmented text by the decoder", "a target token", " Prompts: the source and a line end, or as said."),
+        "decoder": (
+            "Augmented text by the decoder",
+            "a target token",
+            " Prompts: the source and a line end, or as said.",
+        ),
     }[own["kind"]]
+    precision = ", bfloat16 autocast" if own["bf16"] else ""
     return (
         f"{model} {own['model']}, trained on {own['num_train']} sentences of at most {own['most_words']} words: "
         f"{own['steps']} steps of batch {own['batch_size']}, a linear schedule without warm-up, gradients clipped to "
-        f"{own['max_grad_norm']:g}, no weight decay{', bfloat16 autocast' * own['bf16']}. Entity F1 in percent, and the loss of {of} in nats, of at most "
-        f"{own['num_validation']} validation sentences; test sentences are not used. Fish-Dip has a density of 1 % and "
+        f"{own['max_grad_norm']:g}, no weight decay{precision}. Entity F1 in percent, and the loss of {of} in "
+        f"nats, of at most {own['num_validation']} validation sentences; test sentences are not used. Fish-Dip has a density of 1 % and "
         f"updates its mask every 100 steps, by all training sentences.{more}"
     )
 
