@@ -101,9 +101,9 @@ def conditions(own: Mapping[str, Any]) -> str:
     return (
         f"{model} {own['model']}, trained on {own['num_train']} sentences of at most {own['most_words']} words: "
         f"{own['steps']} steps of batch {own['batch_size']}, a linear schedule without warm-up, gradients clipped to "
-        f"{own['max_grad_norm']:g}, no weight decay{precision}. Entity F1 in percent, and the loss of {of} in "
-        f"nats, of at most {own['num_validation']} validation sentences; test sentences are not used. Fish-Dip has a density of 1 % and "
-        f"updates its mask every 100 steps, by all training sentences.{more}"
+        f"{own['max_grad_norm']:g}, no weight decay{precision}. Entity F1 in percent, and the loss of {of} in nats, "
+        f"of at most {own['num_validation']} validation sentences; test sentences are not used. Fish-Dip has a density "
+        f"of 1 % and updates its mask every 100 steps, by all training sentences.{more}"
     )
 
 
