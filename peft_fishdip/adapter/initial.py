@@ -58,6 +58,10 @@ good start: it then changes an entry by 0.008 RMS in a step, and by 0.064 in T5 
 scale and which the paper trains with 0.1 (Adafactor at 1e-2, 1 % of the entries). Measured in benchmarks/reports/recipe
 and recipe_nano; 1e-3 also suits new modules."""
 
+MOST_RMS_OF_AUTO = 1.0
+"""A larger RMS counts as this one in delta_scale="auto": some norms have a few gains in the hundreds among others near 1,
+such as Gemma's, which steps of 0.8 % of the RMS would change by a third each."""
+
 
 T5_AND_ITS_KIN = ("t5", "mt5", "umt5", "longt5", "switch_transformers")
 """By transformers' `model_type`."""
@@ -70,8 +74,8 @@ def auto_unit(model: nn.Module) -> float:
 
 
 def delta_scale(config: FishDipConfig, target: Target, unit: float) -> float:
-    """The factor from trainable values to deltas, a power of two: 1; or the RMS of the base tensor, if finite, times
-    1, or times the `auto_unit` of the model."""
+    """The factor from trainable values to deltas, a power of two: 1; or the RMS of the base tensor, if finite; or that
+    RMS, at most MOST_RMS_OF_AUTO, times `unit`, the `auto_unit` of the model."""
     if config.delta_scale == "none":
         return 1.0
     size = rms(target.values())
@@ -80,7 +84,9 @@ def delta_scale(config: FishDipConfig, target: Target, unit: float) -> float:
             f"delta_scale={config.delta_scale!r}: the RMS of {target.name!r} is {size}; use delta_scale='none', or "
             "leave its module out with exclude_modules."
         )
-    return (unit if config.delta_scale == "auto" else 1.0) * 2.0 ** round(math.log2(size))
+    if config.delta_scale == "auto":
+        return unit * 2.0 ** round(math.log2(min(size, MOST_RMS_OF_AUTO)))
+    return 2.0 ** round(math.log2(size))
 
 
 @torch.no_grad()
