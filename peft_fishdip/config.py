@@ -91,8 +91,8 @@ class FishDipConfig(PeftConfig):
     init_mask: str = setting("random", "Mask before the first update: 'random', or 'magnitude' of the base.")
     delta_scale: str = setting(
         "auto",
-        "Unit of the trained values. 'auto': 8 times the base tensor's RMS, 64 times in T5 models (rounded to a power "
-        "of two), so that AdamW at its usual rates, such as 1e-3, moves every tensor by the same, sound share of its "
+        "Unit of the trained values. 'auto': 8 times the base tensor's RMS (at most 1), 64 times in T5 models (rounded "
+        "to a power of two), so that AdamW at its usual rates, such as 1e-3, moves every tensor by the same, sound share of its "
         "size. 'rms': the RMS itself, for rates near 1e-2. 'none': 1, as in the paper. Importance is measured in the "
         "same unit.",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from typing import Any
 
@@ -112,3 +113,16 @@ def test_one_rate_makes_larger_steps_in_models_of_the_t5_family() -> None:
             rms = float(base_parameters(model)[delta.name].square().mean().sqrt())
             if rms > 1e-3:
                 assert unit / 1.5 < delta.scale / rms < unit * 1.5
+
+
+def test_a_few_large_gains_do_not_make_large_steps_of_the_others() -> None:
+    base = bert_classifier()
+    name = "bert.embeddings.LayerNorm.weight"
+    with torch.no_grad():
+        base.get_parameter(name)[:2] = 500.0  # among others of 1
+    units = {}
+    for delta_scale in ("auto", "rms"):
+        state = tuner_of(tuned(copy.deepcopy(base), delta_scale=delta_scale, density=0.1))._state(None)
+        units[delta_scale] = next(delta.scale for delta in state.deltas if delta.name == name)
+    assert units["auto"] == 8.0  # as if its RMS were 1
+    assert units["rms"] > 50
