@@ -92,9 +92,9 @@ class FishDipConfig(PeftConfig):
     delta_scale: str = setting(
         "auto",
         "Unit of the trained values. 'auto': 8 times the base tensor's RMS (at most 1), 64 times in T5 models (rounded "
-        "to a power of two), so that AdamW at its usual rates, such as 1e-3, moves every tensor by the same, sound share of its "
-        "size. 'rms': the RMS itself, for rates near 1e-2. 'none': 1, as in the paper. Importance is measured in the "
-        "same unit.",
+        "to a power of two), so that AdamW at its usual rates, such as 1e-3, moves every tensor by the same, sound "
+        "share of its size. 'rms': the RMS itself, for rates near 1e-2. 'none': 1, as in the paper. Importance is "
+        "measured in the same unit.",
     )
     auto_update: bool = setting(
         True,

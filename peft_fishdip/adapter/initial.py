@@ -59,8 +59,8 @@ scale and which the paper trains with 0.1 (Adafactor at 1e-2, 1 % of the entries
 and recipe_nano; 1e-3 also suits new modules."""
 
 MOST_RMS_OF_AUTO = 1.0
-"""A larger RMS counts as this one in delta_scale="auto": some norms have a few gains in the hundreds among others near 1,
-such as Gemma's, which steps of 0.8 % of the RMS would change by a third each."""
+"""A larger RMS counts as this one in delta_scale="auto". The norms of Gemma have gains in the hundreds among others
+near 1, which a step of 0.8 % of the RMS would change by a third."""
 
 
 T5_AND_ITS_KIN = ("t5", "mt5", "umt5", "longt5", "switch_transformers")
