@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from peft import PeftConfig, PeftModel
 
-from peft_fishdip import FishDipConfig, FishDipModel
+from peft_fishdip import FishDipConfig, FishDipModel, schedule
 
 from .features import Collate, Features, collate
 from .masks import shares
@@ -40,7 +40,7 @@ def update_is_due(model: Any, params: TrainingParams, step: int, trace: Trace) -
     if not is_fish_dip(model) or params.mask == "random":
         return False
     interval = model.base_model.peft_config["default"].update_interval
-    return not trace.updates if interval is None else step % interval == 0
+    return not trace.updates if interval is None else schedule.update_is_due(interval, step)
 
 
 def update_mask(

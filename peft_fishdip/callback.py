@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -13,13 +14,14 @@ from .importance.examples import Collator, is_indexed
 from .importance.losses import LossFn
 from .importance.recent import RecentExamples
 from .model import FishDipModel, tuner_of
+from .schedule import update_is_due
 
 FIRST_LOOK = 250
 """Examples that are scanned for the first mask if later masks reuse the losses of training."""
 
 
 class FishDipCallback(TrainerCallback, ExportableState):
-    """Updates the mask in a Trainer before the first step and then every `update_interval` optimizer steps.
+    """Updates the mask in a Trainer before the first step, and then as `update_interval` says.
 
     A Trainer needs no callback: the mask updates itself, by the losses of training. This one looks at all examples
     before each update, as the paper does, and logs the updates.
@@ -74,7 +76,16 @@ class FishDipCallback(TrainerCallback, ExportableState):
                 f"{' and '.join(lost)} that the first one was given; leave it False: this callback restores itself."
             )
         self._tuner = tuner_of(kwargs["model"])
-        self._tuner._state(self.adapter_name).stop_driving()
+        adapter = self._tuner._state(self.adapter_name)
+        adapter.stop_driving()
+        interval = adapter.config.update_interval
+        if isinstance(interval, int) and 0 < state.max_steps <= interval:
+            warnings.warn(
+                f"update_interval={interval}, but training has {state.max_steps} steps, so that the first mask stays; "
+                "give a shorter interval, or update_interval='auto'.",
+                UserWarning,
+                stacklevel=2,
+            )
         if args.load_best_model_at_end and isinstance(kwargs["model"], PreTrainedModel):
             raise ValueError(
                 "load_best_model_at_end: the Trainer can save the adapter of a model.add_adapter(...), but not load it "
@@ -87,9 +98,7 @@ class FishDipCallback(TrainerCallback, ExportableState):
         """Update the mask if it is due."""
         tuner = self._tuner or tuner_of(kwargs["model"])
         config = tuner._state(self.adapter_name).config
-        interval = config.update_interval
-        due = state.global_step == 0 if interval is None else state.global_step % interval == 0
-        if not due:
+        if not update_is_due(config.update_interval, state.global_step):
             return
         loader = kwargs["train_dataloader"]
         with torch.autocast(args.device.type, torch.bfloat16, enabled=args.bf16):

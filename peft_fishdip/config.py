@@ -15,6 +15,7 @@ from peft.utils import CONFIG_NAME
 from .criteria import ImportanceFunction, is_known, known_names, name_of, registered_name
 from .fingerprint import checked_fingerprint
 from .registration import PEFT_TYPE
+from .schedule import AUTO
 
 CHOICES = {
     "sample_selection": ("highest_loss", "random", "all"),
@@ -39,7 +40,7 @@ class FishDipConfig(PeftConfig):
     """Configuration of a [`FishDipModel`].
 
     Fish-Dip (Das et al., EMNLP 2023) trains K = floor(density * N) of the N targeted base parameters. Every
-    `update_interval` optimizer steps the K entries are chosen anew: those with the largest empirical Fisher
+    so many optimizer steps (`update_interval`) the K entries are chosen anew: those with the largest empirical Fisher
     information (Eq. 1 of the paper) over the training examples that the model still gets most wrong (Eq. 2).
 
     Fixed FISH (Sung et al., 2021) is the same with `update_interval=None, sample_selection="random"`.
@@ -67,8 +68,10 @@ class FishDipConfig(PeftConfig):
         None, "Modules that are trained and saved whole, such as a new classifier."
     )
     density: float = setting(0.01, "Share of the targeted parameters that is trainable at any time, in (0, 1].")
-    update_interval: int | None = setting(
-        100, "Optimizer steps between two masks. None: the mask of the first update stays."
+    update_interval: int | str | None = setting(
+        AUTO,
+        "Optimizer steps between two masks. 'auto': masks at steps 0, 10, 20, 40, 80 and 160, then every 100 steps. "
+        "None: the mask of the first update stays.",
     )
     num_samples: int | float = setting(
         0.1,
@@ -219,8 +222,8 @@ class FishDipConfig(PeftConfig):
         if not 0 < self.density <= 1:
             raise ValueError(f"density={self.density!r} is outside of (0, 1]; 0.01 trains 1 % of the parameters.")
         interval, samples = self.update_interval, self.num_samples
-        if interval is not None and not is_count(interval):
-            must = "must be a positive int (optimizer steps), or None for a mask that stays."
+        if interval not in (None, AUTO) and not is_count(interval):
+            must = "must be a positive int (optimizer steps), 'auto', or None for a mask that stays."
             raise ValueError(f"update_interval={interval!r} {must}")
         if not isinstance(samples, float) and not is_count(samples):
             raise ValueError(f"num_samples={samples!r} must be a positive int or a float in (0, 1].")

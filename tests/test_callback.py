@@ -28,9 +28,9 @@ from .support.models import (
 from .support.training import Recorder, same, trainer
 
 
-@pytest.mark.parametrize(("interval", "expected"), [(2, [0, 2, 4]), (4, [0, 4]), (None, [0]), (100, [0])])
+@pytest.mark.parametrize(("interval", "expected"), [(2, [0, 2, 4]), (4, [0, 4]), (None, [0]), ("auto", [0])])
 def test_the_mask_is_updated_before_the_first_step_and_then_every_interval(
-    interval: int | None, expected: list[int], tmp_path: Path
+    interval: int | str | None, expected: list[int], tmp_path: Path
 ) -> None:
     callback = FishDipCallback()
     model = tuned(bert_classifier(), update_interval=interval)
@@ -39,6 +39,12 @@ def test_the_mask_is_updated_before_the_first_step_and_then_every_interval(
     assert [update.step for update in callback.updates] == expected
     assert num_updates(model) == len(expected)
     assert flat_of(model).abs().sum() > 0
+
+
+def test_an_interval_that_never_comes_due_is_told(tmp_path: Path) -> None:
+    runner, _ = trainer(tmp_path, tuned(bert_classifier(), update_interval=4), FishDipCallback(), max_steps=4)
+    with pytest.warns(UserWarning, match=r"update_interval=4, but training has 4 steps.* update_interval='auto'"):
+        runner.train()
 
 
 def test_gradient_accumulation_counts_optimizer_steps(tmp_path: Path) -> None:

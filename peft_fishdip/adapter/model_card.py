@@ -12,6 +12,7 @@ from huggingface_hub import ModelCardData
 
 from ..config import FishDipConfig
 from ..fingerprint import digest
+from ..schedule import described
 from .state import AdapterState, MaskUpdate
 
 BEGIN = "<!-- fishdip: written at every save, up to the end mark -->"
@@ -84,15 +85,14 @@ def write_card(
 
 
 def card_section(config: FishDipConfig, metadata: CheckpointMetadata, model: Mapping[str, str] | None) -> str:
-    share, interval = metadata.support_size / metadata.num_parameters, config.update_interval
-    planned = "the first mask stays" if interval is None else f"one every {interval:,} optimizer steps"
+    share = metadata.support_size / metadata.num_parameters
     rows: dict[str, Any] = {
         "base model": f"`{config.base_model_name_or_path}`" if config.base_model_name_or_path else "unnamed",
         "targeted parameters (N)": f"{metadata.num_parameters:,} in {metadata.num_tensors} tensors",
         "density": f"{config.density:g}",
         "trainable at a time (K)": f"{metadata.num_active:,}",
         "trained in all (support)": f"{metadata.support_size:,}, {share:.2%} of N",
-        "mask updates": f"{metadata.num_updates:,}, {planned}",
+        "mask updates": f"{metadata.num_updates:,}, {described(config.update_interval)}",
     }
     update = metadata.last_update
     if update is not None:

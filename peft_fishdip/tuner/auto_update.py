@@ -25,6 +25,7 @@ from ..layers.layer import layers_of, tuned_parameters
 from ..optim.carry_over import new_entries_of
 from ..optim.closure import HookResult, once_gradients_are_there
 from ..optim.rates import check_rates
+from ..schedule import next_update, update_is_due
 from .mask_update import change_mask, check_update, scored_update, weights_of
 
 LOOK_BACK = 250
@@ -38,7 +39,7 @@ STEPS = "fishdip_steps"
 
 
 class AutoUpdate:
-    """Updates the mask of one adapter before the first optimizer step, and then every `update_interval` steps.
+    """Updates the mask of one adapter before the first optimizer step, and then as `update_interval` says.
 
     It hears the losses of training from the model's own forward calls, and the steps from torch's optimizers. The first
     mask is chosen within the first step, by the examples heard until then; this step does not train the adapter. Later
@@ -204,14 +205,12 @@ class AutoUpdate:
         """Find when the next update is due, for an optimizer that has made so many steps."""
         self.steps = steps
         interval = self.state.config.update_interval
-        if self.state.num_updates == 0:
+        self.next_due = next_update(interval, steps)
+        if self.state.num_updates == 0 or (steps == 0 and self.next_due is not None):
             self.next_due = steps
-        elif interval is None:
-            self.next_due = None
-        elif steps and steps % interval == 0:  # training goes on from a checkpoint: hear some examples first
-            self.next_due = steps + max(1, interval // 10)
-        else:
-            self.next_due = -(-steps // interval) * interval
+        elif self.next_due is not None and update_is_due(interval, steps):
+            # training goes on from a checkpoint: hear some examples first
+            self.next_due = steps + max(1, (self.next_due - steps) // 10)
 
     # ----- updates -------------------------------------------------------------------------------------------------
 
@@ -263,8 +262,7 @@ class AutoUpdate:
 
     def _updated(self) -> None:
         """Find when the next update is due."""
-        interval = self.state.config.update_interval
-        self.next_due = None if interval is None else (self.steps // interval + 1) * interval
+        self.next_due = next_update(self.state.config.update_interval, self.steps)
         self.attempts = 0
         if self.recent is not None:
             self.recent.forget()
