@@ -212,7 +212,7 @@ def test_a_card_is_updated_and_what_others_wrote_stays(tmp_path: Path) -> None:
     card = path.read_text()
     assert "My own words.\n\n## Model Details" in card
     assert card.count(BEGIN) == card.count(END) == card.count("## Fish-Dip adapter") == 1
-    assert row(card, "mask updates") == "3, one every 100 optimizer steps"
+    assert row(card, "mask updates") == "3, one at optimizer steps 10, 20, 40, 80 and 160, then one every 100"
     assert row(card, "last update").startswith("before step 2, by given scores: ")
     path.write_text("no title, no header")
     model.save_pretrained(str(tmp_path))
