@@ -11,6 +11,7 @@ from peft import PeftConfig, PeftType
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
 from peft_fishdip import FishDipConfig
+from peft_fishdip.schedule import AUTO
 
 from . import methods  # noqa: F401  (registers the methods of our own)
 from .settings import SettingsError, TrainingParams, default_params, one_line, read_json
@@ -33,7 +34,7 @@ class Experiment:
     """Folder of the adapter_config.json; None for full fine-tuning."""
     params: TrainingParams
     update_interval: int | None = None
-    """Takes the place of the number of steps between two masks, where the file gives one."""
+    """Takes the place of the number of steps between two masks, where masks move."""
     density: float | None = None
     """Takes the place of the file's density: what `density_of` has come to."""
 
@@ -47,8 +48,9 @@ class Experiment:
         if self.adapter is None:
             return None
         content = read_json(self.adapter / ADAPTER)
-        if content.get("update_interval"):
-            content["update_interval"] = self.update_interval or content["update_interval"]
+        moves = content.get("peft_type") == "FISHDIP" and content.get("update_interval", AUTO) is not None
+        if moves and self.update_interval:
+            content["update_interval"] = self.update_interval
         return content
 
     @property

@@ -45,4 +45,6 @@ def mask_updates(row: Row) -> str | None:
     steps = [update["step"] for update in updates if "mask_overlap" in update]
     if not steps:
         return None
-    return f"the mask was chosen anew before step{'s' * (len(steps) > 1)} {', '.join(map(str, steps))} of a run"
+    if len(steps) == 1:
+        return "the mask was chosen once and did not move: training was too short for its interval"
+    return f"the mask was chosen anew before steps {', '.join(map(str, steps))} of a run"

@@ -101,13 +101,13 @@ def test_all_committed_experiments_load():
 def test_the_interval_between_masks_is_that_of_the_command_line_where_a_mask_moves():
     before, after = (load_experiments(["all"], {}, update_interval=interval) for interval in (None, 7))
     moving = [experiment.title for experiment in after if "update_interval" in (experiment.adapter_settings or {})]
-    assert {"fishdip/density-1", "fishdip/paper"} <= set(moving)
+    assert {"fishdip/default", "fishdip/density-1", "fishdip/paper"} <= set(moving)
     for old, new in zip(before, after, strict=True):
         if old.adapter is None:
             assert new.adapter_settings is None
             continue
         file = json.loads((old.adapter / "adapter_config.json").read_text(encoding="utf-8"))
-        moves = file.get("update_interval") is not None
+        moves = file["peft_type"] == "FISHDIP" and file.get("update_interval", "auto") is not None
         assert old.adapter_settings == file
         assert new.adapter_settings == {**file, "update_interval": 7} if moves else file
         configs = old.adapter_config().to_dict(), new.adapter_config().to_dict()
