@@ -135,7 +135,7 @@ class Comparison:
         protocol = self.protocols[0]
         common: dict[str, Any] = {
             "model": self.base_model,
-            "data": None if self.root is None else str(self.root.resolve()),
+            "data": None if self.root is None else self.root.resolve().name,
             "rates": list(self.rates),
             "rate seed": self.seeds[0] if self.rates else None,
             "training parameters": dict(self.overrides),
