@@ -88,9 +88,7 @@ RECIPES = {
     "decoder": (
         *(Recipe("lora", "adamw", 1e-3, template=template) for template in ("", *TEMPLATES)),
         *adamw("auto", 3e-4, 1e-3),
-        *ADAFACTOR[:1],
-        *(Recipe("lora", "adamw", rate) for rate in (3e-4, 2e-3)),
-        *(Recipe("full", "adamw", rate) for rate in (5e-5, 1e-4)),
+        Recipe("full", "adamw", 5e-5),
     ),
 }
 """Those of each kind of model."""
