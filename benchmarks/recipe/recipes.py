@@ -87,8 +87,8 @@ RECIPES = {
     ),
     "decoder": (
         *(Recipe("lora", "adamw", 1e-3, template=template) for template in ("", *TEMPLATES)),
-        *adamw("auto", 3e-4, 1e-3),
         Recipe("full", "adamw", 5e-5),
+        *adamw("auto", 3e-4, 1e-3),
     ),
 }
 """Those of each kind of model."""
