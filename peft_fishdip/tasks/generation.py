@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from transformers import LogitsProcessorList
 
 from .base import Decoded, Problem, Scores, Task
-from .calibration import of_predictions
+from .calibration import calibration_of
 from .coders import Coder, coder_for
 from .constraint import Constraint, Path, Reading
 from .families import SEQUENCES, TOKENS, task_type
@@ -249,9 +249,9 @@ def evaluate(
     """Predict every example, see `predict`, and score the predictions with the task's metrics.
 
     Where predictions have scores, "calibration_error" says how far these are from the share of right answers: the
-    expected calibration error in 10 bins, see `calibration_error`.
+    expected calibration error in 10 bins, which `calibration_of` gives one by one.
     """
     predicted = _predict(model, tokenizer, task, examples, **options)
     scores = task.score(examples, predicted, reference=reference)
-    error = of_predictions(task, examples, predicted)
-    return scores if error is None else {**scores, "calibration_error": error}
+    calibration = calibration_of(task, examples, predicted)
+    return scores if calibration is None else {**scores, "calibration_error": calibration.error}
