@@ -45,7 +45,7 @@ class Settings:
     most_words: int = 24
     """Longer training sentences are left out, so that a CPU is enough."""
     num_validation: int = 100
-    steps: int = 120
+    steps: int = 200
     rounds: int = 3
     """How often all validation sentences are predicted in each way, in turn."""
     batch_size: int = 8
