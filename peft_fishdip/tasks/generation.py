@@ -32,7 +32,7 @@ from .lengths import (
 from .modes import evaluating
 from .pieces import TokenizerPieces
 from .prompts import Template
-from .windows import can_be_halved, in_windows, unlabelled
+from .windows import can_be_halved, in_windows, reads_windows, unlabelled
 
 E = TypeVar("E")
 
@@ -204,7 +204,8 @@ def _predict(
     # What is read is written again, with labels: half of the tokens are left for these, if nothing else is asked for.
     each = min(most, limit // 2)
     once = each if max_new_tokens is None else min(most, limit)
-    read = in_windows(task, documents, lambda x: length(x) <= once, lambda x: length(x) <= each, each if windows else 0)
+    room = each if windows else 0
+    read = in_windows(task, documents, lambda x: length(x) <= once, lambda x: length(x) <= each, room)
     sources = read_sources(task, coder, read.parts, most, truncation_side)
     if told := sources_cut([source.num_tokens for source in sources], most):
         warnings.warn(told, stacklevel=3)
@@ -239,7 +240,7 @@ def _predict(
         return [found[i] for i in range(len(sources))]
 
     answers = answers_to(read.parts, sources)
-    while windows and task.splits_documents:
+    while reads_windows(task, room):
         short = {i for i, answer in enumerate(answers) if answer.lacks_room and can_be_halved(read.parts[i])}
         if not short:
             break

@@ -95,6 +95,11 @@ class Windows(Generic[E]):
         return problems
 
 
+def reads_windows(task: Task[Any], room: int) -> bool:
+    """Whether a task can read a document in windows of so many tokens."""
+    return task.splits_documents and room >= LEAST_ROOM
+
+
 def can_be_halved(example: Any) -> bool:
     """Whether a part of a document has enough words to be read in two windows."""
     return len(word_edges(example)) > LEAST_WORDS
@@ -127,7 +132,7 @@ def in_windows(
         room: most words of a window.
         overlap: whether windows share an eighth to a third of their words.
     """
-    split = task.splits_documents and room >= LEAST_ROOM
+    split = reads_windows(task, room)
     ranges = [[*_ranges(x, fits, room, overlap)] if split and not whole(x) else [] for x in examples]
     parts: list[E] = []
     for example, some in zip(examples, ranges, strict=True):

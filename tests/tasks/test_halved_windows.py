@@ -56,7 +56,8 @@ def test_relations_are_found_in_halves():
 @pytest.mark.parametrize(
     ("text", "options"),
     [
-        ("Bern " * (LEAST_WORDS - 1), {"max_new_tokens": 40}),  # too short for two windows
+        ("Bern " * (LEAST_WORDS - 1), {"max_new_tokens": 64}),  # too short for two windows
+        ("Bern " * 40, {"max_new_tokens": 60}),  # of which a half is less than a window needs
         ("Bern " * 40, {"max_new_tokens": 100, "windows": False}),
     ],
 )
@@ -69,13 +70,15 @@ def test_what_cannot_be_halved_is_named(text, options):
 
 
 def test_what_is_still_cut_is_named_and_counted_by_window():
-    text = "Bern Turin Bo .\n" * 10
-    model = Marker(TOKENIZER, NAMES)
-    with pytest.warns(UserWarning, match=r"\d of \d outputs were cut after max_new_tokens=40") as seen:
-        (result,) = predict(model, TOKENIZER, NER, [text], max_new_tokens=40)
+    text = "Bern Turin Bern .\n" * 10
+    name = "place person " * 4 + "place"
+    model = Marker(TOKENIZER, {"Bern": name, "Turin": name})
+    task = NerTask({"LOC": name})
+    with pytest.warns(UserWarning, match=r"\d of \d outputs were cut after max_new_tokens=64") as seen:
+        (result,) = predict(model, TOKENIZER, task, [text], max_new_tokens=64)
     assert [warning.filename for warning in seen] == [__file__]
     assert {"cut_into_windows", "output_cut"} <= {problem.kind for problem in result.problems}
-    assert len(result.prediction.spans) > 40 // 5  # more than one window has room for
+    assert len(result.prediction.spans) > 64 // 13  # more than one window has room for
 
 
 def test_models_that_have_lost_their_way_are_not_asked_again():
