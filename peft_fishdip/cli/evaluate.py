@@ -14,6 +14,7 @@ from ..extractor.data import load_examples
 from ..view.reliability import check_plot, write_reliability
 from .messages import note
 from .options import Adapter, Base, BatchSize, Device
+from .outputs import check_output
 
 
 def evaluate(
@@ -33,6 +34,7 @@ def evaluate(
     """Show how well an adapter finds what is annotated: precision, recall and F1 of exact matches by label."""
     if plot is not None:
         check_plot(plot)
+        check_output(plot, [data])
     examples = load_examples(data)  # a wrong file is told before a model is loaded
     extractor = Extractor.load(adapter, model=model, device=device)
     found = replace(extractor.evaluate(examples, batch_size=batch_size), of=str(data))

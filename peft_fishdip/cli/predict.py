@@ -22,6 +22,7 @@ from ..tasks.formats.write import FORMATS, write
 from ..tasks.results import to_dict
 from .inputs import RawText, files_of, read_texts, total_size
 from .options import Adapter, Base, BatchSize, Device, JsonLines, Lines
+from .outputs import check_output
 
 T = TypeVar("T")
 CHUNK = 4
@@ -51,9 +52,9 @@ def predict(
     if format != "jsonl" and (format not in FORMATS or output is None):
         known = f"jsonl, {', '.join(sorted(FORMATS))}"
         raise ValueError(f"--format {format}: " + ("pass --output" if format in FORMATS else f"choose one of {known}"))
-    if output is not None and not output.parent.is_dir():
-        raise ValueError(f"{output}: there is no folder {output.parent}; create it first")
     files = files_of(paths or [])
+    if output is not None:
+        check_output(output, [path for path, _ in files], is_folder=format == "brat")
     extractor = Extractor.load(adapter, model=model, device=device)
     found = _predictions(extractor, files, lines, jsonl, batch_size)
     if format != "jsonl":

@@ -18,7 +18,7 @@ def check_plot(path: Path) -> None:
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: the name does not end with one of ENDINGS, or its folder is not there.
+        ValueError: the name does not end with one of ENDINGS.
     """
     try:
         import matplotlib  # noqa: F401
@@ -28,10 +28,6 @@ def check_plot(path: Path) -> None:
         ) from error
     if path.suffix.lower() not in ENDINGS:
         raise ValueError(f"{path}: give a name that ends with {', '.join(ENDINGS)}")
-    if not path.parent.is_dir():
-        raise ValueError(f"{path}: there is no folder {path.parent}; create it first")
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; give the name of a file")
 
 
 def draw_reliability(axes: Any, calibration: Calibration) -> None:
