@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -37,7 +38,8 @@ def evaluate(
         check_output(plot, [data])
     examples = load_examples(data)  # a wrong file is told before a model is loaded
     extractor = Extractor.load(adapter, model=model, device=device)
-    found = replace(extractor.evaluate(examples, batch_size=batch_size), of=str(data))
+    found = extractor.evaluate(examples, batch_size=batch_size, progress=sys.stderr.isatty())
+    found = replace(found, of=str(data))
     typer.echo(json.dumps(found.to_dict(), ensure_ascii=False) if as_json else str(found))
     if plot is None:
         return

@@ -59,12 +59,21 @@ def predict(
     found = _predictions(extractor, files, lines, jsonl, batch_size)
     if format != "jsonl":
         assert output is not None  # checked above
-        write(output, [result for _, result in found], format=format)
+        results = [result for _, result in found]
+        write(output, _named_as_files(results) if format == "brat" else results, format=format)
         return
     with _sink(output) as stream:
         for text, result in found:
             stream.write(as_line({"id": text.id, "file": text.file, **row_of(result)}))
             stream.flush()
+
+
+def _named_as_files(results: list[Decoded[Any]]) -> list[Decoded[Any]]:
+    """Predictions for a.txt under the id "a", so that brat has a.txt and a.ann, if all have other ids then."""
+    names = [result.prediction.id.removesuffix(".txt") for result in results]
+    if len({*names}) < len(names):
+        return results
+    return [replace(x, prediction=replace(x.prediction, id=name)) for x, name in zip(results, names, strict=True)]
 
 
 def row_of(result: Decoded[Any]) -> dict[str, Any]:

@@ -86,7 +86,7 @@ class Evaluation:
         )
 
     def __str__(self) -> str:
-        parts = [f"{self.of}: {self.num_examples}", "", str(self.spans), ""]
+        parts = [f"{self.of}: {self.num_examples} text{'s' * (self.num_examples != 1)}", "", str(self.spans), ""]
         if self.relations is not None:
             parts += ["relations", "", str(self.relations), ""]
         for name, (low, high) in self.intervals.items():
