@@ -127,7 +127,7 @@ def figures(sentences: Sentences, model_name: str, settings: Settings, seed: int
         },
         "calibration": None
         if calibration is None
-        else {"error": calibration.error, "bins": [each._asdict() for each in calibration.bins]},
+        else {"error": calibration.error, "bins": [asdict(each) for each in calibration.bins]},
     }
 
 

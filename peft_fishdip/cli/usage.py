@@ -17,12 +17,12 @@ UsageError: Any = typer.BadParameter.__base__
 class OneLineUsage(TyperGroup):
     """The verbs of a command, which says in one line how it was called wrongly, and exits with 2."""
 
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(self, args: Any = None, prog_name: Any = None, *, standalone_mode: bool = True, **extra: Any) -> Any:  # type: ignore[override]
         """Run the command and exit; if not `standalone_mode`, return or raise."""
         if not standalone_mode:
-            return super().main(*args, standalone_mode=False, **extra)
+            return super().main(args, prog_name, standalone_mode=False, **extra)
         try:
-            code = super().main(*args, standalone_mode=False, **extra)
+            code = super().main(args, prog_name, standalone_mode=False, **extra)
         except UsageError as error:
             if message := error.format_message().strip():  # without arguments, rich has shown the help
                 command = error.ctx.command_path if error.ctx is not None else self.name

@@ -109,7 +109,7 @@ class Evaluation:
         if self.folds is not None:
             found["folds"] = {name: list(values) for name, values in self.folds.items()}
         if self.calibration is not None:
-            found["calibration_bins"] = [each._asdict() for each in self.calibration.bins]
+            found["calibration_bins"] = [asdict(each) for each in self.calibration.bins]
         return found
 
 

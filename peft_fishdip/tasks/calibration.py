@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from .base import Decoded, Task, check_lengths
 from .places import comparable
@@ -14,7 +14,8 @@ E = TypeVar("E")
 NUM_BINS = 10
 
 
-class CalibrationBin(NamedTuple):
+@dataclass(frozen=True)
+class CalibrationBin:
     """The answers whose scores lie between two numbers.
 
     Attributes:
@@ -66,8 +67,8 @@ class Calibration:
 
 def _bin(number: int, num_bins: int, answers: Sequence[tuple[float, bool]]) -> CalibrationBin:
     count = len(answers)
-    means = [sum(values) / count for values in zip(*answers, strict=True)] if answers else [0.0, 0.0]
-    return CalibrationBin(number / num_bins, (number + 1) / num_bins, *means, count)
+    confidence, accuracy = (sum(values) / count for values in zip(*answers, strict=True)) if answers else (0.0, 0.0)
+    return CalibrationBin(number / num_bins, (number + 1) / num_bins, confidence, accuracy, count)
 
 
 def calibration_error(scores: Sequence[float], right: Sequence[bool], num_bins: int = NUM_BINS) -> float:

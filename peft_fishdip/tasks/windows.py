@@ -68,9 +68,9 @@ class Windows(Generic[E]):
             document: Any = example
             found: list[tuple[tuple[int, int], E, int | None]] = []
             for start, end in own or [(0, len(document.tokens) if number in numbers else 0)]:
-                here = self.parts[number]
+                here: Any = self.parts[number]
                 if number in numbers:
-                    num_words = len(word_edges(cast(Any, here))) - 1
+                    num_words = len(word_edges(here)) - 1
                     for first, last in _ranges(here, fits, num_words // 2 + num_words // 8, True):
                         found.append(((start + first, start + last), part(here, first, last), None))
                 else:

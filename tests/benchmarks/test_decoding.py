@@ -1,6 +1,7 @@
 """Decoding with and without a grammar, on a tiny model and generated sentences."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 
@@ -50,7 +51,7 @@ def test_runs_are_made_once_and_reported(options, tmp_path, capsys):
     assert main([*options, "--steps", "3"]) == 2
     assert "other settings" in capsys.readouterr().err
     calibration = Calibration.of([0.25, 0.9, 0.95], [False, True, False])
-    bins = [each._asdict() for each in calibration.bins]
+    bins = [asdict(each) for each in calibration.bins]
     path.write_text(json.dumps({**run, "calibration": {"error": calibration.error, "bins": bins}}), encoding="utf-8")
 
     assert main(["report", "--output", str(tmp_path / "runs"), "--to", str(tmp_path / "report")]) == 0

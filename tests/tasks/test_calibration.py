@@ -66,10 +66,8 @@ def test_bins_say_what_a_reliability_plot_shows():
     bins = Calibration.of(scores, right).bins
     assert [(each.low, each.high) for each in bins] == [(i / 10, (i + 1) / 10) for i in range(10)]
     assert [each.count for each in bins] == [3, 1, 0, 0, 0, 0, 0, 0, 0, 3]
-    assert bins[0][2:4] == pytest.approx((0.05, 1 / 3))
-    assert bins[1][2:4] == (0.11, 1.0)
-    assert bins[2][2:4] == (0.0, 0.0)
-    assert bins[9][2:4] == pytest.approx((2.95 / 3, 2 / 3))
+    assert [bins[i].confidence for i in (0, 1, 2, 9)] == pytest.approx([0.05, 0.11, 0.0, 2.95 / 3])
+    assert [bins[i].accuracy for i in (0, 1, 2, 9)] == pytest.approx([1 / 3, 1.0, 0.0, 2 / 3])
     assert Calibration.of(scores, right).count == 7
     assert [each.count for each in Calibration.of([], [], 2).bins] == [0, 0]
 
