@@ -1,12 +1,15 @@
 # make bench   a comparison on generated sentences: tables and pictures, in a few minutes on two cores
 # make test    lint, types and the tests, but for slow ones
 # make test-all  ... and the slow ones, and those of other libraries
-# make test-integrations   the tests of other libraries (trl, sentence-transformers, Lightning) alone
+# make test-integrations   the tests of other libraries (trl, sentence-transformers, Lightning, spaCy) and of pages in a
+#                          browser alone; the latter need Debian's chromium, or are skipped
 # All set everything up first, in .venv and .venv-integrations. PYTHON=python3.12 chooses the interpreter.
 
 PYTHON ?= python3
 BIN := .venv/bin
 WITH_OTHERS := .venv-integrations
+# tests that stand beside others of their kind, and are skipped without spaCy and playwright
+OF_OTHERS := tests/tasks/formats/test_spacy.py tests/tasks/formats/test_write.py tests/cli/test_view_in_browser.py
 # the models are tiny: one thread is as fast as two; waiting threads must not spin
 export OMP_WAIT_POLICY := passive
 
@@ -22,7 +25,7 @@ test-all: lint test-integrations
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 test-integrations: $(WITH_OTHERS)/ready
-	OMP_NUM_THREADS=1 $(WITH_OTHERS)/bin/python -m pytest tests/integrations
+	OMP_NUM_THREADS=1 $(WITH_OTHERS)/bin/python -m pytest tests/integrations $(OF_OTHERS)
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ from .messages import quiet_libraries, reported
 from .predict import predict
 from .suggest import suggest
 from .train import train
+from .usage import OneLineUsage
 from .view import view
 
 VERBS = (
@@ -26,6 +27,7 @@ VERBS = (
 
 app = typer.Typer(
     name="fishdip",
+    cls=OneLineUsage,
     help="Train a model on a few annotated texts, and let it annotate many.",
     no_args_is_help=True,
     add_completion=False,

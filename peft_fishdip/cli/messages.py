@@ -19,6 +19,18 @@ R = TypeVar("R")
 TRACEBACK = "FISHDIP_TRACEBACK"
 """Environment variable that shows where in the code an error came from."""
 _MEMORY = "too little memory: pass a smaller --batch-size, choose a smaller model, or end other programs"
+_OPTIONS = {
+    "num_folds=": "--folds ",
+    "held_out_share=": "--held-out ",
+    "learning_rate=": "--lr ",
+    "steps=": "--steps ",
+    "batch_size=": "--batch-size ",
+    "density=": "--density ",
+    "update_interval=": "--update-interval ",
+    "seed=": "--seed ",
+    "device=": "--device ",
+}
+"""What errors of `Extractor` begin with, and the option of the command line that it stands for."""
 _OUT_OF_MEMORY = ("not enough memory", "out of memory", "can't allocate memory")
 
 
@@ -75,7 +87,8 @@ def _message(error: BaseException) -> str | None:
         return _MEMORY if any(words in str(error) for words in _OUT_OF_MEMORY) else None
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    return str(error)
+    said = str(error).replace("say which with format=,", "say which with `fishdip convert --from`,")
+    return next((option + said[len(name) :] for name, option in _OPTIONS.items() if said.startswith(name)), said)
 
 
 @contextmanager

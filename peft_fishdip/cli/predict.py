@@ -22,6 +22,7 @@ from ..tasks.formats.write import FORMATS, write
 from ..tasks.results import to_dict
 from .inputs import RawText, files_of, read_texts, total_size
 from .options import Adapter, Base, BatchSize, Device, JsonLines, Lines
+from .outputs import check_output
 
 T = TypeVar("T")
 CHUNK = 4
@@ -51,19 +52,28 @@ def predict(
     if format != "jsonl" and (format not in FORMATS or output is None):
         known = f"jsonl, {', '.join(sorted(FORMATS))}"
         raise ValueError(f"--format {format}: " + ("pass --output" if format in FORMATS else f"choose one of {known}"))
-    if output is not None and not output.parent.is_dir():
-        raise ValueError(f"{output}: there is no folder {output.parent}; create it first")
     files = files_of(paths or [])
+    if output is not None:
+        check_output(output, [path for path, _ in files], is_folder=format == "brat")
     extractor = Extractor.load(adapter, model=model, device=device)
     found = _predictions(extractor, files, lines, jsonl, batch_size)
     if format != "jsonl":
         assert output is not None  # checked above
-        write(output, [result for _, result in found], format=format)
+        results = [result for _, result in found]
+        write(output, _named_as_files(results) if format == "brat" else results, format=format)
         return
     with _sink(output) as stream:
         for text, result in found:
             stream.write(as_line({"id": text.id, "file": text.file, **row_of(result)}))
             stream.flush()
+
+
+def _named_as_files(results: list[Decoded[Any]]) -> list[Decoded[Any]]:
+    """Predictions for a.txt under the id "a", so that brat has a.txt and a.ann, if all have other ids then."""
+    names = [result.prediction.id.removesuffix(".txt") for result in results]
+    if len({*names}) < len(names):
+        return results
+    return [replace(x, prediction=replace(x.prediction, id=name)) for x, name in zip(results, names, strict=True)]
 
 
 def row_of(result: Decoded[Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import typer
 from ..view import build_page
 from .documents import Encoding, From, Read, Source, Unit, counts, load, show_problems
 from .messages import note, one_line_errors
+from .outputs import check_output
 
 
 def view(
@@ -45,10 +46,8 @@ def _check_output(source: Path, output: Path | None) -> None:
             raise ValueError(
                 "a page is too long for a terminal; pass --output page.html, or redirect it with > page.html"
             )
-    elif output.exists() and source.exists() and output.samefile(source):
-        raise ValueError(f"{output} is the input; give the page another name")
-    elif not output.parent.is_dir():
-        raise ValueError(f"{output}: there is no folder {output.parent}; create it first")
+    else:
+        check_output(output, [source])
 
 
 def _put(page: bytes, output: Path | None) -> None:

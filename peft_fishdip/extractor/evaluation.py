@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..tasks.base import Decoded
-from ..tasks.calibration import of_predictions
+from ..tasks.calibration import Calibration, calibration_of
 from ..tasks.joint import JointTask
 from ..tasks.metrics import mean_std
 from ..tasks.ner import NerTask
@@ -39,6 +39,7 @@ class Evaluation:
         spans: scores of each label of spans.
         relations: the same of relations, if the task has any.
         folds: the F1 scores of each fold of a cross-validation.
+        calibration: how often answers are right, in bins by their score; None where no answer has one.
     """
 
     of: str
@@ -48,6 +49,7 @@ class Evaluation:
     spans: Report
     relations: Report | None = None
     folds: dict[str, tuple[float, ...]] | None = None
+    calibration: Calibration | None = None
 
     @classmethod
     def compare(
@@ -68,9 +70,9 @@ class Evaluation:
         some: Any = task
         counts = _counts(some, gold, predicted)
         scores = dict(some.score(gold, predicted))
-        error = of_predictions(some, gold, predicted)
-        if error is not None:
-            scores["calibration_error"] = error
+        calibration = calibration_of(some, gold, predicted)
+        if calibration is not None:
+            scores["calibration_error"] = calibration.error
         by_fold = {name: tuple(_f1(c[list(fold)].sum(0)).item() for fold in folds) for name, c in counts.items()}
         return cls(
             of,
@@ -80,10 +82,11 @@ class Evaluation:
             score_report(gold, predicted),
             score_report(gold, predicted, of="relations") if isinstance(task, JointTask) else None,
             by_fold if folds else None,
+            calibration,
         )
 
     def __str__(self) -> str:
-        parts = [f"{self.of}: {self.num_examples}", "", str(self.spans), ""]
+        parts = [f"{self.of}: {self.num_examples} text{'s' * (self.num_examples != 1)}", "", str(self.spans), ""]
         if self.relations is not None:
             parts += ["relations", "", str(self.relations), ""]
         for name, (low, high) in self.intervals.items():
@@ -105,6 +108,8 @@ class Evaluation:
                 found[name] = {label: {**score.as_dict(), **asdict(score)} for label, score in report.labels.items()}
         if self.folds is not None:
             found["folds"] = {name: list(values) for name, values in self.folds.items()}
+        if self.calibration is not None:
+            found["calibration_bins"] = [asdict(each) for each in self.calibration.bins]
         return found
 
 

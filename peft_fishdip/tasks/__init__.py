@@ -5,7 +5,7 @@ Nothing here knows of the tuner. Encoder-decoder and decoder-only models of tran
 
 from .alignment import align
 from .base import Decoded, Encoded, Problem, Task
-from .calibration import calibration_error
+from .calibration import Calibration, CalibrationBin, calibration_error, calibration_of
 from .collator import TaskCollator
 from .dst import DstTask
 from .families import load_model, task_type
@@ -85,6 +85,8 @@ __all__ = [
     "ONTONOTES_ENTITIES",
     "WNUT17_ENTITIES",
     "WOZ_SLOTS",
+    "Calibration",
+    "CalibrationBin",
     "DataFormatError",
     "Decoded",
     "Document",
@@ -117,6 +119,7 @@ __all__ = [
     "Turn",
     "align",
     "calibration_error",
+    "calibration_of",
     "candidate_losses",
     "choose",
     "escape",

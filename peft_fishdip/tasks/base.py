@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 from .grammar import Grammar, Pieces
-from .offsets import TextSpan, to_offsets
-from .records import JointExample, NerExample
+from .offsets import TextSpan, spans_of, to_offsets
+from .records import JointExample, NerExample, RelationExample, SrlExample
 
 E = TypeVar("E")
 
@@ -61,11 +61,17 @@ class Decoded(Generic[E]):
 
     @property
     def text_spans(self) -> list[TextSpan]:
-        """The spans as characters of the raw text that was predicted, `text[start:end]`; see `to_offsets`."""
+        """The spans as characters of the raw text that was predicted, `text[start:end]`; see `to_offsets`.
+
+        Entities, roles, or the head and then the tail of a relation, which have no scores, since they were given.
+        """
         record = self.prediction
-        if not isinstance(record, NerExample | JointExample):
-            raise TypeError(f"{type(record).__name__} has no list of spans; text_spans are those of entities")
-        return to_offsets(record, scores=self.scores[: len(record.spans)] or None)
+        if isinstance(record, RelationExample):
+            return to_offsets(record)
+        if not isinstance(record, NerExample | JointExample | SrlExample):
+            kind = type(record).__name__
+            raise TypeError(f"{kind} has no spans; text_spans are those of entities, roles, and heads and tails")
+        return to_offsets(record, scores=self.scores[: len(spans_of(record))] or None)
 
 
 class Task(ABC, Generic[E]):

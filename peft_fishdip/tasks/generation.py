@@ -13,17 +13,26 @@ from tqdm.auto import tqdm
 from transformers import LogitsProcessorList
 
 from .base import Decoded, Problem, Scores, Task
-from .calibration import of_predictions
+from .calibration import calibration_of
 from .coders import Coder, coder_for
 from .constraint import Constraint, Path, Reading
 from .families import SEQUENCES, TOKENS, task_type
 from .grammar import Grammar
 from .labelling import label
-from .lengths import check_positive, check_tokenizer, position_limit, read_sources, source_room, sources_cut, text_of
+from .lengths import (
+    Source,
+    check_positive,
+    check_tokenizer,
+    position_limit,
+    read_sources,
+    source_room,
+    sources_cut,
+    text_of,
+)
 from .modes import evaluating
 from .pieces import TokenizerPieces
 from .prompts import Template
-from .windows import in_windows, unlabelled
+from .windows import can_be_halved, in_windows, reads_windows, unlabelled
 
 E = TypeVar("E")
 
@@ -145,11 +154,13 @@ def predict(
     (`Task.grammar`). Each answer then has a probability (`Decoded.scores`). By default a text has room for a bracket
     around each word, or 512 tokens without a grammar; what would not fit into `max_new_tokens` is not written.
 
-    A text in which NerTask or JointTask cannot find everything at once is read in windows that overlap, unless
-    `windows=False`. Of any other source that is too long, the model reads the part that the task chooses
-    (`Task.shorten`); such predictions have a problem "source_cut", those whose text was cut "output_cut", and a warning
-    counts them. `text_spans` of a prediction are characters of the raw text. Raises ValueError if the tokenizer cannot
-    write the names of the task's labels, or if the model and the task do not fit. Example:
+    A text in which NerTask or JointTask cannot find everything at once is read in windows that overlap, and in shorter
+    ones where the model was stopped by `max_new_tokens`, unless `windows=False`. Of any other source that is too long,
+    the model reads the part that the task chooses (`Task.shorten`); such predictions have a problem "source_cut", those
+    whose text was cut "output_cut", and a warning counts them.
+
+    `text_spans` of a prediction are characters of the raw text. Raises ValueError if the tokenizer cannot write the
+    names of the task's labels, or if the model and the task do not fit. Example:
 
         for result in predict(model, tokenizer, NerTask(["person"]), ["Ann met Bo."]):
             print(result.prediction.spans, result.problems)
@@ -193,48 +204,87 @@ def _predict(
     # What is read is written again, with labels: half of the tokens are left for these, if nothing else is asked for.
     each = min(most, limit // 2)
     once = each if max_new_tokens is None else min(most, limit)
-    read = in_windows(task, documents, lambda x: length(x) <= once, lambda x: length(x) <= each, each if windows else 0)
-    examples = read.parts
-    sources = read_sources(task, coder, examples, most, truncation_side)
+    room = each if windows else 0
+    read = in_windows(task, documents, lambda x: length(x) <= once, lambda x: length(x) <= each, room)
+    sources = read_sources(task, coder, read.parts, most, truncation_side)
     if told := sources_cut([source.num_tokens for source in sources], most):
         warnings.warn(told, stacklevel=3)
     pieces = TokenizerPieces(coder)
+    bounded = position_limit(model, tokenizer, soft=False) is not None
 
-    def grammar(number: int) -> Grammar | None:
-        return task.grammar(sources[number].read, pieces) if constrained and task.has_own_grammar() else None
+    def grammar(source: Source[E]) -> Grammar | None:
+        return task.grammar(source.read, pieces) if constrained and task.has_own_grammar() else None
 
-    limits = [limit] * len(sources)
-    if max_new_tokens is None:
-        bounded = position_limit(model, tokenizer, soft=False) is not None
-        rooms = [found.room if (found := grammar(i)) else limit for i in range(len(sources))]
-        limits = [min(room, limit) if bounded else room for room in rooms]
+    def limit_for(source: Source[E]) -> int:
+        found = grammar(source) if max_new_tokens is None else None
+        return limit if found is None else min(found.room, limit) if bounded else found.room
 
-    def path(number: int) -> Path | None:
-        found = grammar(number)
-        return None if found is None else Path(found, pieces, limits[number])
+    def sound_length(source: Source[E]) -> int:
+        """Longer texts come of models that have lost their way, which shorter sources do not help."""
+        found = grammar(source)
+        return found.room if found else 4 * len(tokenizer(task.source(source.read), verbose=False)["input_ids"])
 
-    results: dict[int, Decoded[E]] = {}
-    cut = []
-    ids = [source.ids for source in sources]
-    for i, output in _write(model, coder, ids, batch_size, num_beams, limit, progress, path):
-        decoded = task.decode(sources[i].read, output.text)
-        problems = [*sources[i].problems, *decoded.problems]
-        if output.is_cut:
-            did = "would have gone on" if output.reading else "was cut"
-            problems.insert(0, Problem("output_cut", f"the text {did} after max_new_tokens={limits[i]} tokens"))
-        if output.reading:
-            num_words = len(task.source(sources[i].read).split())
-            decoded = replace(
-                decoded,
-                scores=output.reading.scores(decoded.prediction),
-                confidence=exp(output.reading.logp / max(num_words, 1)),
-            )
-        if sources[i].problems:
-            decoded = replace(decoded, prediction=task.restore(examples[i], decoded.prediction))
-        cut.append(output.is_cut)
-        results[i] = replace(decoded, problems=tuple(problems))
-    _warn_of_outputs(cut, max(limits, default=limit))
-    return read.merged([results[i] for i in range(len(results))])
+    def answers_to(examples: Sequence[E], sources: Sequence[Source[E]]) -> list[_Answer]:
+        limits = [limit_for(source) for source in sources]
+
+        def path(number: int) -> Path | None:
+            found = grammar(sources[number])
+            return None if found is None else Path(found, pieces, limits[number])
+
+        found: dict[int, _Answer] = {}
+        ids = [source.ids for source in sources]
+        for i, output in _write(model, coder, ids, batch_size, num_beams, limit, progress, path):
+            lacks_room = output.is_cut and limits[i] < sound_length(sources[i])
+            decoded = _decoded(task, examples[i], sources[i], output, limits[i])
+            found[i] = _Answer(decoded, limits[i], output.is_cut, lacks_room)
+        return [found[i] for i in range(len(sources))]
+
+    answers = answers_to(read.parts, sources)
+    while reads_windows(task, room):
+        short = {i for i, answer in enumerate(answers) if answer.lacks_room and can_be_halved(read.parts[i])}
+        if not short:
+            break
+        read, origins = read.halved(short, lambda x: length(x) <= most)
+        new = [part for part, origin in zip(read.parts, origins, strict=True) if origin is None]
+        more = iter(answers_to(new, read_sources(task, coder, new, most, truncation_side)))
+        answers = [next(more) if origin is None else answers[origin] for origin in origins]
+    _warn_of_outputs([answer.is_cut for answer in answers], max((x.limit for x in answers), default=limit))
+    return read.merged([answer.decoded for answer in answers])
+
+
+class _Answer(NamedTuple):
+    """A prediction for what was read at once.
+
+    Attributes:
+        decoded: the prediction.
+        limit: how many tokens could be written.
+        is_cut: whether the model was stopped before its end, or would have written more.
+        lacks_room: whether it was, and the limit is one that a sound text might need to exceed.
+    """
+
+    decoded: Decoded[Any]
+    limit: int
+    is_cut: bool
+    lacks_room: bool
+
+
+def _decoded(task: Task[E], example: E, source: Source[E], output: Output, limit: int) -> Decoded[E]:
+    """The prediction for an example from what the model has written for its source."""
+    decoded = task.decode(source.read, output.text)
+    problems = [*source.problems, *decoded.problems]
+    if output.is_cut:
+        did = "would have gone on" if output.reading else "was cut"
+        problems.insert(0, Problem("output_cut", f"the text {did} after max_new_tokens={limit} tokens"))
+    if output.reading:
+        num_words = len(task.source(source.read).split())
+        decoded = replace(
+            decoded,
+            scores=output.reading.scores(decoded.prediction),
+            confidence=exp(output.reading.logp / max(num_words, 1)),
+        )
+    if source.problems:
+        decoded = replace(decoded, prediction=task.restore(example, decoded.prediction))
+    return replace(decoded, problems=tuple(problems))
 
 
 def evaluate(
@@ -249,9 +299,9 @@ def evaluate(
     """Predict every example, see `predict`, and score the predictions with the task's metrics.
 
     Where predictions have scores, "calibration_error" says how far these are from the share of right answers: the
-    expected calibration error in 10 bins, see `calibration_error`.
+    expected calibration error in 10 bins, which `calibration_of` gives one by one.
     """
     predicted = _predict(model, tokenizer, task, examples, **options)
     scores = task.score(examples, predicted, reference=reference)
-    error = of_predictions(task, examples, predicted)
-    return scores if error is None else {**scores, "calibration_error": error}
+    calibration = calibration_of(task, examples, predicted)
+    return scores if calibration is None else {**scores, "calibration_error": calibration.error}

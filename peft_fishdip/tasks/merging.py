@@ -6,6 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from math import inf
 from typing import Any, NamedTuple
 
@@ -24,11 +25,12 @@ class Found(NamedTuple):
 
 
 class Edges:
-    """Where the windows of a document begin and end, in places."""
+    """Where the windows of a document begin and end, in places. They are in order of their begins."""
 
     def __init__(self, places: Sequence[int], ranges: Sequence[tuple[int, int]]) -> None:
         self.windows = [(places[start], places[end]) for start, end in ranges]
-        self.starts, self.ends = [start for start, _ in self.windows], [end for _, end in self.windows]
+        self.starts = [start for start, _ in self.windows]
+        self.reach = [*accumulate((end for _, end in self.windows), max)]  # of halved windows, ends are not in order
         self.end = places[-1]
 
     def distance(self, window: int, start: int, end: int) -> float:
@@ -39,7 +41,8 @@ class Edges:
     def best(self, *spans: Span) -> int:
         """The window in which some spans stand farthest from an edge, of those that hold them all."""
         start, end = min(span.start for span in spans), max(span.end for span in spans)
-        holding = range(bisect_left(self.ends, end), bisect_right(self.starts, start))
+        some = range(bisect_left(self.reach, end), bisect_right(self.starts, start))
+        holding = (window for window in some if end <= self.windows[window][1])
         return max(holding, key=lambda window: self.distance(window, start, end))
 
 
@@ -69,7 +72,7 @@ def merge(document: Any, ranges: Sequence[tuple[int, int]], results: Sequence[De
     if relations:
         changes["relations"] = tuple(x for x in relations if x.head in kept and x.tail in kept)
     prediction = replace(on_places(document), **changes)
-    told = Problem("cut_into_windows", f"too long to be read at once: read in {len(ranges)} windows that overlap")
+    told = Problem("cut_into_windows", f"too long for the model at once: read in {len(ranges)} windows that overlap")
     problems = dict.fromkeys([told, *(problem for result in results for problem in result.problems)])
     found_scores = [kept[span].score for span in prediction.spans]
     found_scores += [relations[relation] for relation in getattr(prediction, "relations", ())]

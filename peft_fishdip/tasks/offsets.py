@@ -12,7 +12,7 @@ from numbers import Integral
 from typing import Any, overload
 
 from .places import ranges_in
-from .records import JointExample, NerExample, Relation, Span
+from .records import JointExample, NerExample, Relation, RelationExample, Span, SrlExample, without_marks
 from .splitting import tokens_and_spans
 from .units import CODE_UNITS, positions
 
@@ -104,7 +104,7 @@ def from_offsets(
 
 
 def to_offsets(
-    record: NerExample | JointExample,
+    record: NerExample | JointExample | SrlExample | RelationExample,
     text: str | None = None,
     *,
     scores: Sequence[float | None] | None = None,
@@ -113,8 +113,10 @@ def to_offsets(
     """Character spans of a record over its raw text: `text[start:end]` is the span.
 
     Args:
-        record: an example, or the prediction for one.
-        text: the raw text that the tokens were split from; by default the one that the record remembers.
+        record: an example, or the prediction for one. Its spans are entities, arguments, or the head and then the tail
+            of a relation.
+        text: the raw text that the tokens were split from; by default the one that the record remembers. Brackets may
+            mark the predicate, or head and tail: offsets count these, too.
         scores: of the record's spans, in their order.
         unit: as of `from_offsets`.
 
@@ -124,12 +126,36 @@ def to_offsets(
     text = record.text if text is None else text
     if not text and record.tokens:
         raise ValueError("the record does not know its raw text; pass text=, or predict raw texts")
-    ranges = ranges_in(text, record.tokens)
+    spans = spans_of(record)
+    numbers = [None] * len(spans) if scores is None else scores
+    return in_text(record, text, spans, numbers, unit)
+
+
+def spans_of(record: NerExample | JointExample | SrlExample | RelationExample) -> tuple[Span, ...]:
+    """What offsets of a record are about: entities, arguments, or head and tail."""
+    if isinstance(record, SrlExample):
+        return record.arguments
+    return (record.head, record.tail) if isinstance(record, RelationExample) else record.spans
+
+
+def in_text(
+    record: NerExample | JointExample | SrlExample | RelationExample,
+    text: str,
+    spans: Sequence[Span],
+    scores: Sequence[float | None],
+    unit: str = "characters",
+) -> list[TextSpan]:
+    """Any spans of a record, each with a score or None, as spans of the text that its tokens were split from.
+
+    Raises:
+        ValueError: the tokens do not stand in the text, or the unit is unknown.
+    """
+    marked = isinstance(record, SrlExample | RelationExample)
+    ranges = ranges_in(without_marks(text, record.tokens) if marked else text, record.tokens)
     counts = _offsets(text, unit)
-    numbers: Sequence[float | None] = [None] * len(record.spans) if scores is None else scores
     return [
         TextSpan(counts[ranges[span.start][0]], counts[ranges[span.end - 1][1]], span.label, score)
-        for span, score in zip(record.spans, numbers, strict=True)
+        for span, score in zip(spans, scores, strict=True)
     ]
 
 

@@ -3,7 +3,8 @@
 Spans count tokens, half-open. Collections of spans, relations, arguments and slot values are sets in
 nature, so each record keeps them sorted and without duplicates: two records are equal when they say the
 same thing. `id` names the example and takes no part in equality, nor does `text`: the raw text that the tokens were
-split from, where it is known. The models of `predict` and `to_features` then read the text, not the tokens.
+split from, where it is known. For entities, the models of `predict` and `to_features` then read the text, not the
+tokens.
 """
 
 from __future__ import annotations
@@ -73,8 +74,23 @@ def _as_tokens(tokens: Sequence[str]) -> tuple[str, ...]:
     return tuple(tokens)
 
 
+_MARKS = str.maketrans("[]", "  ")
+
+
+def without_marks(text: str, tokens: Sequence[str]) -> str:
+    """A text with a space in place of each bracket that marks a span in it; as it is, if the tokens have brackets.
+
+    Every character stays in its place.
+    """
+    return text if _without_space(text) == _without_space("".join(tokens)) else text.translate(_MARKS)
+
+
+def _without_space(text: str) -> str:
+    return "".join(text.split())
+
+
 def _check_text(text: str, tokens: tuple[str, ...]) -> None:
-    if text and "".join("".join(tokens).split()) != "".join(text.split()):
+    if text and _without_space("".join(tokens)) != _without_space(text):
         raise ValueError(
             f"text={text!r} does not consist of the tokens {tokens!r}; give the text that they were split from, or none"
         )
@@ -144,33 +160,43 @@ class JointExample:
 
 @dataclass(frozen=True)
 class RelationExample:
-    """A sentence, a head and a tail entity, and the relation that holds; label None = not known."""
+    """A sentence, a head and a tail entity, and the relation that holds; label None = not known.
+
+    In a `text`, brackets may mark head and tail; offsets count them.
+    """
 
     tokens: tuple[str, ...]
     head: Span
     tail: Span
     label: str | None = None
     id: str = field(default="", compare=False)
+    text: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tokens", _as_tokens(self.tokens))
         _check_inside((self.head, self.tail), self.tokens, "entity")
+        _check_text(without_marks(self.text, self.tokens), self.tokens)
 
 
 @dataclass(frozen=True)
 class SrlExample:
-    """A sentence, one predicate of it, and that predicate's arguments (ARG0, R-ARG1, C-ARG1, ...)."""
+    """A sentence, one predicate of it, and that predicate's arguments (ARG0, R-ARG1, C-ARG1, ...).
+
+    In a `text`, brackets may mark the predicate; offsets count them.
+    """
 
     tokens: tuple[str, ...]
     predicate: Span
     arguments: tuple[Span, ...] = ()
     id: str = field(default="", compare=False)
+    text: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tokens", _as_tokens(self.tokens))
         object.__setattr__(self, "arguments", tuple(sorted(set(self.arguments), key=_span_key)))
         _check_inside((self.predicate,), self.tokens, "predicate")
         _check_inside(self.arguments, self.tokens, "argument")
+        _check_text(without_marks(self.text, self.tokens), self.tokens)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from math import exp
 from typing import ClassVar
 
@@ -35,7 +36,7 @@ class RelationTask(Task[RelationExample]):
 
     def from_text(self, text: str) -> RelationExample:
         tokens, (head, tail) = split_marked(text, 2, "head and tail, as in '[ Ann ] lives in [ Oslo ]'")
-        return RelationExample(tokens, head, tail)
+        return RelationExample(tokens, head, tail, text=text)
 
     def source(self, example: RelationExample) -> str:
         marked, _ = _marked(example)
@@ -62,7 +63,7 @@ class RelationTask(Task[RelationExample]):
         return part(longest(lambda count: fits(self.source(part(count))), len(example.tokens)))
 
     def restore(self, example: RelationExample, prediction: RelationExample) -> RelationExample:
-        return RelationExample(example.tokens, example.head, example.tail, prediction.label, example.id)
+        return replace(example, label=prediction.label)
 
     def check_tokenizer(self, write: Callable[[str], str]) -> None:
         self.labels.check(write, "[ x ] and [ x ] = {} ")
@@ -77,7 +78,7 @@ class RelationTask(Task[RelationExample]):
             problems.append(Problem("format_error", "there is no '=' before the relation"))
         if label is None:
             problems.append(Problem("label_error", f"unknown relation {name!r}"))
-        prediction = RelationExample(example.tokens, example.head, example.tail, label, example.id)
+        prediction = replace(example, label=label)
         return Decoded(prediction, tuple(problems), text)
 
     def grammar(self, example: RelationExample | str | Sequence[str], pieces: Pieces) -> RelationGrammar:

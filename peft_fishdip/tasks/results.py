@@ -12,7 +12,7 @@ from typing import Any
 from .base import Decoded
 from .formats.document import Document
 from .formats.fishdip import document_to_dict
-from .offsets import TextSpan, to_offsets
+from .offsets import TextSpan, in_text
 from .records import DstExample, JointExample, NerExample, RelationExample, Span, SrlExample
 
 _ANSWERS = ("spans", "arguments", "relations", "state")
@@ -25,8 +25,9 @@ def to_dict(result: Decoded[Any] | Any) -> dict[str, Any]:
 
     Spans are {"start", "end", "text", "label"} in characters of the value of "text": `text[start:end]` is the span.
     Like relations, arguments and slot values, they have a "score" where the model gives one. "text" is the raw
-    text, or, where it is not known, the tokens with single spaces between them. Relations are {"head", "tail",
-    "label"}, where head and tail are positions in "spans". A prediction also has "generated_text" and "problems".
+    text, with the brackets that mark a predicate or a head and a tail, or, where it is not known, the tokens with
+    single spaces between them. Relations are {"head", "tail", "label"}, where head and tail are positions in
+    "spans". A prediction also has "generated_text" and "problems".
     """
     if isinstance(result, Document):
         return document_to_dict(result)
@@ -54,7 +55,7 @@ def _of_tokens(record: Any) -> dict[str, Any]:
     text = getattr(record, "text", "") or " ".join(record.tokens)
 
     def located(spans: tuple[Span, ...]) -> list[dict[str, Any]]:
-        return [_dict(span, text) for span in to_offsets(NerExample(record.tokens, spans), text)]
+        return [_dict(span, text) for span in in_text(record, text, spans, [None] * len(spans))]
 
     found: dict[str, Any] = {"text": text}
     for name in (field.name for field in fields(record)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -40,7 +41,7 @@ class SequenceClassificationTask:
         """The prediction from the logits of the classes, (classes,), with its probability as the score."""
         example = self.task.as_example(example)
         label = self.classes[int(logits.argmax())]
-        prediction = RelationExample(example.tokens, example.head, example.tail, label, example.id)
+        prediction = replace(example, label=label)
         score = float(logits.float().softmax(-1).max())
         return Decoded(prediction, (), self.task.target(prediction)[0], (score,))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from .base import Decoded, Problem, Scores, Task
@@ -31,7 +32,7 @@ class SrlTask(Task[SrlExample]):
 
     def from_text(self, text: str) -> SrlExample:
         tokens, marked = split_marked(text, 1, "the predicate, as in 'She [ sold ] the car'")
-        return SrlExample(tokens, marked[0])
+        return SrlExample(tokens, marked[0], text=text)
 
     def source(self, example: SrlExample) -> str:
         words = example.tokens
@@ -53,7 +54,8 @@ class SrlTask(Task[SrlExample]):
         return part(longest(lambda count: fits(self.source(part(count))), len(example.tokens)))
 
     def restore(self, example: SrlExample, prediction: SrlExample) -> SrlExample:
-        return shifted(prediction, example.tokens, example.predicate.start - prediction.predicate.start)
+        whole = shifted(prediction, example.tokens, example.predicate.start - prediction.predicate.start)
+        return replace(whole, text=example.text)
 
     def check_tokenizer(self, write: Callable[[str], str]) -> None:
         self.labels.check(write)
@@ -61,8 +63,7 @@ class SrlTask(Task[SrlExample]):
     def decode(self, example: SrlExample | str | Sequence[str], text: str) -> Decoded[SrlExample]:
         example = self.as_example(example)
         _, found, problems = read_brackets(example.tokens, text, self.labels)
-        arguments = tuple(bracket.span for bracket in found)
-        prediction = SrlExample(example.tokens, example.predicate, arguments, example.id)
+        prediction = replace(example, arguments=tuple(bracket.span for bracket in found))
         return Decoded(prediction, tuple(problems), text)
 
     def grammar(self, example: SrlExample | str | Sequence[str], pieces: Pieces) -> BracketGrammar:

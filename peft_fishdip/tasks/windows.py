@@ -1,12 +1,13 @@
 """Documents that are longer than what a model reads or writes, in windows that overlap.
 
-A window begins and ends at a line or a sentence, where there is one, and never inside a word.
+A window begins and ends at a line or a sentence, where there is one, and never inside a word. Where a model was stopped
+while it wrote, windows are halved.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, TypeVar, cast
@@ -20,6 +21,8 @@ from .records import JointExample, NerExample
 E = TypeVar("E")
 LEAST_ROOM = 32
 """Windows of fewer tokens show too little of a document; it is cut instead."""
+LEAST_WORDS = 16
+"""Windows of fewer words are not halved."""
 _ENDS = frozenset("।۔؟.!?…。！？｡")
 _CLOSING = frozenset("\"'”’»›)]}」』）")
 
@@ -47,6 +50,39 @@ class Windows(Generic[E]):
             found.append(merge(example, ranges, some) if ranges else some[0])
         return found
 
+    def halved(self, numbers: Collection[int], fits: Callable[[E], bool]) -> tuple[Windows[E], list[int | None]]:
+        """The same with some parts in windows that are little more than half as long and overlap.
+
+        Args:
+            numbers: of these parts, for which `can_be_halved` holds.
+            fits: whether a part can be read.
+
+        Returns:
+            The windows, and for each of their parts the number of the part here that it is; None if it is new.
+        """
+        ranges: list[list[tuple[int, int]]] = []
+        parts: list[E] = []
+        origins: list[int | None] = []
+        number = 0
+        for example, own in zip(self.examples, self.ranges, strict=True):
+            document: Any = example
+            found: list[tuple[tuple[int, int], E, int | None]] = []
+            for start, end in own or [(0, len(document.tokens) if number in numbers else 0)]:
+                here: Any = self.parts[number]
+                if number in numbers:
+                    num_words = len(word_edges(here)) - 1
+                    for first, last in _ranges(here, fits, num_words // 2 + num_words // 8, True):
+                        found.append(((start + first, start + last), part(here, first, last), None))
+                else:
+                    found.append(((start, end), here, number))
+                number += 1
+            found.sort(key=lambda each: each[0])
+            ranges.append([place for place, _, _ in found] if own or len(found) > 1 else [])
+            parts += [read for _, read, _ in found]
+            origins += [origin for _, _, origin in found]
+        logging.getLogger(__name__).info("%d texts were cut while they were written: read in halves", len(numbers))
+        return Windows(self.examples, ranges, parts), origins
+
     def lost(self) -> list[Problem]:
         """The labelled spans and relations that stand in no window."""
         parts, problems = iter(self.parts), []
@@ -57,6 +93,16 @@ class Windows(Generic[E]):
                 count = len(whole) - sum(len(getattr(each, name, ())) for each in some)
                 problems += [Problem("window_edge", f"one of the {name} reaches over the edge of a window")] * count
         return problems
+
+
+def reads_windows(task: Task[Any], room: int) -> bool:
+    """Whether a task can read a document in windows of so many tokens."""
+    return task.splits_documents and room >= LEAST_ROOM
+
+
+def can_be_halved(example: Any) -> bool:
+    """Whether a part of a document has enough words to be read in two windows."""
+    return len(word_edges(example)) > LEAST_WORDS
 
 
 def unlabelled(example: E) -> E:
@@ -86,7 +132,7 @@ def in_windows(
         room: most words of a window.
         overlap: whether windows share an eighth to a third of their words.
     """
-    split = task.splits_documents and room >= LEAST_ROOM
+    split = reads_windows(task, room)
     ranges = [[*_ranges(x, fits, room, overlap)] if split and not whole(x) else [] for x in examples]
     parts: list[E] = []
     for example, some in zip(examples, ranges, strict=True):

@@ -1,4 +1,4 @@
-"""Annotated texts as one HTML page that needs nothing else: `build_page`."""
+"""Annotated texts as one HTML page that needs nothing else, `build_page`, and plots of scores."""
 
 from .page import build_page
 

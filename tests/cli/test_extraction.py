@@ -103,11 +103,24 @@ def test_predict_reads_stdin_and_writes_files_whole(place, tmp_path):
     run("predict", place / "adapter", raw, "--lines", "-o", doccano, "--format", "doccano", "--device", "cpu")
     assert list(read(doccano, format="doccano").documents) == DOCUMENTS
 
+    brat = tmp_path / "brat"
+    run("predict", place / "adapter", raw, "-o", brat, "--format", "brat", "--device", "cpu")
+    assert sorted(path.name for path in brat.iterdir()) == ["raw.ann", "raw.txt"]  # the names of the text's own file
+    assert (brat / "raw.txt").read_bytes() == raw.read_bytes()
+    run("predict", place / "adapter", raw, "--lines", "-o", tmp_path / "brat2", "--format", "brat", "--device", "cpu")
+    assert len([*(tmp_path / "brat2").iterdir()]) == 2 * len(DOCUMENTS)
+
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"text": "Rain ."}\n{"txt": "Rain ."}\n', encoding="utf-8")
     target.unlink()
     failed(run("predict", place / "adapter", bad, "-o", target, "--device", "cpu"), "bad.jsonl, line 2", '"text"')
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.jsonl", "out_doccano.jsonl", "raw.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "bad.jsonl",
+        "brat",
+        "brat2",
+        "out_doccano.jsonl",
+        "raw.txt",
+    ]
 
 
 def test_evaluate_shows_scores_by_label(place):
@@ -117,6 +130,25 @@ def test_evaluate_shows_scores_by_label(place):
     assert any(line.split()[:4] == ["PER", "1.00", "1.00", "1.00"] for line in result.stdout.splitlines())
     as_json = run("evaluate", place / "adapter", place / "data.jsonl", "--json", "--device", "cpu")
     assert json.loads(as_json.stdout)["scores"]["f1"] == 1.0
+
+
+@pytest.mark.filterwarnings(r"ignore:.*no entity in any:UserWarning")
+def test_evaluate_draws_how_often_spans_are_right(place, tmp_path, monkeypatch):
+    command = ("evaluate", place / "adapter", place / "data.jsonl", "--device", "cpu")
+    for name, content in (("plot.png", b"\x89PNG"), ("plot.svg", b"expected calibration error"), ("plot.pdf", b"%PDF")):
+        result = run(*command, "--plot", tmp_path / name)
+        assert result.exit_code == 0, result.output
+        assert content in (tmp_path / name).read_bytes()
+    bins = json.loads(run(*command, "--json").stdout)["calibration_bins"]
+    assert sum(each["count"] for each in bins) == sum(len(spans) for spans in SPANS.values())
+    quiet = tmp_path / "quiet.jsonl"
+    quiet.write_text('{"text": "Rain .", "label": []}\n', encoding="utf-8")
+    result = run("evaluate", place / "adapter", quiet, "--device", "cpu", "--plot", tmp_path / "none.png")
+    assert result.exit_code == 0, result.output
+    assert "none.png is not written: no span was found" in result.stderr
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    failed(run(*command, "--plot", tmp_path / "none.png"), "a plot needs matplotlib: pip install matplotlib")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plot.pdf", "plot.png", "plot.svg", "quiet.jsonl"]
 
 
 @pytest.mark.filterwarnings(r"ignore:.*\(output_cut\):UserWarning")  # of words in an order that was never seen
@@ -148,7 +180,7 @@ def test_held_out_scores_and_folds_are_shown(place, tmp_path):
     options = ("--model", place / "base", *TRAIN)
     result = run("train", data, "--output", tmp_path / "one", *options)
     assert result.exit_code == 0, result.output
-    assert "held out of 24 examples: 5" in result.stdout
+    assert "held out of 24 examples: 5 texts" in result.stdout
     assert "95 % interval" in result.stdout
     assert json.loads((tmp_path / "one" / "evaluation.json").read_text(encoding="utf-8"))["num_examples"] == 5
     crossed = run("train", data, "--output", tmp_path / "two", "--folds", "2", *options)

@@ -126,7 +126,7 @@ def test_errors_are_one_line_and_leave_no_file(run, monkeypatch):
     for arguments, message in [
         (["none.jsonl"], "none.jsonl: there is no such file"),
         (["bad.jsonl", "-o", "page.html"], "bad.jsonl, line 1: expected a list under 'spans', found 5"),
-        (["found.jsonl", "-o", "found.jsonl"], "found.jsonl is the input; give the page another name"),
+        (["found.jsonl", "-o", "found.jsonl"], "found.jsonl is the input; give the output another name"),
         (["found.jsonl", "-o", "no/page.html"], "there is no folder no; create it first"),
     ]:
         result = run(*arguments, code=2)

@@ -173,8 +173,12 @@ def test_evaluation_counts_exact_matches():
     assert evaluation.folds == {"f1": (0.75, 0.0)}
     assert evaluation.spans.labels["A"].precision == 0.75
     assert evaluation.scores["calibration_error"] == 0.25
+    assert evaluation.calibration is not None
     assert "95 % interval" in str(evaluation)
-    assert json.loads(json.dumps(evaluation.to_dict()))["labels"]["B"]["num_gold"] == 1
+    written = json.loads(json.dumps(evaluation.to_dict()))
+    assert written["labels"]["B"]["num_gold"] == 1
+    filled = [each for each in written["calibration_bins"] if each["count"]]
+    assert filled == [{"low": 0.4, "high": 0.5, "confidence": 0.5, "accuracy": 0.75, "count": 4}]
 
 
 def test_the_least_certain_texts_are_suggested():

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peft_fishdip.tasks import (
+    Calibration,
     Decoded,
     DstExample,
     DstTask,
@@ -22,11 +23,11 @@ from peft_fishdip.tasks import (
     TokenClassificationTask,
     Turn,
     calibration_error,
+    calibration_of,
     evaluate,
     load_model,
     predict,
 )
-from peft_fishdip.tasks.calibration import of_predictions
 
 from .test_families import bert, saved
 from .test_generation import EXAMPLES, TASK
@@ -60,13 +61,26 @@ def test_calibration_error_by_example():
         calibration_error([0.5, 0.5], [True])
 
 
+def test_bins_say_what_a_reliability_plot_shows():
+    scores, right = [0.0, 0.05, 0.1, 0.11, 0.95, 1.0, 1.0], [False, True, False, True, True, True, False]
+    bins = Calibration.of(scores, right).bins
+    assert [(each.low, each.high) for each in bins] == [(i / 10, (i + 1) / 10) for i in range(10)]
+    assert [each.count for each in bins] == [3, 1, 0, 0, 0, 0, 0, 0, 0, 3]
+    assert [bins[i].confidence for i in (0, 1, 2, 9)] == pytest.approx([0.05, 0.11, 0.0, 2.95 / 3])
+    assert [bins[i].accuracy for i in (0, 1, 2, 9)] == pytest.approx([1 / 3, 1.0, 0.0, 2 / 3])
+    assert Calibration.of(scores, right).count == 7
+    assert [each.count for each in Calibration.of([], [], 2).bins] == [0, 0]
+
+
 def test_answers_without_scores_do_not_count():
     task = NerTask(["X"])
     gold = [NerExample(("a", "b"), (Span(0, 1, "X"),))] * 2
     cut = Decoded(gold[0], (), "")
     half = Decoded(NerExample(("a", "b"), (Span(0, 1, "X"), Span(1, 2, "X"))), (), "", (0.75, 0.25))
-    assert of_predictions(task, gold, [cut, half]) == pytest.approx((0.25 + 0.25) / 2)
-    assert of_predictions(task, gold, [cut, cut]) is None
+    found = calibration_of(task, gold, [cut, half])
+    assert found is not None
+    assert found.error == pytest.approx((0.25 + 0.25) / 2)
+    assert calibration_of(task, gold, [cut, cut]) is None
 
 
 RELATED = RelationExample(("Ann", "left", "Oslo"), Span(0, 1), Span(2, 3), "P")

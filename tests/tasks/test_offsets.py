@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from peft_fishdip.tasks import (
+    DstTask,
     JointExample,
     JointTask,
     NerExample,
     NerTask,
     RelationExample,
-    RelationTask,
     Span,
     TextSpan,
     TokenClassificationTask,
@@ -256,8 +256,8 @@ def test_what_is_too_long_keeps_its_text():
 def test_spans_of_tokens_only_have_no_characters():
     with pytest.raises(ValueError, match="predict raw texts"):
         _ = TASK.decode(["Ann"], "[ Ann | person ]").text_spans
-    with pytest.raises(TypeError, match="RelationExample has no list of spans"):
-        _ = RelationTask(["x"]).decode("[ a ] of [ b ]", "= x").text_spans
+    with pytest.raises(TypeError, match="DstExample has no spans"):
+        _ = DstTask({"d": ["s"]}).decode("hi", "[belief] [belief]").text_spans
 
 
 def test_bytes_of_a_tokenizer_do_not_change_spans():

@@ -74,7 +74,7 @@ def test_relations_name_positions_of_spans():
 
 def test_other_tasks():
     relation = to_dict(RelationTask(["author"]).decode("[ Dusk ] by [ Ann Lee ]", "= author"))
-    assert relation["head"] == {"start": 0, "end": 4, "text": "Dusk", "label": ""}
+    assert relation["head"] == {"start": 2, "end": 6, "text": "Dusk", "label": ""}
     assert relation["tail"]["text"] == "Ann Lee"
     assert relation["label"] == "author"
     roles = to_dict(SrlTask(["A0"]).decode("Ann [ sold ] it", "[ Ann | A0 ] sold it"))

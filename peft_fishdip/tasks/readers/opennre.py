@@ -15,6 +15,7 @@ def read_opennre(path: StrPath, *, encoding: str = "utf-8") -> list[RelationExam
     examples: list[RelationExample] = []
     for where, item in read_json_records(path, encoding):
         tokens: tuple[str, ...] = ()
+        text = ""
         if isinstance(item, dict) and "token" in item:
             tokens = get_texts(item, "token", path, where)
             head, tail = (_position(item, key, len(tokens), path, where) for key in ("h", "t"))
@@ -23,7 +24,7 @@ def read_opennre(path: StrPath, *, encoding: str = "utf-8") -> list[RelationExam
             spans = [_trimmed(text, _position(item, key, len(text), path, where), path, where) for key in ("h", "t")]
             tokens, _, (head, tail) = tokens_and_spans(text, spans)
         label = get(item, "relation", str, path, where) if "relation" in item else None
-        examples.append(RelationExample(tokens, head, tail, label, f"{Path(path).name}:{len(examples)}"))
+        examples.append(RelationExample(tokens, head, tail, label, f"{Path(path).name}:{len(examples)}", text))
     warn_without("relation", examples, any(example.label for example in examples), path)
     return examples
 

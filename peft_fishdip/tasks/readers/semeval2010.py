@@ -65,4 +65,5 @@ def _example(block: list[tuple[int, str]], path: StrPath) -> RelationExample:
         label = block[1][1].strip()
         if not _LABEL.fullmatch(label):
             raise DataFormatError(path, block[1][0], "a relation such as Cause-Effect(e1,e2) or Other", label)
-    return RelationExample(tokens, Span(head.start, head.end), Span(tail.start, tail.end), label, match[1])
+    head, tail = (Span(span.start, span.end) for span in (head, tail))
+    return RelationExample(tokens, head, tail, label, match[1], plain)
