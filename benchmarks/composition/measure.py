@@ -61,7 +61,7 @@ class Settings:
         return default_params().updated({**own, **fixed, "mask": "random"}, "benchmarks.composition")
 
     def adapter_config(self, base: Any, seed: int, new: list[str] | None = None) -> FishDipConfig:
-        """Of a delta to the encoder alone, which is the same in both kinds of model; `new` modules are trained whole."""
+        """Of a delta to the encoder alone, which both kinds of model have; `new` modules are trained whole."""
         return FishDipConfig(
             target_modules=rf"{base.base_model_prefix}\..*",
             modules_to_save=new,

@@ -103,9 +103,7 @@ def conditions(own: Mapping[str, Any]) -> str:
 
 
 def arm_table(results: Results, caption: str, values: Any) -> Table:
-    rows = []
-    for code in results.languages:
-        rows.append([LANGUAGES[code], *(with_error(values(code, arm)) for arm in ARMS)])
+    rows = [[LANGUAGES[code], *(with_error(values(code, arm)) for arm in ARMS)] for code in results.languages]
     rows.append(["mean", *(with_error(results.mean_of_languages(values, arm)) for arm in ARMS)])
     return table(caption, ("language", *ARMS.values()), rows, PAIRED)
 

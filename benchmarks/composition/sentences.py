@@ -1,4 +1,4 @@
-"""Labelled English sentences, and raw and labelled ones of the languages that are to be tagged without training labels."""
+"""Labelled English sentences, and raw ones of the languages that are to be tagged without a label to train on."""
 
 from __future__ import annotations
 
