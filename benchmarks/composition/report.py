@@ -20,7 +20,6 @@ Run = Mapping[str, Any]
 ARMS = {
     "task": "task delta alone",
     "sum": "task + language",
-    "halved": "task + half the language",
     "other": "task + another language",
     "on_top": "task trained on the language",
 }
