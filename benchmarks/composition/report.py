@@ -21,7 +21,6 @@ ARMS = {
     "task": "task delta alone",
     "sum": "task + language",
     "other": "task + another language",
-    "on_top": "task trained on the language",
 }
 """Ways to put deltas together, as the tables call them."""
 PAIRED = "±: standard error over seeds. Differences are taken within seeds."
@@ -110,12 +109,11 @@ def arm_table(results: Results, caption: str, values: Any) -> Table:
 def overlap_table(results: Results) -> Table:
     rows = []
     for code in results.languages:
-        found = [results.runs[code, seed]["overlaps"] for seed in results.seeds]
-        rows.append([LANGUAGES[code], *(with_error([100 * one[arm] for one in found]) for arm in ("task", "on_top"))])
+        found = [100 * results.runs[code, seed]["overlap"] for seed in results.seeds]
+        rows.append([LANGUAGES[code], with_error(found)])
     density = results.used[0]["settings"]["density"]
-    note = f"Of two random supports of this density {100 * density:g} % would be common."
-    header = ("language", "task delta and language delta", "task trained on the language and language delta")
-    return table("Entries that two supports have in common, in percent of one", header, rows, note)
+    note = f"In percent of the entries of one. Of two random supports {100 * density:g} % would be common."
+    return table("Entries that task delta and language delta have in common", ("language", "in common"), rows, note)
 
 
 def delta_table(results: Results) -> Table:
