@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ class Workplace:
             config = self.settings.adapter_config(tagger.model, seed, ["classifier"])
             model = get_peft_model(tagger.model, config)
             train_task(model, tagger, sentences, self.settings, seed)
-            model.save_pretrained(folder)
+            model.save_pretrained(str(folder))
             return {"f1": tagger.scores(model, sentences.validation)[0]}
 
         self.made_once(folder.with_suffix(".json"), {"source": self.settings.source, "seed": seed}, make)
@@ -132,7 +133,7 @@ class Workplace:
             lm = Language(self.model, own.raw_length)
             config = own.adapter_config(lm.base, seed)
             model = lm.trained(target.raw, config, own.params(own.language_steps), seed)
-            model.save_pretrained(folder)
+            model.save_pretrained(str(folder))
             with model.disable_adapter():
                 without = lm.loss(model, target.held_out)
             return {"loss": lm.loss(model, target.held_out), "loss_without_delta": without}
@@ -169,9 +170,7 @@ def measure(place: Workplace, languages: Sequence[str], seeds: Sequence[int]) ->
     for seed, language in ((seed, language) for seed in seeds for language in languages):
         path = place.output / language / f"seed-{seed}.json"
         there = path.exists()
-        run = place.made_once(
-            path, {"language": language, "seed": seed}, lambda language=language, seed=seed: place.run(language, seed)
-        )
+        run = place.made_once(path, {"language": language, "seed": seed}, partial(place.run, language, seed))
         if not there:
             shown = ", ".join(f"{arm} {100 * f1:.1f}" for arm, f1 in run["f1"].items())
             print(f"{language} seed {seed}: F1 {shown}", file=sys.stderr, flush=True)

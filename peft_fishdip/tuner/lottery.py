@@ -89,7 +89,7 @@ def lottery_mask(
                 f"training moved {moved} of the targeted entries, and density={config.density} needs {k}: train "
                 "longer, choose a lower density, or unfreeze more parameters."
             )
-        tuned: Any = get_peft_model(model, config, adapter_name)  # type: ignore[arg-type]
+        tuned: Any = get_peft_model(model, config, adapter_name)
         tuned.base_model.set_mask(changes, adapter_name=adapter_name)
     return tuned
 

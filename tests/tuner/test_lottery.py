@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from peft_fishdip import FishDipConfig, lottery_mask
+from peft_fishdip.tuner import base_copy
 
 from ..support.models import (
     FAMILIES,
@@ -160,6 +162,22 @@ def test_half_precision_is_compared_in_float32_and_restored_bitwise() -> None:
     chosen = torch.cat([moved[name].flatten()[places] for name, places in model.base_model.mask().items()])
     every = torch.cat([change.flatten() for change in moved.values()])
     assert torch.equal(chosen.sort(descending=True).values, every.topk(len(chosen)).values)
+
+
+def test_no_more_than_two_tensors_that_were_saved_are_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[weakref.ref[Any]] = []
+    most, real = [0], base_copy.load_file
+
+    def load_file(path: Path) -> dict[str, Tensor]:
+        array = real(path)["tensor"].numpy().copy()
+        seen.append(weakref.ref(array))
+        most[0] = max(most[0], sum(reference() is not None for reference in seen))
+        return {"tensor": torch.from_numpy(array)}  # its storage, and so each view of it, keeps the array
+
+    monkeypatch.setattr(base_copy, "load_file", load_file)
+    model = lottery_mask(bert_classifier(), trainer(classifier_examples()), 0.03)
+    assert most[0] <= 2
+    assert len(seen) > 4 * len(model.base_model.mask())
 
 
 def test_a_tied_matrix_is_one_parameter_and_stays_tied() -> None:
