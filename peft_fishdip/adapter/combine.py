@@ -124,8 +124,9 @@ class Combination:
         return combined
 
     def of_parameter(self, rows: Sequence[Row], generator: torch.Generator) -> Row:
+        weights = [*map(float, self.weights)]
         if self.kind == "intersection":
-            return weighted_sum(rows, self.weights, intersection_of(rows))
+            return weighted_sum(rows, weights, intersection_of(rows))
         if self.kind in PRUNING:
             assert self.density is not None
             if not self.kind.startswith("dare"):
@@ -133,12 +134,16 @@ class Combination:
             else:
                 rows = [dropped(row, self.density, generator) for row in rows]
         if self.kind in ("ties", "dare_ties"):
-            return elected(rows, self.weights, self.majority_sign_method)
-        return weighted_sum(rows, self.weights, union_of(rows))
+            return elected(rows, weights, self.majority_sign_method)
+        return weighted_sum(rows, weights, union_of(rows))
 
 
 def is_finite(number: object) -> bool:
-    return isinstance(number, (int, float)) and not isinstance(number, bool) and math.isfinite(number)
+    """Whether it is a number, of Python, numpy or torch, and neither NaN nor infinite."""
+    try:
+        return not isinstance(number, (bool, str)) and math.isfinite(number)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return False
 
 
 def density_for(k: int, num_parameters: int) -> float:

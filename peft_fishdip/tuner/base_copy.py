@@ -56,7 +56,7 @@ class BaseCopy:
         """Give all of them their old values, bitwise and in their old dtype, where they are now. May be repeated.
 
         Raises:
-            ValueError: the model has other parameters than before, or of other shapes; those that fit are restored.
+            ValueError: the model has other parameters or modules than before, or of other shapes; what fits is restored.
         """
         parameters, changed = dict(self.model.named_parameters()), []
         for name, requires_grad in self.trained.items():
@@ -70,10 +70,14 @@ class BaseCopy:
             else:
                 parameter.data = before.to(parameter.device)
             parameter.requires_grad_(requires_grad)
+        modules = dict(self.model.named_modules())
         for name in self.buffers:
             owner, _, leaf = name.rpartition(".")
-            module, before = self.model.get_submodule(owner), self.saved[name]
-            current = getattr(module, leaf)
+            if owner not in modules:
+                changed.append(name)
+                continue
+            module, before = modules[owner], self.saved[name]
+            current = getattr(module, leaf, None)
             if isinstance(current, Tensor) and (current.shape, current.dtype) == (before.shape, before.dtype):
                 current.copy_(before)
             else:
@@ -83,6 +87,6 @@ class BaseCopy:
         changed += parameters.keys() - self.trained.keys()
         if changed:
             raise ValueError(
-                f"training replaced parameters of the model, {changed[0]!r} among {len(changed)}, so that the base "
+                f"training replaced parts of the model, {changed[0]!r} among {len(changed)}, so that the base "
                 "cannot be restored as a whole: load it anew, and resize or add modules before lottery_mask."
             )

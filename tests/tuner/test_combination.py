@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from peft import PeftModel, get_peft_model
@@ -176,6 +177,16 @@ def test_dare_keeps_random_entries_divided_by_the_density(kind: str) -> None:
     assert {key: places.tolist() for key, (places, _) in tuner.delta("another").items()} == draws[1] != draws[0]
 
 
+def test_weights_may_be_numbers_of_numpy_and_torch() -> None:
+    model = with_three()
+    tuner = model.base_model
+    weights: Any = [np.float32(0.5), torch.tensor(-2.0)]
+    tuner.add_weighted_adapter(NAMES[:2], weights, "new")
+    tuner.add_weighted_adapter(NAMES[:2], [0.5, -2.0], "same")
+    for name, (_, values) in tuner.delta("new").items():
+        assert torch.equal(values, tuner.delta("same")[name][1])
+
+
 @pytest.mark.parametrize("method", ["total", "frequency"])
 def test_the_majority_sign_is_that_of_the_method(method: str) -> None:
     model = tuned(tied_t5(), density=1.0, init_weights=False)
@@ -273,6 +284,7 @@ def test_adapters_of_different_bases_are_refused(tmp_path: Path) -> None:
         ({"combination_type": "dare_linear", "density": 0}, r"density=0: .* in \(0, 1\]"),
         ({"combination_type": "ties", "density": 1.5}, r"density=1\.5: .* in \(0, 1\]"),
         ({"combination_type": "ties", "density": True}, r"density=True: .* in \(0, 1\]"),
+        ({"combination_type": "ties", "density": "0.5"}, r"density='0\.5': .* in \(0, 1\]"),
         ({"density": 0.5}, r"density=0\.5 has no meaning for combination_type='linear'"),
         (
             {"combination_type": "ties", "density": 0.5, "majority_sign_method": "most"},

@@ -240,7 +240,7 @@ def resizing(model: Any) -> None:
     [
         (bert_classifier, nothing, 0.05, r"moved 0 of the targeted entries, and density=0\.05 needs \d+: train longer"),
         (bert_classifier, diverging, 0.05, "is not finite at flat position 7: training has diverged"),
-        (bert_classifier, resizing, 0.05, "training replaced parameters of the model, '.*word_embeddings.weight' am"),
+        (bert_classifier, resizing, 0.05, "training replaced parts of the model, '.*word_embeddings.weight' am"),
         (bert_classifier, nothing, FishDipConfig(target_modules=r"none\..*"), "selects no parameter of BertForSeq"),
         (bert_classifier, nothing, 1e-9, "leaves none to train"),
         (lambda: tuned(bert_classifier()), nothing, 0.05, "this PeftModel has adapters: call it in place of"),
