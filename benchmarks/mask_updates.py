@@ -37,7 +37,7 @@ def with_enough_examples(config: PeftConfig, problem: Problem) -> PeftConfig:
 
 def update_is_due(model: Any, params: TrainingParams, step: int, trace: Trace) -> bool:
     """Whether the mask is updated before this step of a fit; a fixed mask is chosen once in a run."""
-    if not is_fish_dip(model) or params.mask == "random":
+    if not is_fish_dip(model) or params.mask != "fisher":
         return False
     interval = model.base_model.peft_config["default"].update_interval
     return not trace.updates if interval is None else schedule.update_is_due(interval, step)

@@ -10,7 +10,7 @@ from typing import Any
 
 DEFAULTS = Path(__file__).parent / "default_training_params.json"
 OPTIMIZERS = ("adamw", "adafactor", "sparse_adafactor")
-MASKS = ("fisher", "random")
+MASKS = ("fisher", "random", "lottery")
 
 
 class SettingsError(ValueError):
@@ -49,7 +49,8 @@ class TrainingParams:
     log_every: int
     """Steps between two rows of the metrics."""
     mask: str
-    """Of a Fish-Dip adapter: "fisher" for one by its `importance`, "random" for one that is drawn once."""
+    """Of a Fish-Dip adapter: "fisher" for one by its `importance`, "random" for one that is drawn once, "lottery" for
+    the entries that the first half of the steps moves most in full fine-tuning, before the other half trains them."""
     density_of: str
     """A Fish-Dip experiment with a mask that moves: this one has as many entries as that one had changed in the end."""
     in_context_examples: int

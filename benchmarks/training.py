@@ -24,6 +24,7 @@ from .adaptation import adapted_config
 from .experiment import Experiment
 from .forgetting import ForgettingMeter
 from .in_context import SLOT, InContextTask, ending_at_lines
+from .lottery import steps_of_mask, with_ticket
 from .mask_updates import is_fish_dip, with_enough_examples
 from .masks import shares
 from .memory import MemoryMeter
@@ -31,6 +32,7 @@ from .outcome import Outcome
 from .plain_text import PlainText
 from .pretrained import load_model
 from .problems import Problem, Protocol, problem
+from .settings import TrainingParams
 from .trained_model import TrainedModel, averages
 
 
@@ -56,13 +58,19 @@ def run(
     if meter:
         meter.before(base)
         outcome.forgetting = meter.found
+    trained = TrainedModel(model, tokenizer, problem.task, experiment.params, seed, device, memory, outcome, meter)
     if experiment.adapter is not None:
         config, outcome.notes = adapted_config(experiment, base)
-        model = get_peft_model(model, with_enough_examples(seeded(config, seed), problem))
+        config = with_enough_examples(seeded(config, seed), problem)
+        if experiment.params.mask == "lottery":
+            model.to(device)
+            model = with_ticket(trained, config, problem.train, steps_of_mask(first_steps(experiment.params, problem)))
+        else:
+            model = get_peft_model(model, config)
         outcome.adapter_config = model.peft_config["default"].to_dict()
+        trained.model = model
     model.to(device)
     outcome.num_total_params = count(model.parameters())
-    trained = TrainedModel(model, tokenizer, problem.task, experiment.params, seed, device, memory, outcome, meter)
     if experiment.params.in_context_examples:
         outcome.scores = in_context_scores(trained, problem)
         if meter:
@@ -82,6 +90,11 @@ def seeded(config: PeftConfig, seed: int) -> PeftConfig:
     return config
 
 
+def first_steps(params: TrainingParams, problem: Problem) -> int:
+    """Steps on the training examples: all, or those of meta-training where episodes follow."""
+    return params.meta_steps if problem.episodes else params.steps
+
+
 def trained_scores(trained: TrainedModel, problem: Problem) -> dict[str, float]:
     """Scores after training; of episodes their mean, each after meta-training and its own few examples."""
     params, outcome = trained.params, trained.outcome
@@ -91,10 +104,10 @@ def trained_scores(trained: TrainedModel, problem: Problem) -> dict[str, float]:
         warnings.filterwarnings("ignore", message="the learning rate", category=UserWarning)  # rates are searched for
         if params.mask == "random":  # on purpose
             warnings.filterwarnings("ignore", message=".*no example", category=UserWarning)
+        steps = first_steps(params, problem)
+        trained.fit(problem.train, steps - steps_of_mask(steps) if params.mask == "lottery" else steps)
         if problem.episodes:
-            trained.fit(problem.train, params.meta_steps)
             return averages([episode_scores(trained, episode) for episode in problem.episodes])
-        trained.fit(problem.train, params.steps)
         trained.measure_forgetting()
         outcome.file_size = trained.saved_size()
         return trained.scores(problem.test)

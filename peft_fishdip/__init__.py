@@ -16,6 +16,7 @@ from .layers.layer import FishDipLayer
 from .model import FishDipModel, tuner_of
 from .optim.adafactor import SparseAdafactor
 from .registration import PEFT_TYPE
+from .tuner.lottery import lottery_mask
 
 if TYPE_CHECKING:
     from .extractor import Extractor
@@ -49,6 +50,7 @@ __all__ = [
     "MaskUpdate",
     "SparseAdafactor",
     "__version__",
+    "lottery_mask",
     "register_importance",
     "tuner_of",
 ]

@@ -76,7 +76,8 @@ def kth_of_candidates(scores: Mapping[str, Tensor], k: int, total: int) -> tuple
 def estimated_threshold(scores: Mapping[str, Tensor], k: int, total: int) -> int:
     """Estimated threshold, as a key: slightly more than k scores exceed it if the strided sample is representative."""
     stride = max(1, total // SAMPLE)
-    sample = torch.cat([score.detach().reshape(-1)[::stride].float().cpu() for score in scores.values()])
+    every = (score.detach().reshape(-1)[::stride] for score in scores.values())
+    sample = torch.cat([some.to("cpu", torch.float32, copy=True) for some in every])  # a view would keep the scores
     rank = min(sample.numel(), 8 + math.ceil(1.2 * k * sample.numel() / total))
     threshold = sample.kthvalue(sample.numel() - rank + 1).values
     return int(next(sortable_chunks(threshold))[1])

@@ -23,7 +23,7 @@ from .losses import LossFn, example_losses
 class Scores(NamedTuple):
     """The importance of each parameter, and the examples that it was computed from."""
 
-    importance: dict[str, Tensor]  # per parameter a float32 tensor of its shape
+    importance: Mapping[str, Tensor]  # per parameter a float32 tensor of its shape
     example_ids: tuple[int, ...]  # highest loss first
     losses: tuple[float, ...]
 

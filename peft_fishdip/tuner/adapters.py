@@ -15,10 +15,9 @@ from torch import Tensor, nn
 
 from ..adapter.atomic import repeat_once
 from ..adapter.base_parameter import fingerprints
-from ..adapter.combine import check_combination, listed, refuse_unknown, weighted_sum
+from ..adapter.combine import Combination, listed, refuse_unknown
 from ..adapter.containers import install_from, is_vector
 from ..adapter.initial import check_sizes
-from ..adapter.install import install_sum
 from ..adapter.model_card import CheckpointMetadata, write_card
 from ..adapter.state import AdapterState
 from ..config import INJECTED
@@ -26,9 +25,10 @@ from ..layers.compiled import split_once
 from ..layers.layer import FishDipLayer, layers_of, merged_as_before_on_failure, tuned_parameters
 from ..layers.output_embeddings import OutputEmbeddings
 from ..quantization import has_quantized_storage
+from .combination import add_combined
 from .generation import generating_merged
 from .guards import refuse_adapter_names
-from .injection import Injection, as_before_on_failure, discard, take_out, taking_out, unmark, unwrap
+from .injection import Injection, as_before_on_failure, take_out, taking_out, unmark, unwrap
 from .mask_update import base_parameters
 from .targets import checked_by_name, find_targets, refuse_name, with_linear_names
 
@@ -251,34 +251,44 @@ class AdapterTuner(BaseTuner):
         unload: Any = super()._unload_and_optionally_merge
         return unload(merge, progressbar, safe_merge, adapter_names)
 
-    @torch.no_grad()
     def add_weighted_adapter(
-        self, adapters: Sequence[str], weights: Sequence[float], adapter_name: str, combination_type: str = "linear"
+        self,
+        adapters: Sequence[str],
+        weights: Sequence[float],
+        adapter_name: str,
+        combination_type: str = "linear",
+        density: float | None = None,
+        majority_sign_method: str = "total",
     ) -> None:
-        """Add an adapter whose delta is the weighted sum of those of `adapters`.
+        """Add an adapter whose delta is combined from those of `adapters`, with the arguments of PEFT's LoRA.
 
-        Its largest entries make up its mask, the others are inactive.
+        The deltas themselves are combined, in float32 and at their entries alone. "linear" is the sum of weight times
+        delta: weights [1, -1] give a difference, a single weight a scaling or negation. It has the entries of all
+        adapters, also where the sum is zero. Products and sums are rounded to float32, in the order of `adapters`; so a
+        scaling by a power of two, a negation, and a sum of adapters without a common entry are exact.
+
+        The result has the config of the first adapter, but not its units: its K entries with the largest deltas are
+        active, the others inactive; if it has fewer than K, all are, and its density is theirs. Adapters may differ in
+        density, delta_scale and dtype. A module that one adapter trained whole (modules_to_save) is copied.
 
         Args:
             adapters: names of adapters with the same targets.
             weights: one factor each.
-            adapter_name: name of the new adapter; its config is that of the first of `adapters`.
-            combination_type: "linear" is the only one.
+            adapter_name: name of the new adapter.
+            combination_type: "linear"; "intersection", the same at the entries that all adapters have, and nowhere
+                else; "magnitude_prune", "ties" (Yadav et al., NeurIPS 2023), "dare_linear" or "dare_ties" (Yu et al.,
+                ICML 2024), as PEFT computes them, but also for a single adapter. What these leave out is no entry.
+            density: share of each adapter's entries that these four keep, in (0, 1]: the largest of each parameter, or
+                with "dare" random ones, drawn by the seed of the first adapter's config and by `adapter_name`.
+            majority_sign_method: "total" or "frequency", for "ties" and "dare_ties".
 
         Raises:
-            ValueError: an unknown or doubled name, other targets, a wrong number of weights, or a weight or sum that is
-                not finite. Nothing was added then.
+            ValueError: an unknown or doubled name, other targets, an adapter of another base model, a module that
+                several have trained whole, a wrong number of weights, a wrong density, a weight or sum that is not
+                finite, or no entry that is left. Nothing was added then.
         """
-        check_combination(self._states(), adapters, weights, adapter_name, combination_type)
-        total = weighted_sum([self.delta(name) for name in adapters], weights)
-        try:
-            self.peft_config[adapter_name] = copy.deepcopy(self.peft_config[adapters[0]])
-            self.inject_adapter(self.model, adapter_name)
-            install_sum(self._states()[adapter_name], total)
-        except BaseException:
-            repeat_once(lambda: discard(self.model, adapter_name))
-            self.peft_config.pop(adapter_name, None)
-            raise
+        combination = Combination(adapters, weights, combination_type, density, majority_sign_method)
+        add_combined(self, combination, adapter_name)
 
     def _cast_adapter_dtype(self, adapter_name: str, autocast_adapter_dtype: bool = True) -> None:
         """Cast the trainable values to float32, or with autocast_adapter_dtype=False to the dtype of the base."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -157,7 +157,23 @@ def change_mask(
     return update
 
 
-def ordered_scores(state: AdapterState, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+class Ordered(Mapping[str, Tensor]):
+    """Another mapping's tensors in the order of `names`. They are not held: those of a file are read at each use."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], names: Sequence[str]) -> None:
+        self.tensors, self.names = tensors, names
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def ordered_scores(state: AdapterState, scores: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """The scores of a caller in the order of the adapter's deltas; ValueError if they do not fit the parameters."""
     shapes = {delta.name: delta.shape for delta in state.deltas}
     missing, unknown = sorted(shapes.keys() - scores.keys()), sorted(scores.keys() - shapes.keys())
@@ -165,8 +181,8 @@ def ordered_scores(state: AdapterState, scores: Mapping[str, Tensor]) -> dict[st
         which = f"missing {listed(missing)}, unknown {listed(unknown)}"
         raise ValueError(f"scores must have one tensor for each targeted parameter: {which}.")
     for name, shape in shapes.items():
-        if not isinstance(scores[name], Tensor) or scores[name].shape != shape or scores[name].is_complex():
-            kind = getattr(scores[name], "dtype", "")
-            found = f"{type(scores[name]).__name__} {kind} {tuple(getattr(scores[name], 'shape', ()))}"
+        score = scores[name]
+        if not isinstance(score, Tensor) or score.shape != shape or score.is_complex():
+            found = f"{type(score).__name__} {getattr(score, 'dtype', '')} {tuple(getattr(score, 'shape', ()))}"
             raise ValueError(f"the score of {name!r} must be a real tensor of shape {tuple(shape)}, not a {found}.")
-    return {name: scores[name] for name in shapes}
+    return Ordered(scores, [*shapes])
