@@ -94,7 +94,10 @@ def trained_scores(trained: TrainedModel, problem: Problem) -> dict[str, float]:
         if problem.episodes:
             trained.fit(problem.train, params.meta_steps)
             return averages([episode_scores(trained, episode) for episode in problem.episodes])
-        trained.fit(problem.train, params.steps)
+        if params.self_training_rounds:
+            trained.self_train(problem.train, problem.unlabelled)
+        else:
+            trained.fit(problem.train, params.steps)
         trained.measure_forgetting()
         outcome.file_size = trained.saved_size()
         return trained.scores(problem.test)

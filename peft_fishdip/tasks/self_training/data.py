@@ -38,8 +38,8 @@ def split(
     with_answers = [i for i, example in enumerate(labelled) if task.answers(example)]
     if len(with_answers) < 2:
         raise ValueError(
-            f"{len(with_answers)} of {len(labelled)} labelled examples say anything (a span or the like); self-training "
-            "holds some out and learns from the others, so give 2 or more, better 16 or more"
+            f"{len(with_answers)} of {len(labelled)} labelled examples say anything (a span or the like); self-"
+            "training holds some out and learns from the others, so give 2 or more, better 16 or more"
         )
     chosen: set[int] = set()
     generator = random.Random(seed)

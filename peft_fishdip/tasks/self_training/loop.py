@@ -43,8 +43,8 @@ class SelfTrained:
     stopped: str = ""
 
     def __str__(self) -> str:
-        lines = [str(record) for record in self.rounds]
-        return "\n".join([*lines, *([self.stopped] if self.stopped else []), f"the best teacher is of round {self.best}"])
+        lines = [*map(str, self.rounds), self.stopped, f"the best teacher is of round {self.best}"]
+        return "\n".join(line for line in lines if line)
 
 
 def self_train(
@@ -63,11 +63,11 @@ def self_train(
 ) -> SelfTrained:
     """Train the adapter of a model on labelled examples, and on unlabelled texts that it labels itself.
 
-    The first teacher learns from the labelled examples, but for some that are held out. In each round the teacher labels
-    the unlabelled texts. A student, a new adapter of the same config on the same frozen base, is warmed up by distilling
-    the teacher, learns from the pseudo-labels, which are weighed by how much each would lower the loss of held-out
-    examples, and is tuned on the labelled ones; it is the next teacher. As in LiST (Wang et al., Findings of NAACL
-    2022), with the weights of Ren et al. (ICML 2018), see `batch_weights`.
+    The first teacher learns from the labelled examples, but for some that are held out. In each round the teacher
+    labels the unlabelled texts. A student, a new adapter of the same config on the same frozen base, is warmed up by
+    distilling the teacher, learns from the pseudo-labels, which are weighed by how much each would lower the loss of
+    held-out examples, and is tuned on the labelled ones; it is the next teacher. This is LiST (Wang et al., Findings of
+    NAACL 2022) with the weights of Ren et al. (ICML 2018), see weights.py.
 
     Args:
         model: a PeftModel from `load_model` and `get_peft_model`, with one new adapter that is active. In the end this
@@ -88,7 +88,8 @@ def self_train(
             folder is damaged or of another self-training; the message names it and the remedy.
         OSError: a file cannot be read or written.
 
-    Where a teacher finds nothing in any text, or none of its labels can be kept, a warning says so and no round follows.
+    Where a teacher finds nothing in any text, or none of its labels can be kept, a warning says so and no round
+    follows.
     """
     if type(rounds) is not int or rounds < 1:
         raise ValueError(f"rounds={rounds!r}: give a whole number above 0")

@@ -1,8 +1,7 @@
 """The folder of a self-training: what it follows from, and the teacher and the record of each round.
 
-    settings.json
-    round-0/adapter_config.json, adapter_model.safetensors, record.json
-    round-1/...
+The file settings.json, and folders round-0, round-1, ... with adapter_config.json, adapter_model.safetensors and
+record.json each.
 """
 
 from __future__ import annotations
