@@ -46,6 +46,10 @@ class SelfTrained:
         lines = [*map(str, self.rounds), self.stopped, f"the best teacher is of round {self.best}"]
         return "\n".join(line for line in lines if line)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The rounds in numbers, texts, lists and dicts."""
+        return {"rounds": [x.to_dict() for x in self.rounds], "best": self.best, "stopped": self.stopped}
+
 
 def self_train(
     model: Any,
