@@ -37,6 +37,13 @@ def add_student(model: Any, config: Any) -> None:
     model.set_adapter(STUDENT)
 
 
+def remove_student(model: Any, name: str) -> None:
+    """Delete the student, if there is one, and make the adapter of this name the active one."""
+    model.set_adapter(name)
+    if STUDENT in model.peft_config:
+        model.delete_adapter(STUDENT)
+
+
 def replace_adapter(model: Any, name: str, config: Any, folder: Path) -> None:
     """Put a saved adapter in place of the one of this name, make it the active one, and delete the student."""
     device = next(model.parameters()).device
@@ -45,6 +52,6 @@ def replace_adapter(model: Any, name: str, config: Any, folder: Path) -> None:
     model.set_adapter(STUDENT)  # PEFT warns where an active adapter is deleted
     if name in model.peft_config:
         model.delete_adapter(name)
-    model.load_adapter(str(folder), name, is_trainable=True, torch_device=str(device))
-    model.set_adapter(name)
-    model.delete_adapter(STUDENT)
+    trainable = not config.is_prompt_learning  # PEFT refuses to train virtual tokens that were loaded
+    model.load_adapter(str(folder), name, is_trainable=trainable, torch_device=str(device))
+    remove_student(model, name)

@@ -14,7 +14,7 @@ import torch
 from ..base import Decoded, Task
 from ..features import to_features
 from ..prompts import Template
-from .adapters import STUDENT, adapter_of, add_student, replace_adapter
+from .adapters import STUDENT, adapter_of, add_student, remove_student, replace_adapter
 from .data import Split, split
 from .identity import settings_of
 from .options import SelfTrainingOptions
@@ -102,7 +102,9 @@ def self_train(
     data = split(task, labelled, unlabelled, chosen.held_out_share, chosen.seed)
     config = copy.deepcopy(model.peft_config[adapter])
     settings = settings_of(model, adapter, config, task, [*labelled], data.texts, chosen, template, chat)
-    with opened(folder) as store, torch.random.fork_rng():
+    device = next(model.parameters()).device
+    devices = [device] if device.type == "cuda" else []
+    with opened(folder) as store, torch.random.fork_rng(devices):
         store.begin(settings)
         training = Training(
             model, tokenizer, task, data, chosen, adapter, config, store, {"template": template, "chat": chat}, progress
@@ -162,9 +164,9 @@ class Training:
                 records.append(record)
                 self.load(number)
         except BaseException:
-            if STUDENT in self.model.peft_config:
-                self.model.set_adapter(self.adapter)
-                self.model.delete_adapter(STUDENT)
+            if self.adapter not in self.model.peft_config:  # it was being replaced
+                self.load(len(records) - 1)
+            remove_student(self.model, self.adapter)
             raise
         best = max(range(len(records)), key=lambda number: (records[number].score, -number))
         if best != len(records) - 1:

@@ -127,8 +127,8 @@ class Learner:
             found = torch.full((len(rows),), 1 / len(rows), device=self.device)
             if self.options.reweight:
                 wanted = self.batch([held_out[i] for i in next(held)])
-                with self.autocast():
-                    found = batch_weights(alignments(self.model, [self.batch([row]) for row in rows], wanted))
+                each = [self.batch([row]) for row in rows]
+                found = batch_weights(alignments(self.model, each, wanted, self.options.bf16))
             values = found.tolist()
             for number, value in zip(numbers, values, strict=True):
                 weights[number].append(value * len(rows))

@@ -24,7 +24,9 @@ def trainable(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def alignments(model: nn.Module, examples: Sequence[Mapping[str, Any]], held_out: Mapping[str, Any]) -> Tensor:
+def alignments(
+    model: nn.Module, examples: Sequence[Mapping[str, Any]], held_out: Mapping[str, Any], bf16: bool = False
+) -> Tensor:
     """Inner products of the gradient of each example's loss with that of the mean held-out loss.
 
     The gradients are those of the trainable parameters, in eval mode, one example at a time, so that one gradient is
@@ -34,6 +36,7 @@ def alignments(model: nn.Module, examples: Sequence[Mapping[str, Any]], held_out
         model: with an active adapter.
         examples: a batch of one row for each example.
         held_out: one batch of labelled examples.
+        bf16: run forward passes under torch.autocast in bfloat16.
 
     Returns:
         float32 (examples,), on the model's device.
@@ -42,11 +45,18 @@ def alignments(model: nn.Module, examples: Sequence[Mapping[str, Any]], held_out
         ValueError: a product is not finite.
     """
     parameters = trainable(model)
+    device = parameters[0].device.type
+
+    def gradient(batch: Mapping[str, Any]) -> tuple[Tensor | None, ...]:
+        with torch.autocast(device, torch.bfloat16, enabled=bf16):
+            loss = example_losses(model, batch).mean()
+        return torch.autograd.grad(loss, parameters, allow_unused=True)
+
     with evaluating(model), torch.enable_grad():
-        wanted = gradients(example_losses(model, held_out).mean(), parameters)
+        wanted = gradient(held_out)
         products = []
         for batch in examples:
-            own = gradients(example_losses(model, batch).mean(), parameters)
+            own = gradient(batch)
             pairs = zip(own, wanted, strict=True)
             parts = [(a.float() * b.float()).sum() for a, b in pairs if a is not None and b is not None]
             products.append(torch.stack(parts).sum())
@@ -57,11 +67,6 @@ def alignments(model: nn.Module, examples: Sequence[Mapping[str, Any]], held_out
             "smaller learning_rate, or pass reweight=False"
         )
     return found
-
-
-def gradients(loss: Tensor, parameters: Sequence[nn.Parameter]) -> tuple[Tensor | None, ...]:
-    """Of a loss; None for a parameter that it does not depend on."""
-    return torch.autograd.grad(loss, parameters, allow_unused=True)
 
 
 def batch_weights(products: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ from peft import LoraConfig, PromptTuningConfig, get_peft_model, get_peft_model_
 from peft_fishdip.tasks import (
     Decoded,
     NerExample,
-    NerTask,
     Problem,
     RoundRecord,
     SelfTrainingOptions,
@@ -349,6 +348,29 @@ def test_a_record_in_words():
     )
 
 
-def test_options_are_checked_and_shares_become_steps():
-    assert SelfTrainingOptions(steps=10, warmup_share=0.25).warmup_steps == 2
-    assert NerTask(["PER"]).name == "ner"
+def test_a_share_of_the_steps_is_for_distilling():
+    assert SelfTrainingOptions(steps=10, warmup_share=0.5).warmup_steps == 5
+    assert SelfTrainingOptions(steps=10, warmup_share=0.0).warmup_steps == 0
+
+
+def test_an_interrupt_while_a_teacher_is_replaced_leaves_the_one_before(tmp_path, monkeypatch, talkative):
+    model, tokenizer = adapted("bert", "fishdip")
+    load_adapter = type(model).load_adapter
+    loads = iter([False, False, True])  # of the first teacher as it was saved, and before round 1
+
+    def interrupted(self, *args, **kwargs):
+        if next(loads, False):
+            raise KeyboardInterrupt
+        return load_adapter(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(model), "load_adapter", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            self_train(model, tokenizer, TASK, LABELLED, TEXTS, 2, folder=tmp_path, **QUICK)
+    assert [*model.peft_config] == model.active_adapters == ["default"]
+    number = max(int(path.name[6:]) for path in tmp_path.glob("round-*"))
+    fresh, _ = adapted("bert", "fishdip")
+    fresh.load_adapter(str(tmp_path / f"round-{number}"), "saved")
+    fresh.set_adapter("saved")
+    one, other = (predict(x, tokenizer, TASK, TEXTS, progress=False) for x in (model, fresh))
+    assert [x.scores for x in one] == [x.scores for x in other]

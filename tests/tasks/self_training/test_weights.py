@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from peft import get_peft_model
+from peft import LoraConfig, get_peft_model
 from torch.nn.functional import cross_entropy
 
 from peft_fishdip.tasks import NerExample, Span, TaskCollator, task_type, to_features
@@ -156,6 +156,46 @@ def test_what_has_no_weight_does_not_go_through_the_model_in_training(monkeypatc
     assert sorted(weights) == [0.0, 0.0, 0.5, 1.5]
     after = [p for p in model.parameters() if p.requires_grad]
     assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("reweight", [True, False])
+def test_a_student_learns_from_weighted_labels(reweight):
+    model, tokenizer = adapted("bert", "lora")
+    features = to_features(TASK, tokenizer, LABELLED[:4], model=model)
+    _, whole = batches(model, tokenizer, LABELLED[:4])
+    model.eval()
+    before = mean_loss(model, whole)
+    options = SelfTrainingOptions(learning_rate=2e-2, reweight=reweight)
+    learner = Learner(model, tokenizer, options, 30, 0, "", False)
+    learner.learn_weighted(features, features, 30)
+    learner.close()
+    assert mean_loss(model, whole) < 0.5 * before
+
+
+def test_a_student_that_distils_comes_near_its_teacher():
+    model, tokenizer = adapted("bert", "lora")
+    features = to_features(TASK, tokenizer, LABELLED[:4], model=model)
+    learn(model, tokenizer, 60)
+    _, whole = batches(model, tokenizer, LABELLED[:4])
+    with torch.no_grad():
+        wanted = model(**whole).logits.softmax(-1)
+    model.add_adapter("student", LoraConfig(task_type="TOKEN_CLS", r=2, target_modules=["query", "value"]))
+    model.set_adapter("student")
+
+    def distance():
+        with torch.no_grad():
+            found = (model(**whole).logits.softmax(-1) - wanted).abs()
+        return float(found[whole["labels"] != -100].max())
+
+    before = distance()
+    learner = Learner(model, tokenizer, SelfTrainingOptions(learning_rate=2e-2), 60, 0, "", False)
+    learner.distil(features, "default", "student", 60)
+    learner.close()
+    assert model.active_adapters == ["student"]
+    assert distance() < 0.3 * before
+    model.set_adapter("default")
+    with torch.no_grad():
+        assert torch.equal(model(**whole).logits.softmax(-1), wanted)  # the teacher stays
 
 
 def test_a_gradient_that_is_not_finite_is_named():
