@@ -57,6 +57,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--fractions", nargs="+", type=float, default=[0.1], help="shares of the training examples (not relation)")
     add("--max-train", type=int, help="... but so many at most (relation: as many of each)")
+    add(
+        "--unlabelled-fraction",
+        type=float,
+        default=0.0,
+        help="share of the other training examples that self-training may read without labels (not relation)",
+    )
     add("--max-test", type=int, help="test on so many examples at most (not relation)")
     add(
         "--plain-text",
@@ -110,6 +116,7 @@ def compare(options: argparse.Namespace) -> int:
             num_ways=options.ways,
             num_shots=options.shots,
             num_episodes=options.episodes,
+            unlabelled_fraction=options.unlabelled_fraction,
         )
         for fraction in dict.fromkeys(options.fractions)
     ]

@@ -25,6 +25,8 @@ from .run_spec import RunSpec
 from .settings import SettingsError
 from .training import warm_up
 
+NO_TEXTS = "it learns from unlabelled sentences, of which there are none without --unlabelled-fraction"
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -95,8 +97,15 @@ class Comparison:
                 base = load_model(self.base_model, loaded.task)
                 check_length(self.base_model, base, self.experiments[0].params.max_length)
                 own = impossible(self.experiments, base, loaded.task, loaded.train[0])
-            found[dataset] = own
+            found[dataset] = {**own, **self.without_unlabelled(dataset)}
         return found
+
+    def without_unlabelled(self, dataset: str) -> dict[str, str]:
+        """Why self-training is not possible on a data set, by title."""
+        if self.protocols[0].unlabelled_fraction and DATA_SETS[dataset].kind != "relation":
+            return {}
+        few = "episodes have no unlabelled sentences" if self.protocols[0].unlabelled_fraction else NO_TEXTS
+        return {x.title: few for x in self.experiments if x.params.self_training_rounds}
 
     def specs(self, device: torch.device) -> Iterator[RunSpec]:
         """The specifications of all runs. Examples are drawn here, so that too few of them are refused at once."""
@@ -144,6 +153,7 @@ class Comparison:
             "max_test": protocol.max_test,
             "plain text": None if self.plain_text is None else read_plain_text(self.plain_text).digest,
             "max_plain": self.max_plain,
+            "unlabelled fraction": protocol.unlabelled_fraction or None,
         }
         path = self.output / "comparison.json"
         before = read_own(path) if path.exists() else common

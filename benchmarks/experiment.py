@@ -159,6 +159,11 @@ def load_experiment(folder: Path, overrides: Mapping[str, Any]) -> Experiment:
     for name, usual in (("mask", "fisher"), ("density_of", "")):
         if (value := getattr(params, name)) != usual and not isinstance(config, FishDipConfig):
             raise SettingsError(f"{folder / PARAMS}: {name}={value!r} is for adapters of type FISHDIP alone; remove it")
+    if params.self_training_rounds and (config is None or params.optimizer != "adamw"):
+        raise SettingsError(
+            f"{folder / PARAMS}: self_training_rounds={params.self_training_rounds} is for an adapter that AdamW "
+            f"trains; add {ADAPTER}, and leave optimizer out"
+        )
     return Experiment(folder.parent.name, folder.name, folder if ADAPTER in files else None, params)
 
 

@@ -107,6 +107,8 @@ class Outcome:
     in_context_shown: float | None = None
     """Examples that stood before a source, on average."""
     adapter_config: dict[str, Any] | None = None
+    self_training: list[dict[str, Any]] | None = None
+    """The record of each round; None without self-training."""
 
     def add_counts(self, counts: dict[str, Counts]) -> None:
         """Those of the test examples, or of one more episode."""

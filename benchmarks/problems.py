@@ -23,6 +23,9 @@ METRICS: dict[str, tuple[str, ...]] = {
 }
 """Of each task, the metrics that a report shows; shares from 0 to 1."""
 
+LABELS = ("spans", "relations", "arguments", "state")
+"""Fields of examples that hold their labels."""
+
 RATE_SHARE = 0.2
 """Share of the training examples by which a learning rate is chosen."""
 
@@ -43,10 +46,14 @@ class Protocol:
     """Episodes of a run; each begins with what was learned on the meta-training relations."""
     max_test: int | None = None
     """Test on so many examples, drawn once for all."""
+    unlabelled_fraction: float = 0.0
+    """Share of the training examples that were not drawn whose labels are dropped, for self-training (not relation)."""
 
     def __post_init__(self) -> None:
         if not 0 < self.fraction <= 1:
             raise SettingsError(f"fraction={self.fraction!r}: give a share above 0 and up to 1, e.g. 0.01 for 1 %")
+        if not 0 <= self.unlabelled_fraction <= 1:
+            raise SettingsError(f"unlabelled_fraction={self.unlabelled_fraction!r}: give a share from 0 to 1, e.g. 0.2")
         for name in ("num_ways", "num_shots", "num_episodes"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name}={getattr(self, name)!r}: must be at least 1")
@@ -59,11 +66,16 @@ class Protocol:
         if kind == "relation":
             return f"{self.num_ways}-way {self.num_shots}-shot, {self.num_episodes} episodes"
         most = f", at most {self.max_train}" if self.max_train else ""
-        return f"{100 * self.fraction:g} % of the training examples{most}"
+        more = f", and {100 * self.unlabelled_fraction:g} % of the others without labels"
+        more = more if self.unlabelled_fraction else ""
+        return f"{100 * self.fraction:g} % of the training examples{most}{more}"
 
     def tag(self, kind: str) -> str:
         """The same as part of a path."""
-        return f"{self.num_ways}-way-{self.num_shots}-shot" if kind == "relation" else f"fraction-{self.fraction:g}"
+        if kind == "relation":
+            return f"{self.num_ways}-way-{self.num_shots}-shot"
+        more = f"-unlabelled-{self.unlabelled_fraction:g}" if self.unlabelled_fraction else ""
+        return f"fraction-{self.fraction:g}{more}"
 
 
 @dataclass(frozen=True)
@@ -81,6 +93,8 @@ class Problem:
     """Of relation, in place of `test`."""
     train_file: str | None = None
     """Name of the training file, where there may be one or another."""
+    unlabelled: list[Any] = field(default_factory=list)
+    """Training examples without their labels."""
 
     @property
     def num_test(self) -> int:
@@ -104,9 +118,29 @@ def problem(name: str, root: Path | None, protocol: Protocol, seed: int) -> Prob
         found = Problem(name, kind, loaded.task, train[: protocol.max_train], train_file=loaded.train_file)
         if relation:
             return replace(found, episodes=sample_episodes(loaded.test, protocol, seed))
-        return replace(found, test=limited(loaded.test, protocol.max_test))
+        unlabelled = unlabelled_examples(loaded.train, chosen, len(found.train), protocol.unlabelled_fraction, seed)
+        return replace(found, test=limited(loaded.test, protocol.max_test), unlabelled=unlabelled)
     except ValueError as error:
         raise SettingsError(f"data set {name!r}: {error}") from error
+
+
+def unlabelled_examples(
+    examples: Sequence[Any], chosen: Sequence[int], num_labelled: int, fraction: float, seed: int
+) -> list[Any]:
+    """A random share of the examples that are not among the labelled ones, without their labels.
+
+    Args:
+        chosen: positions of what was drawn, of which the first `num_labelled` are labelled.
+    """
+    labelled = {*chosen[:num_labelled]}
+    rest = [i for i in range(len(examples)) if i not in labelled]
+    random.Random(seed).shuffle(rest)
+    return [without_labels(examples[i]) for i in rest[: round(fraction * len(rest))]]
+
+
+def without_labels(example: Any) -> Any:
+    """An example whose spans, relations, arguments or state are dropped."""
+    return replace(example, **{name: () for name in LABELS if hasattr(example, name)})
 
 
 def rate_problem(whole: Problem, protocol: Protocol, seed: int) -> Problem:

@@ -68,6 +68,7 @@ def write_result(
                 "num_test_examples": problem.num_test,
                 "num_episodes": len(problem.episodes),
                 "train_file": problem.train_file,
+                **({"num_unlabelled_examples": len(problem.unlabelled)} if problem.unlabelled else {}),
                 "task_type": outcome.task_type,
                 **config,
             },
@@ -94,6 +95,7 @@ def write_result(
             "fit_begins": trace.begins,
             "in_context_shown": outcome.in_context_shown,
             "notes": outcome.notes,
+            **({} if outcome.self_training is None else {"self_training": outcome.self_training}),
         },
         "meta_info": {
             "package_info": {f"{name}-version": number for name, number in packages(PACKAGES).items()},

@@ -11,6 +11,12 @@ from typing import Any
 DEFAULTS = Path(__file__).parent / "default_training_params.json"
 OPTIMIZERS = ("adamw", "adafactor", "sparse_adafactor")
 MASKS = ("fisher", "random", "lottery")
+LATER = {
+    "density_of": "density_of",
+    "self_training_rounds": "self_training_rounds",
+    "reweight": "self_training_rounds",
+}
+"""Parameters that came later than the first results, each with the one that says whether it is used."""
 
 
 class SettingsError(ValueError):
@@ -57,6 +63,10 @@ class TrainingParams:
     """If greater than 0: nothing is trained, so many examples (of an episode: all) stand before each source instead."""
     in_context_length: int
     """Tokens of such a source; examples that do not fit are left out."""
+    self_training_rounds: int
+    """If greater than 0: unlabelled sentences are learnt from, too, in so many rounds, each of as many steps."""
+    reweight: bool
+    """Whether pseudo-labels of these are weighed by the meta-gradient."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -65,7 +75,9 @@ class TrainingParams:
         ):
             if not getattr(self, name) > 0:
                 raise SettingsError(f"{name}={getattr(self, name)!r} must be greater than 0")
-        for name in ("warmup_share", "weight_decay", "early_stop_loss", "in_context_examples"):
+        for name in (
+            *("warmup_share", "weight_decay", "early_stop_loss", "in_context_examples", "self_training_rounds"),
+        ):
             if not getattr(self, name) >= 0:
                 raise SettingsError(f"{name}={getattr(self, name)!r} must not be negative")
         for name, known in (("optimizer", OPTIMIZERS), ("mask", MASKS)):
@@ -73,8 +85,8 @@ class TrainingParams:
                 raise SettingsError(f"{name}={getattr(self, name)!r} must be one of {', '.join(known)}")
 
     def as_dict(self) -> dict[str, Any]:
-        """All of them, `density_of` only where it is set: results that are older than it keep their fingerprint."""
-        return {name: value for name, value in asdict(self).items() if name != "density_of" or value}
+        """All of them, those of `LATER` only where they are used: results that are older keep their fingerprint."""
+        return {name: value for name, value in asdict(self).items() if name not in LATER or getattr(self, LATER[name])}
 
     def updated(self, values: Mapping[str, Any], origin: str) -> TrainingParams:
         """A copy with other values, whose names and types are checked; `origin` is where they stand."""

@@ -21,6 +21,7 @@ from peft_fishdip.tasks import (
     candidate_losses,
     choose,
     predict,
+    self_train,
     task_type,
     to_features,
 )
@@ -94,6 +95,37 @@ class TrainedModel:
         fit(self.model, features, self.params, steps, self.seed, self.device, trace, collator=self.collator)
         if not self.outcome.eval_time:
             self.outcome.fit_memory = self.memory.growth()
+
+    def self_train(self, examples: list[Any], unlabelled: list[Any]) -> None:
+        """Train in rounds, on labelled examples and on unlabelled ones, see `peft_fishdip.tasks.self_train`."""
+        params, trace = self.params, self.outcome.trace
+        started = time.perf_counter()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*see `task.encode`")
+            warnings.filterwarnings("ignore", message="self-training stopped")  # which is noted
+            found = self_train(
+                self.model,
+                self.tokenizer,
+                self.task,
+                examples,
+                unlabelled,
+                params.self_training_rounds,
+                progress=False,
+                steps=params.steps,
+                tuning_steps=params.steps // 4,
+                batch_size=params.batch_size,
+                learning_rate=params.learning_rate,
+                reweight=params.reweight,
+                max_source_length=self.source_length,
+                max_target_length=params.max_length,
+                bf16=params.bf16,
+                seed=self.seed,
+            )
+        trace.train_time += time.perf_counter() - started
+        trace.step += params.steps + (len(found.rounds) - 1) * (params.steps + params.steps // 4)
+        self.outcome.fit_memory = self.memory.growth()
+        self.outcome.self_training = [record.to_dict() for record in found.rounds]
+        self.outcome.notes += [found.stopped] if found.stopped else []
 
     def measure_forgetting(self) -> None:
         if self.forgetting:

@@ -105,7 +105,10 @@ def trained_scores(trained: TrainedModel, problem: Problem) -> dict[str, float]:
         if params.mask == "random":  # on purpose
             warnings.filterwarnings("ignore", message=".*no example", category=UserWarning)
         steps = first_steps(params, problem)
-        trained.fit(problem.train, steps - steps_of_mask(steps) if params.mask == "lottery" else steps)
+        if params.self_training_rounds and not problem.episodes:
+            trained.self_train(problem.train, problem.unlabelled)
+        else:
+            trained.fit(problem.train, steps - steps_of_mask(steps) if params.mask == "lottery" else steps)
         if problem.episodes:
             return averages([episode_scores(trained, episode) for episode in problem.episodes])
         trained.measure_forgetting()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from statistics import mean
 
 from .rows import Row
 
+AGREE = "agreement"
 FROZEN_NORMS = "the layer norms stay frozen, which the papers of this method train too"
 OF_TYPE = {
     "HOULSBY": FROZEN_NORMS,
@@ -25,7 +26,26 @@ def remarks(rows: Sequence[Row]) -> tuple[str, ...]:
 def texts(row: Row) -> list[str]:
     """Of a method, on how it works, and on how it was adapted to the model."""
     notes = row.successes[0]["train_info"].get("notes") or []
-    return [text for text in (remark(row), *notes) if text]
+    return [text for text in (remark(row), *self_training(row), *notes) if text]
+
+
+def self_training(row: Row) -> Iterator[str]:
+    """What each round came to, in means over the seeds that had it."""
+    runs = [run["train_info"].get("self_training") or [] for run in row.successes]
+    for number in range(max(map(len, runs))):
+        records = [rounds[number] for rounds in runs if len(rounds) > number]
+        score = mean(record["score"] for record in records)
+        if not number:
+            yield f"the first teacher has a held-out score of {score:.3f}; means over {len(records)} seeds"
+            continue
+        kept, texts, agreement = (mean(record[name] for record in records) for name in ("num_kept", "num_texts", AGREE))
+        drawn = [[weight for weight in record["weights"] if weight is not None] for record in records]
+        ignored = mean(sum(weight == 0 for weight in some) / len(some) if some else 0.0 for some in drawn)
+        yield (
+            f"round {number} kept {kept:.0f} of {texts:.0f} pseudo-labelled texts, {100 * ignored:.0f} % of them "
+            f"without weight; student and teacher agree on {100 * agreement:.0f} % of the texts; held-out score "
+            f"{score:.3f}"
+        )
 
 
 def remark(row: Row) -> str | None:

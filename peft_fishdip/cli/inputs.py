@@ -79,6 +79,20 @@ def read_texts(
             yield RawText(name, name, text, len(text.encode("utf-8", "surrogatepass")))
 
 
+def lines_of(paths: Sequence[Path]) -> list[str]:
+    """The texts of files and folders, each line of a .txt being one.
+
+    Raises:
+        ValueError: there is none.
+        FileNotFoundError: there is no such file.
+    """
+    files = files_of(paths)
+    found = [x.text for path, name in files for x in read_texts([(path, name)], lines=path.suffix.lower() != ".jsonl")]
+    if not found:
+        raise ValueError(f"there is no text in {', '.join(str(path) for path in paths)}: give files that are not blank")
+    return found
+
+
 def _of_json_lines(path: Path, name: str) -> Iterator[RawText]:
     for number, line in _lines(path, name):
         try:

@@ -9,6 +9,7 @@ import typer
 
 from ..extractor import Extractor
 from ..extractor.extractor import DEFAULT_MODEL
+from .inputs import lines_of
 from .messages import note
 from .options import Device
 
@@ -36,6 +37,11 @@ def train(
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
     template: Annotated[str | None, typer.Option(help="Prompt of a causal LM, with {source} in it.")] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Ask a causal LM in its chat template.")] = False,
+    unlabelled: Annotated[
+        list[Path] | None,
+        typer.Option(help="Texts for self-training: .txt, one a line, or .jsonl, or a folder; may be repeated."),
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Rounds of self-training.")] = 2,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the training in OUTPUT.training.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an adapter in OUTPUT.")] = False,
     device: Device = None,
@@ -56,6 +62,8 @@ def train(
             refit=refit,
             template=template,
             chat=chat,
+            unlabelled=lines_of(unlabelled) if unlabelled else None,
+            rounds=rounds,
             resume=resume,
             overwrite=overwrite,
             device=device,
@@ -70,6 +78,8 @@ def train(
         if Path(f"{output}.training").exists():
             note("note", f"the checkpoints are in {output}.training: the same command with --resume goes on from them")
         raise
+    if extractor.self_training is not None:
+        typer.echo(str(extractor.self_training))
     if extractor.evaluation is None:
         note("note", "no example was held out: --folds 5 gives scores, and so does `fishdip evaluate` on other texts")
     else:

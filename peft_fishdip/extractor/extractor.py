@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from os import PathLike
 from pathlib import Path
@@ -18,6 +18,7 @@ from ..tasks.families import task_type
 from ..tasks.generation import predict
 from ..tasks.joint import JointTask
 from ..tasks.ner import NerTask
+from ..tasks.self_training.loop import SelfTrained
 from .base_model import choose_device, load_base
 from .data import Data, Example, as_kind, folds, held_out, labels_of, load_examples, relations_of
 from .evaluation import Evaluation
@@ -53,7 +54,10 @@ class Extractor:
         settings: labels, template and the name of the base model.
         task: that of these labels.
         evaluation: the scores of the training; None if the adapter was loaded, or no example was held out.
+        self_training: the rounds of self-training of this adapter, if there were any and it was not loaded.
     """
+
+    self_training: SelfTrained | None = None
 
     def __init__(self, model: Any, tokenizer: Any, settings: Settings, evaluation: Evaluation | None = None) -> None:
         self.model = model
@@ -75,6 +79,8 @@ class Extractor:
         refit: bool = False,
         template: str | None = None,
         chat: bool = False,
+        unlabelled: Iterable[str] | None = None,
+        rounds: int = 2,
         resume: bool = False,
         overwrite: bool = False,
         device: str | None = None,
@@ -95,6 +101,8 @@ class Extractor:
             refit: train the adapter again, on all examples, after it was scored.
             template: the prompt of a causal LM, with `{source}` in it.
             chat: ask a causal LM in its chat template.
+            unlabelled: raw texts, from which the adapter learns in self-training, see `tasks.self_train`.
+            rounds: of self-training.
             resume: go on with the unfinished training in `<output>.training`.
             overwrite: replace an adapter in `output`.
             device: "cpu" or "cuda"; by default a GPU if there is one.
@@ -114,6 +122,9 @@ class Extractor:
             raise ValueError("resume=True needs the folder that the adapter was to be saved in, output=")
         examples = load_examples(documents)
         settings = Settings.of(examples, model, labels, template, chat)
+        if isinstance(unlabelled, str):
+            raise TypeError("unlabelled is a list of texts; put the one text into a list")
+        texts = None if unlabelled is None else [*unlabelled]
         parts = plan(examples, num_folds, held_out_share, refit, chosen.seed)
         choices = {
             "data": digest([(example.id, example.text, example) for example in examples]),
@@ -122,6 +133,7 @@ class Extractor:
             "template": [template, chat],
             "recipe": asdict(chosen),
             "parts": digest(parts),
+            "unlabelled": None if texts is None else [digest(texts), rounds],
         }
         found: Extractor | None = None
         tested: list[tuple[Sequence[int], list[Decoded[Any]]]] = []
@@ -129,8 +141,10 @@ class Extractor:
             for part in parts:
                 found = None  # frees the memory of the one before
                 some = [examples[i] for i in part.train]
-                trained = train(some, settings, chosen, folder / part.name, place, title=part.name, progress=progress)
+                options: Any = {"title": part.name, "progress": progress, "unlabelled": texts, "rounds": rounds}
+                trained = train(some, settings, chosen, folder / part.name, place, **options)
                 found = cls(*trained[:2], _completed(settings, trained))
+                found.self_training = trained.self_training
                 if part.test:
                     test = [examples[i] for i in part.test]
                     tested.append((part.test, found._predict(test, progress=progress)))
@@ -214,6 +228,9 @@ class Extractor:
             if self.evaluation is not None:
                 text = json.dumps(self.evaluation.to_dict(), ensure_ascii=False, indent=2)
                 (draft / "evaluation.json").write_text(text + "\n", encoding="utf-8")
+            if self.self_training is not None:
+                text = json.dumps(self.self_training.to_dict(), ensure_ascii=False, indent=2)
+                (draft / "self_training.json").write_text(text + "\n", encoding="utf-8")
 
     def _predict(self, texts: Sequence[Any], **options: Any) -> list[Decoded[Any]]:
         some: Any = self.task

@@ -17,6 +17,7 @@ from ..config import FishDipConfig
 from ..tasks.collator import TaskCollator
 from ..tasks.families import CAUSAL, task_type
 from ..tasks.features import to_features
+from ..tasks.self_training.loop import SelfTrained, self_train
 from .base_model import load_base
 from .data import Example
 from .recipe import Recipe
@@ -27,11 +28,12 @@ STATE = "trainer_state.json"
 
 
 class Trained(NamedTuple):
-    """A trained model, its tokenizer, and how many tokens it has read at once, at most."""
+    """A trained model, its tokenizer, how many tokens it has read at once, at most, and the rounds of self-training."""
 
     model: Any
     tokenizer: Any
     longest: int
+    self_training: SelfTrained | None = None
 
 
 class OneDevice(TrainingArguments):
@@ -71,13 +73,17 @@ def train(
     *,
     title: str = "Training",
     progress: bool = True,
+    unlabelled: Sequence[str] | None = None,
+    rounds: int = 2,
 ) -> Trained:
     """The base model with a trained adapter.
 
     Args:
         examples: labelled.
-        folder: of the checkpoints; training goes on from the last complete one.
+        folder: of the checkpoints; training goes on from the last complete one, or the last round of self-training.
         title: of the progress bar.
+        unlabelled: texts for self-training; None for none.
+        rounds: of self-training.
     """
     set_seed(recipe.seed)
     model, tokenizer = load_base(settings, "auto" if device.type == "cuda" else torch.float32)
@@ -94,7 +100,29 @@ def train(
         seed=recipe.seed,
     )
     model = get_peft_model(model, config)
+    longest = max(num_read(feature, kind) for feature in features)
     on_gpu = device.type == "cuda"
+    bf16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+    if unlabelled is not None:
+        found = self_train(
+            model.to(device),
+            tokenizer,
+            task,
+            examples,
+            unlabelled,
+            rounds,
+            folder=folder,
+            template=settings.template,
+            chat=settings.chat,
+            progress=progress,
+            steps=steps,
+            tuning_steps=steps // 4,
+            batch_size=recipe.batch_size,
+            learning_rate=recipe.learning_rate,
+            bf16=bf16,
+            seed=recipe.seed,
+        )
+        return Trained(model, tokenizer, longest, found)
     arguments = OneDevice(
         str(folder),
         max_steps=steps,
@@ -102,7 +130,7 @@ def train(
         learning_rate=recipe.learning_rate,
         seed=recipe.seed,
         use_cpu=not on_gpu,
-        bf16=on_gpu and torch.cuda.is_bf16_supported(including_emulation=False),
+        bf16=bf16,
         dataloader_pin_memory=on_gpu,
         remove_unused_columns=False,
         logging_steps=10,
@@ -116,7 +144,7 @@ def train(
     if progress:
         trainer.add_callback(Bar(title))
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
-    return Trained(model, tokenizer, max(num_read(feature, kind) for feature in features))
+    return Trained(model, tokenizer, longest)
 
 
 def num_read(feature: Mapping[str, Any], kind: str) -> int:

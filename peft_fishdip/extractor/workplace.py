@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 _CHOICES = "settings.json"
+_DONE = ("checkpoint", "round")
+"""Names of the folders that a training can go on from; a number follows."""
 
 
 @contextmanager
@@ -92,7 +94,7 @@ def training_folder(output: Path | None, choices: Mapping[str, Any], resume: boo
     try:
         yield folder
     except BaseException:
-        if not any(folder.glob("*/checkpoint-*")):
+        if not any(path for kind in _DONE for path in folder.glob(f"*/{kind}-*")):
             shutil.rmtree(folder, ignore_errors=True)  # there is nothing to go on from
         raise
     shutil.rmtree(folder, ignore_errors=True)

@@ -68,6 +68,9 @@ from .records import (
 from .relation import RelationTask
 from .report import LabelScore, Report, score_report
 from .results import to_dict, to_pandas, write_json_lines
+from .self_training.loop import SelfTrained, self_train
+from .self_training.options import SelfTrainingOptions
+from .self_training.records import RoundRecord
 from .sequence_classification import SequenceClassificationTask
 from .srl import SrlTask
 from .tagging import TagError, spans_to_tags, tags_to_spans
@@ -106,6 +109,9 @@ __all__ = [
     "RelationExample",
     "RelationTask",
     "Report",
+    "RoundRecord",
+    "SelfTrained",
+    "SelfTrainingOptions",
     "SequenceClassificationTask",
     "SlotValue",
     "Span",
@@ -164,6 +170,7 @@ __all__ = [
     "sample_episode",
     "score_report",
     "select_ids",
+    "self_train",
     "spans_to_tags",
     "srl_f1",
     "tags_to_spans",

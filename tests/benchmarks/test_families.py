@@ -28,6 +28,7 @@ CPU = torch.device("cpu")
 SIZE = ["--steps", "2", "--meta-steps", "2", "--batch-size", "2", "--max-length", "64", "--max-test", "2"]
 FEW = ["--fractions", "0.5", "--max-train", "5", "--ways", "3", "--episodes", "1", "--rates", "own"]
 ONLY_T5 = {"compacter/reduction-32", "houlsby/reduction-16", "prefix/full-30"}
+UNLABELLED = {"self_training/plain", "self_training/reweighted"}
 NOT_OF_TAGGERS = {*ONLY_T5, "in_context/4-examples", "prompt/tokens-50"}
 MAKERS = {"CAUSAL_LM": tiny.llama, "TOKEN_CLS": tiny.bert}
 TASK = NerTask({"PER": "person"})
@@ -49,7 +50,8 @@ def statuses(output):
 
 
 @pytest.mark.parametrize(
-    ("kind", "refused"), [("SEQ_2_SEQ_LM", set()), ("CAUSAL_LM", ONLY_T5), ("TOKEN_CLS", NOT_OF_TAGGERS)]
+    ("kind", "refused"),
+    [("SEQ_2_SEQ_LM", set()), ("CAUSAL_LM", ONLY_T5 | UNLABELLED), ("TOKEN_CLS", NOT_OF_TAGGERS | UNLABELLED)],
 )
 def test_each_family_runs_what_it_can_and_the_rest_is_named(models, tmp_path, capsys, kind, refused):
     methods = folders() if kind != "SEQ_2_SEQ_LM" else ["fishdip/density-5", "lora/rank-8", "full/adamw", "ia3/all"]

@@ -189,6 +189,28 @@ def test_held_out_scores_and_folds_are_shown(place, tmp_path):
 
 
 @pytest.mark.filterwarnings(r"ignore:.*no entity in any:UserWarning")
+def test_unlabelled_texts_are_learnt_from(place, tmp_path):
+    raw = tmp_path / "raw.txt"
+    raw.write_text("Ann Lee left Rome .\n\nBo lives in Oslo .\n", encoding="utf-8")
+    more = tmp_path / "more.jsonl"
+    more.write_text('{"text": "Rome ."}\n', encoding="utf-8")
+    arguments = ("--model", place / "base", "--output", tmp_path / "adapter", *TRAIN, "--unlabelled", raw)
+    result = run("train", place / "data.jsonl", *arguments, "--unlabelled", more, "--rounds", "1")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("round 0, the first teacher: held-out score 1.000")
+    assert lines[1].startswith("round 1: 3 of 3 texts kept, with ")
+    assert lines[2:] == ["the best teacher is of round 0", f"saved in {tmp_path / 'adapter'}"]
+    rows = json.loads((tmp_path / "adapter" / "self_training.json").read_text(encoding="utf-8"))["rounds"]
+    assert [row["num_texts"] for row in rows] == [0, 3]
+    raw.write_text("\n", encoding="utf-8")
+    other = ("--model", place / "base", "--output", tmp_path / "other", *TRAIN)
+    failed(run("train", place / "data.jsonl", *other, "--unlabelled", raw), raw, "there is no text in")
+    failed(run("train", place / "data.jsonl", *other, "--unlabelled", tmp_path / "none.txt"), "no such file")
+    failed(run("train", place / "data.jsonl", *other, "--unlabelled", more, "--rounds", "0"), "rounds=0")
+    assert not (tmp_path / "other").exists()
+
+
 def test_wrong_input_is_one_line_with_exit_code_2(place, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data, adapter, new = place / "data.jsonl", place / "adapter", tmp_path / "new"

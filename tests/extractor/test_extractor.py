@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
 import peft_fishdip.extractor.training as training
 from peft_fishdip import Extractor
 from peft_fishdip.tasks import Document, Span
+from peft_fishdip.tasks.self_training import loop
 
 from ..support.extracting import DOCUMENTS, NAMES, QUICK, RELATED, learnt_t5, random_bert, random_llama
 
@@ -144,6 +147,50 @@ def test_an_interrupted_training_goes_on(t5, tmp_path, monkeypatch):
     assert not (tmp_path / "adapter.training").exists()
     one, other = whole.model.base_model.delta(), resumed.model.base_model.delta()
     assert all(torch.equal(a, b) for name in one for a, b in zip(one[name], other[name], strict=True))
+
+
+def test_self_training_reads_unlabelled_texts_and_goes_on(t5, tmp_path, monkeypatch):
+    options = {**QUICK, "labels": NAMES, "unlabelled": ["Ann Lee left Rome .", "Bo lives in Oslo .", "Rome ."]}
+    whole = Extractor.train(DOCUMENTS, t5, tmp_path / "whole", **options)
+    assert whole.self_training is not None
+    assert [record.round for record in whole.self_training.rounds] == [0, 1, 2]
+    content = json.loads((tmp_path / "whole" / "self_training.json").read_text(encoding="utf-8"))
+    assert content == json.loads(json.dumps(whole.self_training.to_dict()))
+    loaded = Extractor.load(tmp_path / "whole", strict=True, device="cpu")
+    assert spans_of(loaded(TEXTS, progress=False)) == SPANS
+    assert loaded.settings.max_source_length == 32
+    train_student = loop.Training.train_student
+
+    def interrupted(self, number, *args):
+        if number == 2:
+            raise KeyboardInterrupt
+        return train_student(self, number, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Training, "train_student", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            Extractor.train(DOCUMENTS, t5, tmp_path / "adapter", **options)
+    assert (tmp_path / "adapter.training" / "all examples" / "round-1").is_dir()
+    for change in ({"rounds": 1}, {"unlabelled": None}, {"unlabelled": ["Rome ."]}):
+        with pytest.raises(ValueError, match="another unlabelled"):
+            Extractor.train(DOCUMENTS, t5, tmp_path / "adapter", resume=True, **{**options, **change})
+    resumed = Extractor.train(DOCUMENTS, t5, tmp_path / "adapter", resume=True, **options)
+    assert resumed.self_training.rounds == whole.self_training.rounds
+    one, other = whole.model.base_model.delta(), resumed.model.base_model.delta()
+    assert all(torch.equal(a, b) for name in one for a, b in zip(one[name], other[name], strict=True))
+
+
+def test_unlabelled_texts_that_are_of_no_use_are_refused(t5, tmp_path):
+    options = {**QUICK, "labels": NAMES, "output": tmp_path / "adapter"}
+    for change, error, message in (
+        ({"unlabelled": []}, ValueError, "none of the 0 unlabelled texts is new"),
+        ({"unlabelled": TEXTS}, ValueError, "none of the 4 unlabelled texts is new"),
+        ({"unlabelled": "Rome ."}, TypeError, "put the one text into a list"),
+        ({"unlabelled": ["Rome ."], "rounds": 0}, ValueError, "rounds=0"),
+    ):
+        with pytest.raises(error, match=message):
+            Extractor.train(DOCUMENTS, t5, **{**options, **change})
+    assert not [*tmp_path.iterdir()]
 
 
 def test_what_cannot_be_done_is_refused_before_anything_is_written(t5, tmp_path, monkeypatch):
