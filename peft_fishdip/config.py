@@ -241,14 +241,9 @@ class FishDipConfig(PeftConfig):
 
         for name in ("target_modules", "exclude_modules", "layers_pattern"):
             value = getattr(self, name)
-            for pattern in [value] if isinstance(value, str) else value if name == "layers_pattern" and value else []:
-                try:
-                    re.compile(pattern)
-                except re.error as error:
-                    raise ValueError(
-                        f"{name}={value!r} is no regular expression: {error}. Correct it, escape what it means "
-                        f"literally with a backslash, or give a list of names, such as [{pattern!r}]."
-                    ) from error
+            patterns = [value] if isinstance(value, str) else (value or []) if name == "layers_pattern" else []
+            for pattern in patterns:
+                check_pattern(name, pattern)
 
     def _check_layers(self) -> None:
         layers = self.layers_to_transform
@@ -305,6 +300,17 @@ def is_index(value: Any) -> bool:
 
 def is_count(value: Any) -> bool:
     return is_index(value) and value > 0
+
+
+def check_pattern(name: str, pattern: str) -> None:
+    """Raise ValueError for a text of a field that is no regular expression."""
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(
+            f"{name}={pattern!r} is no regular expression: {error}. Correct it, with a backslash before what is meant "
+            "literally; modules can also be given as a list of their names."
+        ) from error
 
 
 def checked_sizes(sizes: Any) -> dict[str, int]:

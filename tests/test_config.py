@@ -68,7 +68,7 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"layers_to_transform": [0, -1]}, TypeError, r"layers_to_transform=\[0, -1\] must be the index"),
     ({"target_modules": "("}, ValueError, r"target_modules='\(' is no regular expression: missing \).*\. Correct it"),
     ({"exclude_modules": "*q"}, ValueError, r"exclude_modules='\*q' is no regular expression: nothing to repeat"),
-    ({"layers_to_transform": 0, "layers_pattern": ["a", "["]}, ValueError, r"layers_pattern=.* is no regular expr"),
+    ({"layers_to_transform": 0, "layers_pattern": ["a", "["]}, ValueError, r"layers_pattern='\[' is no regular expr"),
     ({"id2label": ["A"]}, ValueError, r"id2label=\['A'\] must map numbers to names"),
     ({"id2label": {"1": "A"}}, ValueError, r"id2label=\{'1': 'A'\} must name the classes 0, 1, \.\.\."),
     ({"id2label": {"0": 5}}, ValueError, "must name the classes 0, 1"),

@@ -176,8 +176,8 @@ def refuse_unknown_classes(labels: Tensor, num_classes: int) -> None:
         row, place = unknown.nonzero()[0].tolist()
         raise ExampleError(
             row,
-            f"the label {int(labels[row, place])} is none of the model's {num_classes} classes, 0 to {num_classes - 1}; "
-            "load the base with the num_labels of your data, or correct the label.",
+            f"the label {int(labels[row, place])} is none of the model's {num_classes} classes, 0 to "
+            f"{num_classes - 1}; correct it, or load the base with as many classes (num_labels) as the data has.",
         )
 
 

@@ -21,13 +21,14 @@ def check_gold(task: Task[Any], examples: Sequence[Any]) -> None:
     for number, example in enumerate(examples):
         if not isinstance(example, task.example_type):
             raise TypeError(
-                f"example {number} is a {type(example).__name__}, {example!r}: give {kind} records with their labels to "
-                "compare with; `predict` takes texts"
+                f"example {number} is a {type(example).__name__}, {example!r}: give {kind} records with the labels "
+                "that predictions are compared with; `predict` takes texts"
             )
         try:
             task.target(example)
         except ValueError as error:
-            name = f"example {number} ({example.id!r})" if getattr(example, "id", "") else f"example {number}"
-            raise ValueError(
-                f"{name}: {error}. No prediction could be right there; correct the example, or add the label to the task"
-            ) from error
+            name = (
+                f"example {number} ({identity!r})" if (identity := getattr(example, "id", "")) else f"example {number}"
+            )
+            remedy = "No prediction could be right there; correct the example, or add the label to the task"
+            raise ValueError(f"{name}: {error}. {remedy}") from error

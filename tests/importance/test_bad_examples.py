@@ -129,7 +129,11 @@ def test_examples_that_cannot_be_scored_are_refused(case: str) -> None:
 LABELS: dict[str, tuple[Callable[[], Any], Any, str]] = {
     "no class": (bert_classifier, [], r"example 3 has no label, labels=\[\]; give it one, or leave it out"),
     "no token": (tied_t5, [], r"example 3 has no label, labels=\[\]"),
-    "an unknown class": (bert_classifier, 3, "example 3: the label 3 is none of the model's 3 classes, 0 to 2; load"),
+    "an unknown class": (
+        bert_classifier,
+        3,
+        "example 3: the label 3 is none of the model's 3 classes, 0 to 2; correct it",
+    ),
     "a negative class": (bert_classifier, -1, "example 3: the label -1 is none of the model's 3 classes"),
     "an unknown token": (tied_t5, [4, 48], "example 3: the label 48 is none of the model's 48 classes, 0 to 47"),
     "an unknown tag": (bert_tagger, [0, 1, 9], "example 3: the label 9 is none of the model's 3 classes, 0 to 2"),
