@@ -194,12 +194,20 @@ def report(options: argparse.Namespace) -> int:
     for output in outputs:
         found = read_results(output)
         if not found:
-            raise SettingsError(f"{output} holds no results; run `python -m benchmarks compare` first")
+            raise SettingsError(f"{output} holds no results; {where_results_are(output)}")
         results += found
     paths = write_report(results, folder, options.reference)
     print((folder / "report.md").read_text(encoding="utf-8"))
     print(f"{len(results)} results: {', '.join(str(path) for path in paths if path.suffix != '.svg')}")
     return int(any(map(failed, results)))
+
+
+def where_results_are(output: Path) -> str:
+    """What to do where a folder has no results: name those below it that have some, or make some."""
+    below = sorted(folder.parent for folder in output.glob("*/results") if read_results(folder.parent))
+    if below:
+        return f"there are some below it, pass --output {' '.join(map(str, below))}"
+    return "run `python -m benchmarks compare` first, or pass the --output that it was given"
 
 
 def list_all(options: argparse.Namespace) -> int:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import warnings
 from typing import Any
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from transformers import PreTrainedModel, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
-from .adapter.state import MaskUpdate
-from .importance.examples import Collator, is_indexed
+from .adapter.state import AdapterState, MaskUpdate
+from .importance.examples import Collator, checked_examples, is_indexed
 from .importance.losses import LossFn
 from .importance.recent import RecentExamples
 from .model import FishDipModel, tuner_of
 from .schedule import update_is_due
+from .tuner.arguments import check_functions, check_names
 
 FIRST_LOOK = 250
 """Examples that are scanned for the first mask if later masks reuse the losses of training."""
+_claims: WeakKeyDictionary[AdapterState, ref[TrainerState]] = WeakKeyDictionary()
+"""The training in which a callback last took over the updates of an adapter."""
 
 
 class FishDipCallback(TrainerCallback, ExportableState):
@@ -37,6 +41,10 @@ class FishDipCallback(TrainerCallback, ExportableState):
         adapter_name: the adapter whose mask to update; by default the active one. Needed if several are active, as when
             one is trained on top of another.
 
+    Raises:
+        TypeError: an argument of another type.
+        ValueError: a dataset without numbered examples, where training losses are reused.
+
     Attributes:
         updates: the records of all updates by this object, oldest first.
     """
@@ -50,6 +58,16 @@ class FishDipCallback(TrainerCallback, ExportableState):
         reuse_training_losses: bool = False,
         adapter_name: str | None = None,
     ) -> None:
+        check_functions(data_collator=data_collator, loss_fn=loss_fn)
+        if not isinstance(reuse_training_losses, bool):
+            raise TypeError(f"reuse_training_losses={reuse_training_losses!r} must be True or False.")
+        if adapter_name is not None:
+            check_names(adapter_name)
+        if dataset is not None and not is_indexed(checked_examples(dataset, "dataset")) and reuse_training_losses:
+            raise ValueError(
+                "reuse_training_losses=True draws the examples of its first look by their numbers, and the dataset, a "
+                f"{type(dataset).__name__}, is a stream without any; give a Dataset or a list."
+            )
         self.dataset = dataset
         self.data_collator = data_collator
         self.loss_fn = loss_fn
@@ -67,7 +85,8 @@ class FishDipCallback(TrainerCallback, ExportableState):
         Raises:
             ValueError: there is no Fish-Dip adapter; several are active and none is named; load_best_model_at_end with
                 `model.add_adapter`, which the Trainer does not support; or the Trainer has restored this callback from
-                a checkpoint, which does not contain the dataset, collator or loss function.
+                a checkpoint, which does not contain the dataset, collator or loss function; or another callback updates
+                the same adapter.
         """
         lost = [name for name in self.given if getattr(self, name) is None]
         if lost:
@@ -77,7 +96,7 @@ class FishDipCallback(TrainerCallback, ExportableState):
             )
         self._tuner = tuner_of(kwargs["model"])
         adapter = self._tuner._state(self.adapter_name)
-        adapter.stop_driving()
+        self._claim(adapter, state)
         interval = adapter.config.update_interval
         if isinstance(interval, int) and 0 < state.max_steps <= interval:
             warnings.warn(
@@ -93,6 +112,17 @@ class FishDipCallback(TrainerCallback, ExportableState):
             )
         if self.reuse_training_losses:
             self._recent = self._tuner.recent_examples(self.loss_fn, self.adapter_name)
+
+    def _claim(self, adapter: AdapterState, training: TrainerState) -> None:
+        """Take over the updates of an adapter; raises ValueError if that has been done in the same training."""
+        earlier = _claims.get(adapter, lambda: None)()
+        if earlier is training:
+            raise ValueError(
+                f"two FishDipCallbacks update adapter {adapter.adapter_name!r}, and each would undo the other's mask; "
+                "give the Trainer one for each adapter, with adapter_name if there are several."
+            )
+        _claims[adapter] = ref(training)
+        adapter.stop_driving()
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Update the mask if it is due."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import InitVar, dataclass, field
-from typing import Any
+from dataclasses import InitVar, dataclass, field, fields
+from textwrap import fill
+from typing import Any, Literal, TypeVar, get_args
 
 from peft import PeftConfig
 from peft.utils import CONFIG_NAME
@@ -17,12 +19,18 @@ from .fingerprint import checked_fingerprint
 from .registration import PEFT_TYPE
 from .schedule import AUTO
 
+SampleSelection = Literal["highest_loss", "random", "all"]
+ExampleLoss = Literal["sum", "mean"]
+Dropped = Literal["freeze", "reset"]
+InitMask = Literal["random", "magnitude"]
+DeltaScale = Literal["auto", "rms", "none"]
+
 CHOICES = {
-    "sample_selection": ("highest_loss", "random", "all"),
-    "example_loss": ("sum", "mean"),
-    "dropped": ("freeze", "reset"),
-    "init_mask": ("random", "magnitude"),
-    "delta_scale": ("auto", "rms", "none"),
+    "sample_selection": get_args(SampleSelection),
+    "example_loss": get_args(ExampleLoss),
+    "dropped": get_args(Dropped),
+    "init_mask": get_args(InitMask),
+    "delta_scale": get_args(DeltaScale),
 }
 
 INJECTED = "_injected"
@@ -31,10 +39,25 @@ AfterSave = Callable[[str, "FishDipConfig", Mapping[str, str] | None], None]
 """Called with the folder, the config and PEFT's `auto_mapping` when adapter_config.json has been written."""
 
 
+C = TypeVar("C", bound=type)
+
+
 def setting(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
 
 
+def with_fields_in_help(cls: C) -> C:
+    """Append each field's default and description to the docstring, which `help` shows."""
+    lines = []
+    for each in fields(cls):
+        if "help" in each.metadata and each.name in cls.__annotations__:
+            text = f"{each.name} = {each.default!r}: {each.metadata['help']}"
+            lines.append(fill(text, 112, initial_indent=" " * 8, subsequent_indent=" " * 12))
+    cls.__doc__ = "\n".join([f"{(cls.__doc__ or '').rstrip()}\n\n    Args:", *lines])
+    return cls
+
+
+@with_fields_in_help
 @dataclass
 class FishDipConfig(PeftConfig):
     """Configuration of a [`FishDipModel`].
@@ -78,7 +101,7 @@ class FishDipConfig(PeftConfig):
         "Examples whose gradients score the parameters. An int is a count; a float is a share of the examples scored, "
         "clamped to [3, 25] examples.",
     )
-    sample_selection: str = setting(
+    sample_selection: SampleSelection = setting(
         "highest_loss", "Which examples score the parameters: 'highest_loss', 'random' or 'all'."
     )
     importance: str | ImportanceFunction = setting(
@@ -87,12 +110,14 @@ class FishDipConfig(PeftConfig):
         "of the mean gradient; 'magnitude' of the weights; 'gallop'; 'lift'; a name of `register_importance`; or a "
         "function of a parameter and the examples' gradients there. Of a function, its name alone is saved.",
     )
-    example_loss: str = setting("sum", "-log p(y|x) of an example: 'sum' (Eq. 1) or 'mean' over its target tokens.")
-    dropped: str = setting(
+    example_loss: ExampleLoss = setting(
+        "sum", "-log p(y|x) of an example: 'sum' (Eq. 1) or 'mean' over its target tokens."
+    )
+    dropped: Dropped = setting(
         "freeze", "Entries that leave the mask: 'freeze' keeps their deltas, 'reset' returns them to the base value."
     )
-    init_mask: str = setting("random", "Mask before the first update: 'random', or 'magnitude' of the base.")
-    delta_scale: str = setting(
+    init_mask: InitMask = setting("random", "Mask before the first update: 'random', or 'magnitude' of the base.")
+    delta_scale: DeltaScale = setting(
         "auto",
         "Unit of the trained values. 'auto': 8 times the base tensor's RMS (at most 1), 64 times in T5 models (rounded "
         "to a power of two), so that AdamW at its usual rates, such as 1e-3, moves every tensor by the same, sound "
@@ -111,6 +136,9 @@ class FishDipConfig(PeftConfig):
     )
     base_fingerprint: dict[str, str] | None = setting(
         None, "Written by the tuner: per base parameter its dtype, shape and digests, see fingerprint.py."
+    )
+    id2label: dict[int, str] | None = setting(
+        None, "Written by the tuner: of a classifier, the names of its classes by their numbers."
     )
     strict: bool = setting(
         False,
@@ -135,6 +163,8 @@ class FishDipConfig(PeftConfig):
         super().__post_init__()
         self.peft_type = PEFT_TYPE
         self._check_names()
+        if self.modules_to_save is not None:
+            self.modules_to_save = list(self.modules_to_save)  # PEFT appends to it
         if isinstance(self.target_modules, list):
             self.target_modules = set(self.target_modules)
         if isinstance(self.exclude_modules, list):
@@ -146,6 +176,8 @@ class FishDipConfig(PeftConfig):
             self.support_sizes = sizes_of_counts(counts)
         if self.support_sizes is not None:
             self.support_sizes = checked_sizes(self.support_sizes)
+        if self.id2label is not None:
+            self.id2label = checked_classes(self.id2label)
         if not is_index(num_updates):
             raise ValueError(f"num_updates={num_updates!r} must be an int >= 0; it is written by the tuner.")
         self._num_updates = num_updates
@@ -155,7 +187,9 @@ class FishDipConfig(PeftConfig):
         if self.base_fingerprint is not None:
             self.base_fingerprint = checked_fingerprint(self.base_fingerprint)
 
-    def prepare_save(self, sizes: dict[str, int], fingerprint: dict[str, str], after_save: AfterSave) -> None:
+    def prepare_save(
+        self, sizes: dict[str, int], fingerprint: dict[str, str], classes: dict[int, str], after_save: AfterSave
+    ) -> None:
         """Set what the checkpoint of an adapter with this config needs, just before PEFT saves both; `after_save` is
         called once, when the config has been written.
 
@@ -163,6 +197,7 @@ class FishDipConfig(PeftConfig):
         """
         self.support_sizes = sizes
         self.base_fingerprint = fingerprint or None
+        self.id2label = classes or None
         self._of_saved_adapter = True
         self._after_save = after_save
 
@@ -206,6 +241,12 @@ class FishDipConfig(PeftConfig):
             if not isinstance(value, (list, set, tuple)) or not all(isinstance(entry, str) for entry in value):
                 form = "a list of names" if name == "modules_to_save" else "a name or a list of names"
                 raise TypeError(f"{name}={value!r} must be {form}.")
+
+        for name in ("target_modules", "exclude_modules", "layers_pattern"):
+            value = getattr(self, name)
+            patterns = [value] if isinstance(value, str) else (value or []) if name == "layers_pattern" else []
+            for pattern in patterns:
+                check_pattern(name, pattern)
 
     def _check_layers(self) -> None:
         layers = self.layers_to_transform
@@ -264,6 +305,17 @@ def is_count(value: Any) -> bool:
     return is_index(value) and value > 0
 
 
+def check_pattern(name: str, pattern: str) -> None:
+    """Raise ValueError for a text of a field that is no regular expression."""
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(
+            f"{name}={pattern!r} is no regular expression: {error}. Correct it, with a backslash before what is meant "
+            "literally; modules can also be given as a list of their names."
+        ) from error
+
+
 def checked_sizes(sizes: Any) -> dict[str, int]:
     """A copy of `support_sizes`; raises ValueError for anything else, as in a damaged adapter_config.json."""
     if not isinstance(sizes, dict):
@@ -272,6 +324,16 @@ def checked_sizes(sizes: Any) -> dict[str, int]:
         if not isinstance(name, str) or not is_index(size):
             raise ValueError(f"support_sizes[{name!r}]={size!r} must be an int >= 0; the adapter's config is damaged.")
     return dict(sizes)
+
+
+def checked_classes(classes: Any) -> dict[int, str]:
+    """A copy of `id2label`, with numbers for JSON's texts; raises ValueError for anything else."""
+    if not isinstance(classes, dict):
+        raise ValueError(f"id2label={classes!r} must map numbers to names of classes; leave it to the tuner.")
+    found = {int(number) if str(number).isdecimal() else -1: name for number, name in classes.items()}
+    if sorted(found) != list(range(len(classes))) or not all(isinstance(name, str) for name in found.values()):
+        raise ValueError(f"id2label={classes!r} must name the classes 0, 1, ...; the adapter's config is damaged.")
+    return found
 
 
 def sizes_of_counts(counts: Any) -> dict[str, int]:

@@ -13,12 +13,13 @@ from .adapter.state import AdapterState, MaskUpdate
 from .config import is_count
 from .criteria import criterion_of
 from .distributed import raise_on_all_ranks
-from .importance.examples import Collator, max_to_pick, padding_collator, source_of
+from .importance.examples import Collator, checked_examples, max_to_pick, padding_collator, source_of
 from .importance.losses import LossFn, bfloat16_autocast, default_loss_fn
 from .importance.recent import RecentExamples
 from .importance.scoring import Scores
 from .layers.layer import FishDipLayer
 from .tuner.adapters import AdapterTuner
+from .tuner.arguments import check_functions
 from .tuner.mask_update import change_mask, check_update, ordered_scores, scored_update
 
 
@@ -78,17 +79,21 @@ class FishDipModel(AdapterTuner):
                 without gradients, an importance function that is not registered, fails or returns no scores, an
                 optimizer that does not train the adapter, sharded weights, or merged or disabled adapters. Nothing has
                 changed then.
+            TypeError: examples that cannot be iterated over, or an argument of another type. Nothing has changed then.
             RuntimeError: another process raised such an error, or ended. Nothing has changed then.
         """
         started = time.perf_counter()
         if not is_count(batch_size):
             raise ValueError(f"batch_size={batch_size!r} must be an int, at least 1.")
+        check_functions(data_collator=data_collator, loss_fn=loss_fn)
         state, optimizer = raise_on_all_ranks(lambda: self._checked(adapter_name, optimizer, step))
         pad_token_id = getattr(getattr(self.model, "config", None), "pad_token_id", None)
         collator = data_collator or padding_collator(pad_token_id)
         scan = state.config.sample_selection == "highest_loss"
-        source = raise_on_all_ranks(lambda: source_of(examples, collator, batch_size, scan))
-        if loss_fn is None and criterion_of(state.config.importance).needs:
+        needed = bool(criterion_of(state.config.importance).needs)
+        given = (lambda: checked_examples(examples)) if needed else (lambda: examples)
+        source = raise_on_all_ranks(lambda: source_of(given(), collator, batch_size, scan))
+        if loss_fn is None and needed:
             loss_fn = default_loss_fn(self.model, state.config.example_loss)
         state.stop_driving()
         device = state.flat.device.type
@@ -102,6 +107,7 @@ class FishDipModel(AdapterTuner):
         Raises:
             ValueError: the config chooses examples in another way than by their loss, or the loss is not known.
         """
+        check_functions(loss_fn=loss_fn)
         state = self._state(adapter_name)
         config = state.config
         if config.sample_selection != "highest_loss":
@@ -128,6 +134,7 @@ class FishDipModel(AdapterTuner):
 
         Raises:
             ValueError: a parameter is missing, unknown or of another shape, or a score is not finite.
+            TypeError: scores are no mapping.
             RuntimeError: another process raised such an error, or ended.
         """
         started = time.perf_counter()
@@ -170,7 +177,10 @@ def tuner_of(model: nn.Module) -> FishDipModel:
 
     Raises:
         ValueError: there is no such adapter in the model.
+        TypeError: this is no model.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model={model!r} must be a torch model with a Fish-Dip adapter.")
     for module in model.modules():
         if isinstance(module, FishDipModel):
             return module

@@ -47,6 +47,37 @@ def test_an_interval_that_never_comes_due_is_told(tmp_path: Path) -> None:
         runner.train()
 
 
+def test_two_callbacks_on_one_adapter_are_refused(tmp_path: Path) -> None:
+    model = tuned(bert_classifier())
+    for second in (FishDipCallback(), FishDipCallback(adapter_name="default")):
+        runner, recorder = trainer(tmp_path, model, FishDipCallback())
+        runner.add_callback(second)
+        with pytest.raises(ValueError, match=r"two FishDipCallbacks update adapter 'default'.* give the Trainer one"):
+            runner.train()
+        assert not recorder.steps
+    runner, recorder = trainer(tmp_path, model, FishDipCallback(), max_steps=1)
+    runner.train()
+    runner.train()  # the same callback in another training
+    assert len(recorder.steps) == 1
+    assert num_updates(model) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"dataset": 5}, TypeError, "dataset=5 must be a Dataset or a list of feature dicts"),
+        ({"data_collator": 5}, TypeError, "data_collator=5 must be a function from a list of feature dicts"),
+        ({"loss_fn": 5}, TypeError, "loss_fn=5 must be a function of the model and a batch"),
+        ({"reuse_training_losses": "yes"}, TypeError, "reuse_training_losses='yes' must be True or False"),
+        ({"adapter_name": 5}, TypeError, "adapter_name=5 must be the name of an adapter"),
+        ({"dataset": iter([]), "reuse_training_losses": True}, ValueError, "the dataset, a list_iterator, is a stream"),
+    ],
+)
+def test_a_wrong_argument_is_named_at_once(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        FishDipCallback(**arguments)
+
+
 def test_gradient_accumulation_counts_optimizer_steps(tmp_path: Path) -> None:
     callback = FishDipCallback()
     model = tuned(bert_classifier(), update_interval=2)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import peft
 import pytest
@@ -17,6 +18,7 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 
 import peft_fishdip
 from peft_fishdip import FishDipConfig, FishDipModel
+from peft_fishdip import config as config_module
 
 from .support.models import bert_classifier, flat_of, random_scores, tuned
 
@@ -65,6 +67,12 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"modules_to_save": "classifier"}, TypeError, "modules_to_save='classifier' must be a list of names"),
     ({"layers_to_transform": "1"}, TypeError, "layers_to_transform='1' must be the index of a layer"),
     ({"layers_to_transform": [0, -1]}, TypeError, r"layers_to_transform=\[0, -1\] must be the index"),
+    ({"target_modules": "("}, ValueError, r"target_modules='\(' is no regular expression: missing \).*\. Correct it"),
+    ({"exclude_modules": "*q"}, ValueError, r"exclude_modules='\*q' is no regular expression: nothing to repeat"),
+    ({"layers_to_transform": 0, "layers_pattern": ["a", "["]}, ValueError, r"layers_pattern='\[' is no regular expr"),
+    ({"id2label": ["A"]}, ValueError, r"id2label=\['A'\] must map numbers to names"),
+    ({"id2label": {"1": "A"}}, ValueError, r"id2label=\{'1': 'A'\} must name the classes 0, 1, \.\.\."),
+    ({"id2label": {"0": 5}}, ValueError, "must name the classes 0, 1"),
     ({"layers_pattern": "layer"}, ValueError, "layers_pattern='layer' says where layers_to_transform counts"),
 ]
 
@@ -153,6 +161,38 @@ def test_one_config_serves_many_models_and_saving_one_does_not_touch_the_others(
     first.save_pretrained(str(tmp_path))
     second = get_peft_model(bert_classifier(), config)
     assert all(torch.equal(second.base_model.mask()[name], positions) for name, positions in mask.items())
+
+
+def test_help_describes_every_field_and_its_choices() -> None:
+    own = [field for field in dataclasses.fields(FishDipConfig) if field.name in FishDipConfig.__annotations__]
+    shown = " ".join((FishDipConfig.__doc__ or "").split())
+    for field in own:
+        assert f"{field.name} = {field.default!r}: {' '.join(field.metadata['help'].split())}" in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "choices"),
+    [
+        ("sample_selection", {"highest_loss", "random", "all"}),
+        ("example_loss", {"sum", "mean"}),
+        ("dropped", {"freeze", "reset"}),
+        ("init_mask", {"random", "magnitude"}),
+        ("delta_scale", {"auto", "rms", "none"}),
+    ],
+)
+def test_a_field_of_choices_has_a_type_that_lists_them(name: str, choices: set[str]) -> None:
+    kind = vars(config_module)[FishDipConfig.__annotations__[name]]
+    assert set(get_args(kind)) == choices
+    for choice in choices:
+        assert getattr(FishDipConfig(**{name: choice}), name) == choice
+
+
+def test_modules_to_save_of_a_caller_are_not_changed() -> None:
+    mine = ["pooler"]
+    model = tuned(bert_classifier(), density=0.1, task_type="SEQ_CLS", modules_to_save=mine)
+    assert mine == ["pooler"]
+    assert {"pooler", "classifier"} <= set(model.peft_config["default"].modules_to_save)
+    tuned(bert_classifier(), density=0.1, task_type="SEQ_CLS", modules_to_save={"pooler"})  # PEFT needs a list
 
 
 def test_importing_registers_the_type() -> None:

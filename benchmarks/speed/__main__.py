@@ -42,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             prepare_process(options.threads)
             print(costs_in_words())
         else:
+            if options.output.exists() and not options.output.is_dir():  # rather now than after all is measured
+                raise SettingsError(f"--output {options.output} is a file; name a folder")
             if options.command != "report":
                 measure(options)
             print(write_report(options.output).read_text(encoding="utf-8"))

@@ -13,6 +13,7 @@ from huggingface_hub import ModelCardData
 from ..config import FishDipConfig
 from ..fingerprint import digest
 from ..schedule import described
+from .card_template import without_unfilled
 from .state import AdapterState, MaskUpdate
 
 BEGIN = "<!-- fishdip: written at every save, up to the end mark -->"
@@ -40,9 +41,13 @@ class CheckpointMetadata(NamedTuple):
     num_updates: int
     last_update: MaskUpdate | None
     base_fingerprint: dict[str, str]
+    id2label: Mapping[int, str]
+    """Names of the classes of a classifier, by their numbers; empty for other models."""
 
     @classmethod
-    def of(cls, state: AdapterState, base_fingerprint: dict[str, str]) -> CheckpointMetadata:
+    def of(
+        cls, state: AdapterState, base_fingerprint: dict[str, str], id2label: Mapping[int, str]
+    ) -> CheckpointMetadata:
         return cls(
             len(state.deltas),
             state.num_parameters,
@@ -51,6 +56,7 @@ class CheckpointMetadata(NamedTuple):
             state.num_updates,
             state.last_update,
             base_fingerprint,
+            id2label,
         )
 
 
@@ -69,7 +75,7 @@ def write_card(
     path = Path(folder) / "README.md"
     section = f"{BEGIN}\n{card_section(config, metadata, model)}\n{END}"
     if path.is_file():
-        text = path.read_text(encoding="utf-8")
+        text = without_unfilled(path.read_text(encoding="utf-8"))
     else:
         name = config.base_model_name_or_path
         known = name if name and not os.path.exists(name) else None
@@ -119,6 +125,8 @@ def loading(config: FishDipConfig, metadata: CheckpointMetadata, model: Mapping[
     dtypes = {line.split()[0] for line in metadata.base_fingerprint.values()}
     if len(dtypes) == 1 and len(metadata.base_fingerprint) == metadata.num_tensors:
         arguments += f', dtype="{dtypes.pop()}"'
+    labels = classes_in_words(metadata.id2label)
+    arguments += f", {labels}" if labels else ""
     lines = ["import peft_fishdip  # makes the method known to PEFT", "from peft import PeftModel"]
     class_name = AUTO_CLASSES.get(str(getattr(config.task_type, "value", config.task_type)))
     if class_name is None and model and model["parent_library"].startswith("transformers."):
@@ -128,4 +136,14 @@ def loading(config: FishDipConfig, metadata: CheckpointMetadata, model: Mapping[
     else:
         lines += ["", "base = ...  # the model that the adapter was trained on"]
     load = 'model = PeftModel.from_pretrained(base, "path/to/this/folder")  # strict=True: only onto these weights'
+    if labels and str(getattr(config.task_type, "value", config.task_type)) in ("SEQ_CLS", "TOKEN_CLS"):
+        auto = str(class_name).replace("AutoModel", "AutoPeftModel")
+        load += f'\n# in one step: {auto}.from_pretrained("path/to/this/folder", num_labels={len(metadata.id2label)})'
     return "\n".join([*lines, load])
+
+
+def classes_in_words(id2label: Mapping[int, str]) -> str:
+    """Arguments of `from_pretrained` that give a base these classes; empty for the two that it has by default."""
+    if all(name == f"LABEL_{number}" for number, name in id2label.items()):
+        return f"num_labels={len(id2label)}" if len(id2label) not in (0, 2) else ""
+    return f"num_labels={len(id2label)}, id2label={dict(id2label)!r}"

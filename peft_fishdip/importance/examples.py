@@ -71,6 +71,17 @@ def source_of(examples: Any, collator: Collator, batch_size: int, scan: bool) ->
     return IndexedExamples(examples, collator, batch_size, scan) if is_indexed(examples) else BatchStream(examples)
 
 
+def checked_examples(examples: Any, argument: str = "examples") -> Any:
+    """The examples; raises TypeError for what cannot be a collection of them."""
+    indexed = hasattr(examples, "__getitem__") and hasattr(examples, "__len__")
+    if not (indexed or isinstance(examples, (ExampleSource, Iterable))):
+        raise TypeError(
+            f"{argument}={examples!r} must be a Dataset or a list of feature dicts (input_ids, labels, ...), or an "
+            "iterable of ready batches."
+        )
+    return examples
+
+
 def is_indexed(examples: Any) -> bool:
     """Whether the items of a Dataset or sequence can be fetched by number; raises a TypeError for a single batch."""
     if isinstance(examples, Mapping):
@@ -156,6 +167,9 @@ class IndexedExamples(ExampleSource):
                 raise ValueError(
                     f"example {number} looks like a batch: pass ready batches as an iterator, iter(batches)."
                 )
+            labels = feature.get("labels")
+            if hasattr(labels, "__len__") and getattr(labels, "ndim", 1) > 0 and not len(labels):
+                raise ValueError(f"example {number} has no label, labels={labels!r}; give it one, or leave it out.")
         return Numbered(list(numbers), self.collator(features))
 
 

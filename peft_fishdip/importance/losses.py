@@ -34,14 +34,18 @@ def default_loss_fn(model: nn.Module, example_loss: str, checked: bool = True) -
     kind = getattr(model, "loss_type", None) or ""
     encoder_decoder = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
     other_heads = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
+    config = getattr(model, "config", None)
+    words, classes = getattr(config, "vocab_size", None), getattr(config, "num_labels", None)
     if encoder_decoder and kind not in other_heads:
-        return TokenLoss(example_loss, shifted=False, checked=checked)
+        return TokenLoss(example_loss, shifted=False, checked=checked, classes=words)
     if kind in ("ForCausalLM", "ForConditionalGeneration") or type(model).__name__.endswith("LMHeadModel"):
-        return TokenLoss(example_loss, shifted=True, checked=checked)
-    if kind in ("ForMaskedLM", "ForTokenClassification"):
-        return TokenLoss(example_loss, shifted=False, checked=checked and kind != "ForMaskedLM")
+        return TokenLoss(example_loss, shifted=True, checked=checked, classes=words)
+    if kind == "ForMaskedLM":
+        return TokenLoss(example_loss, shifted=False, checked=False, aligned=True)
+    if kind == "ForTokenClassification":
+        return TokenLoss(example_loss, shifted=False, checked=checked, aligned=True, classes=classes)
     if kind in ("ForSequenceClassification", "ForImageClassification", "ForAudioClassification"):
-        return partial(classification_loss, checked=checked)
+        return partial(classification_loss, checked=checked, classes=classes)
     raise ValueError(
         f"the loss of single examples is not known for {type(model).__name__}; pass loss_fn, a function of the model "
         "and a batch that returns the losses of its examples, shape (batch,)."
@@ -53,15 +57,28 @@ class TokenLoss:
 
     `shifted` says that logits predict the next label, as in causal LMs. Unless `checked`, an example without a target
     has a loss of -inf instead of raising an error: the result is not waited for, and masked LMs may draw no target.
+    `aligned` says that there is a label for each token of the input; `classes` is the number of classes, if known.
     """
 
-    def __init__(self, example_loss: str, shifted: bool, checked: bool = True) -> None:
+    def __init__(
+        self,
+        example_loss: str,
+        shifted: bool,
+        checked: bool = True,
+        aligned: bool = False,
+        classes: int | None = None,
+    ) -> None:
         self.example_loss = example_loss
         self.shifted = shifted
         self.checked = checked
+        self.aligned = aligned
+        self.classes = classes
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         labels = require_labels(batch)
+        refuse_shape(batch, labels, self.aligned)
+        if self.checked and self.classes:
+            refuse_unknown_classes(labels, self.classes)
         return self.of_rows(self.of_tokens(model(**batch).logits, labels), labels)
 
     def of_tokens(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -82,12 +99,14 @@ class TokenLoss:
         return total if self.checked else total.masked_fill(targets == 0, -math.inf)
 
 
-def classification_loss(model: nn.Module, batch: Batch, checked: bool = True) -> Tensor:
+def classification_loss(model: nn.Module, batch: Batch, checked: bool = True, classes: int | None = None) -> Tensor:
     """The loss of each example for sequence classification, shape (batch,).
 
     Squared error for a single logit, binary cross-entropy for floating point labels (multi-label), else cross-entropy.
     """
     labels = require_labels(batch)
+    if classes:
+        refuse_classification(labels, batch_size(batch), classes, checked)
     logits = model(**batch).logits.float()
     if logits.shape[-1] == 1:
         return F.mse_loss(logits.squeeze(-1), labels.view(-1).float(), reduction="none")
@@ -117,21 +136,60 @@ def bfloat16_autocast(device: str) -> torch.dtype | None:
     return torch.bfloat16 if on else None
 
 
-class EmptyExampleError(ValueError):
-    """All labels of the example in row `row` of a batch are -100."""
+class ExampleError(ValueError):
+    """What is wrong with the labels of the example in row `row` of a batch."""
 
-    def __init__(self, row: int) -> None:
-        super().__init__(
-            f"all labels of the example in row {row} of a batch are {IGNORED}; leave such examples out, or raise the "
-            "maximum target length that cut them off."
-        )
+    def __init__(self, row: int, message: str) -> None:
+        super().__init__(message)
         self.row = row
+
+
+def refuse_shape(batch: Batch, labels: Tensor, aligned: bool) -> None:
+    """Raise ValueError for labels that are not one whole number for each token."""
+    ids = batch.get("input_ids")
+    misplaced = aligned and isinstance(ids, Tensor) and ids.shape != labels.shape
+    if labels.dim() != 2 or labels.is_floating_point() or misplaced:
+        expected = tuple(ids.shape) if aligned and isinstance(ids, Tensor) else "(batch, target tokens)"
+        raise ValueError(
+            f"'labels' of a batch have the shape {tuple(labels.shape)} and the dtype {labels.dtype}; this model needs "
+            f"one whole number for each token, shape {expected}, and {IGNORED} where there is no target."
+        )
+
+
+def refuse_classification(labels: Tensor, rows: int, classes: int, checked: bool) -> None:
+    """Raise ValueError for labels of another shape, and with `checked` for those that are no class number."""
+    several = labels.is_floating_point() and classes > 1
+    if labels.numel() != (rows * classes if several else rows):
+        raise ValueError(
+            f"'labels' of a batch have the shape {tuple(labels.shape)}; {rows} examples need one label each, shape "
+            f"({rows},), or, where several of the {classes} classes can hold at once, floats of shape ({rows}, "
+            f"{classes})."
+        )
+    if checked and classes > 1 and not several:
+        refuse_unknown_classes(labels.view(-1, 1), classes)
+
+
+def refuse_unknown_classes(labels: Tensor, num_classes: int) -> None:
+    """Raise if a label, (batch, labels), is no class number; on a GPU such a label ends the process."""
+    unknown = (labels != IGNORED) & ((labels < 0) | (labels >= num_classes))
+    if bool(unknown.any()):
+        row, place = unknown.nonzero()[0].tolist()
+        raise ExampleError(
+            row,
+            f"the label {int(labels[row, place])} is none of the model's {num_classes} classes, 0 to "
+            f"{num_classes - 1}; correct it, or load the base with as many classes (num_labels) as the data has.",
+        )
 
 
 def refuse_empty(targets: Tensor) -> None:
     """Raise if one of the numbers of targets per example is 0: its mean loss would be 0 / 0, its gradient zero."""
     if not bool((targets > 0).all()):
-        raise EmptyExampleError(int((targets <= 0).nonzero()[0]))
+        row = int((targets <= 0).nonzero()[0])
+        raise ExampleError(
+            row,
+            f"all labels of the example in row {row} of a batch are {IGNORED}; leave such examples out, or raise the "
+            "maximum target length that cut them off.",
+        )
 
 
 def example_losses(
@@ -147,7 +205,7 @@ def example_losses(
         device = next((value.device.type for value in numbered.batch.values() if isinstance(value, Tensor)), "cpu")
         with torch.autocast(device, autocast) if autocast else nullcontext():
             losses = loss_fn(model, numbered.batch)
-    except EmptyExampleError as error:
+    except ExampleError as error:
         raise ValueError(f"example {numbered.ids[error.row]}: {error}") from error
     size = len(numbered.ids)
     if not isinstance(losses, Tensor) or losses.shape != (size,):

@@ -87,7 +87,7 @@ class LabelledBracket:
     relations: tuple[tuple[str, str], ...]
 
 
-_NO_RELATIONS = Labels((), "relation")
+_NO_RELATIONS = Labels((), "relation", may_be_empty=True)
 
 
 class Reading(NamedTuple):

@@ -34,6 +34,8 @@ class DstTask(Task[DstExample]):
     truncation_side: ClassVar[str] = "left"
 
     def __init__(self, ontology: Mapping[str, Iterable[str]]) -> None:
+        if not isinstance(ontology, Mapping) or not any(ontology.values()):
+            raise ValueError(f"ontology={ontology!r}: pass a mapping from each domain to its slots, at least one slot")
         for domain, slots in ontology.items():
             if isinstance(slots, str):
                 raise ValueError(f"domain {domain!r}: got the text {slots!r}; pass a list of slots")

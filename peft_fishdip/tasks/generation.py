@@ -17,6 +17,7 @@ from .calibration import calibration_of
 from .coders import Coder, coder_for
 from .constraint import Constraint, Path, Reading
 from .families import SEQUENCES, TOKENS, task_type
+from .gold import check_gold
 from .grammar import Grammar
 from .labelling import label
 from .lengths import (
@@ -300,7 +301,11 @@ def evaluate(
 
     Where predictions have scores, "calibration_error" says how far these are from the share of right answers: the
     expected calibration error in 10 bins, which `calibration_of` gives one by one.
+
+    Before anything is predicted, TypeError is raised for examples that are no records of the task, such as texts, and
+    ValueError for those without a label, or with one that the task does not know.
     """
+    check_gold(task, examples)
     predicted = _predict(model, tokenizer, task, examples, **options)
     scores = task.score(examples, predicted, reference=reference)
     calibration = calibration_of(task, examples, predicted)

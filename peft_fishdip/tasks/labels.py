@@ -14,13 +14,23 @@ class Labels:
     """Labels and their natural names, e.g. {"Loc": "location", "Peop": "person"}.
 
     A sequence of labels stands for labels that are their own names. Raises ValueError for a name that the
-    format cannot carry or that two labels share.
+    format cannot carry or that two labels share, and for no label at all unless `may_be_empty`; TypeError for what is
+    no collection.
     """
 
-    def __init__(self, labels: Mapping[str, str] | Iterable[str], what: str = "label") -> None:
+    def __init__(
+        self, labels: Mapping[str, str] | Iterable[str], what: str = "label", *, may_be_empty: bool = False
+    ) -> None:
         if isinstance(labels, str):
             raise ValueError(f"{what}s: got the text {labels!r}; pass a list or a mapping from label to name")
+        if not isinstance(labels, Iterable):
+            raise TypeError(f"{what}s: got {labels!r}; pass a list or a mapping from label to name")
         names = dict(labels) if isinstance(labels, Mapping) else {label: label for label in labels}
+        if not names and not may_be_empty:
+            raise ValueError(
+                f"{what}s={labels!r}: there is none, so that nothing could be found; pass a list or a mapping from "
+                "label to name"
+            )
         self.what = what
         self.names: dict[str, str] = names
         self._labels: dict[str, str] = {}
@@ -47,6 +57,9 @@ class Labels:
 
     def name(self, label: str) -> str:
         """Natural name of a label; ValueError names the known ones."""
+        if not label:
+            known = ", ".join(map(repr, self.names))
+            raise ValueError(f"the {self.what} is missing: the label is {label!r}; give one of {known}")
         if label not in self.names:
             raise ValueError(f"unknown {self.what} {label!r}; this task knows {', '.join(map(repr, self.names))}")
         return self.names[label]

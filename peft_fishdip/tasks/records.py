@@ -9,9 +9,11 @@ tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol, TypeVar
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,11 @@ class Span:
     label: str = ""
 
     def __post_init__(self) -> None:
+        if not (hasattr(self.start, "__index__") and hasattr(self.end, "__index__") and isinstance(self.label, str)):
+            raise TypeError(
+                f"Span({self.start!r}, {self.end!r}, {self.label!r}): give two token positions and a text, such as "
+                "Span(0, 1, 'person')"
+            )
         if not 0 <= self.start < self.end:
             raise ValueError(
                 f"Span(start={self.start}, end={self.end}): needs 0 <= start < end; end is exclusive, "
@@ -41,6 +48,9 @@ class Relation:
     head: Span
     tail: Span
     label: str
+
+    def __post_init__(self) -> None:
+        _records((self.head, self.tail), Span, "head and tail")
 
 
 @dataclass(frozen=True)
@@ -69,9 +79,29 @@ def _span_key(span: Span) -> tuple[int, int, str]:
 
 
 def _as_tokens(tokens: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(tokens, str) or not all(isinstance(token, str) for token in tokens):
+    found = None if isinstance(tokens, str) or not isinstance(tokens, Iterable) else tuple(tokens)
+    if found is None or not all(isinstance(token, str) for token in found):
         raise TypeError(f"tokens={tokens!r}: give a sequence of texts; `tokenize` splits a raw sentence")
-    return tuple(tokens)
+    return found
+
+
+def _records(values: Any, kind: type[R], what: str) -> tuple[R, ...]:
+    """The values, which are to be records of one kind."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise TypeError(f"{what}={values!r}: give a sequence of {kind.__name__}")
+    values = tuple(values)
+    for value in values:
+        if not isinstance(value, kind):
+            given = value if isinstance(value, (tuple, list)) else ("...",)
+            parts = value.items() if isinstance(value, Mapping) else ()
+            written = ", ".join([*(f"{key}={part!r}" for key, part in parts)] or map(repr, given))
+            hint = "; positions are those of tokens, and `from_offsets` takes characters" if kind is Span else ""
+            raise TypeError(f"{what}: {value!r} is a {type(value).__name__}; write {kind.__name__}({written}){hint}")
+    return values
+
+
+def _as_spans(spans: Any, what: str) -> tuple[Span, ...]:
+    return tuple(sorted(set(_records(spans, Span, what)), key=_span_key))
 
 
 _MARKS = str.maketrans("[]", "  ")
@@ -129,7 +159,7 @@ class NerExample:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tokens", _as_tokens(self.tokens))
-        object.__setattr__(self, "spans", tuple(sorted(set(self.spans), key=_span_key)))
+        object.__setattr__(self, "spans", _as_spans(self.spans, "spans"))
         _check_inside(self.spans, self.tokens, "entity")
         _check_text(self.text, self.tokens)
 
@@ -146,8 +176,11 @@ class JointExample:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tokens", _as_tokens(self.tokens))
-        object.__setattr__(self, "spans", tuple(sorted(set(self.spans), key=_span_key)))
-        relations = sorted(set(self.relations), key=lambda r: (*_span_key(r.head), *_span_key(r.tail), r.label))
+        object.__setattr__(self, "spans", _as_spans(self.spans, "spans"))
+        relations = sorted(
+            set(_records(self.relations, Relation, "relations")),
+            key=lambda r: (*_span_key(r.head), *_span_key(r.tail), r.label),
+        )
         object.__setattr__(self, "relations", tuple(relations))
         _check_inside(self.spans, self.tokens, "entity")
         _check_text(self.text, self.tokens)
@@ -174,7 +207,7 @@ class RelationExample:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tokens", _as_tokens(self.tokens))
-        _check_inside((self.head, self.tail), self.tokens, "entity")
+        _check_inside(_records((self.head, self.tail), Span, "head and tail"), self.tokens, "entity")
         _check_text(without_marks(self.text, self.tokens), self.tokens)
 
 
@@ -193,8 +226,8 @@ class SrlExample:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tokens", _as_tokens(self.tokens))
-        object.__setattr__(self, "arguments", tuple(sorted(set(self.arguments), key=_span_key)))
-        _check_inside((self.predicate,), self.tokens, "predicate")
+        object.__setattr__(self, "arguments", _as_spans(self.arguments, "arguments"))
+        _check_inside(_records((self.predicate,), Span, "predicate"), self.tokens, "predicate")
         _check_inside(self.arguments, self.tokens, "argument")
         _check_text(without_marks(self.text, self.tokens), self.tokens)
 
@@ -208,8 +241,8 @@ class DstExample:
     id: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "turns", tuple(self.turns))
-        object.__setattr__(self, "state", tuple(sorted(set(self.state))))
+        object.__setattr__(self, "turns", _records(self.turns, Turn, "turns"))
+        object.__setattr__(self, "state", tuple(sorted(set(_records(self.state, SlotValue, "state")))))
         seen: dict[tuple[str, str], str] = {}
         for entry in self.state:
             if (entry.domain, entry.slot) in seen:

@@ -2,12 +2,13 @@
 
 `python -m peft_fishdip.tasks.roundtrip <folder> [tokenizer]` prints it for the public data sets found in
 the folder, each in one of its own name (conll04, wnut17, ...); with a tokenizer's path or name also through the pieces
-of that tokenizer.
+of that tokenizer. A file that cannot be read is named; the others are done.
 """
 
 from __future__ import annotations
 
 import sys
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -146,11 +147,16 @@ DATA_SETS: tuple[tuple[str, str, Loader], ...] = (
 """Name, files below the data folder, and how to load one."""
 
 
-def table(folder: Path, tokenizer: Any = None) -> Iterator[tuple[str, str, RoundTrip]]:
-    """Data set, file and result for each public data set below `folder`."""
+def table(folder: Path, tokenizer: Any = None) -> Iterator[tuple[str, str, RoundTrip | Exception]]:
+    """Data set, file and result for each public data set below `folder`; of a file that cannot be read, the error."""
     for name, pattern, load in DATA_SETS:
         for path in sorted(folder.glob(pattern)):
-            yield name, str(path.relative_to(folder)), round_trip(*load(path), tokenizer)
+            result: RoundTrip | Exception
+            try:
+                result = round_trip(*load(path), tokenizer)
+            except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
+                result = error
+            yield name, str(path.relative_to(folder)), result
 
 
 def _list(counts: dict[str, int]) -> str:
@@ -162,19 +168,29 @@ def main(arguments: Sequence[str]) -> int:
         print("usage: python -m peft_fishdip.tasks.roundtrip <folder> [tokenizer]", file=sys.stderr)
         return 2
     folder = Path(arguments[0])
+    if not folder.is_dir():
+        print(f"{folder} is no folder; give the one that holds the data sets", file=sys.stderr)
+        return 2
     if not any(True for _, pattern, _ in DATA_SETS for _ in folder.glob(pattern)):
         known = ", ".join(dict.fromkeys(pattern.split("/")[0] for _, pattern, _ in DATA_SETS))
         print(f"{folder} has no data set in a folder of its name: {known}", file=sys.stderr)
         return 2
     tokenizer = AutoTokenizer.from_pretrained(arguments[1]) if len(arguments) == 2 else None
-    unexplained = 0
+    unexplained, unread = 0, 0
     print("| data set | file | examples | equal | changed, by reason | problems reported |")
     print("|---|---|--:|--:|---|---|")
     for name, file, result in table(folder, tokenizer):
+        if isinstance(result, Exception):
+            print(f"| {name} | {file} | not read | | | |")
+            print(f"{file}: {type(result).__name__}: {result}", file=sys.stderr)
+            unread += 1
+            continue
         counts = f"{result.num_examples} | {result.num_equal}"
         print(f"| {name} | {file} | {counts} | {_list(result.reasons)} | {_list(result.problems)} |")
         unexplained += result.reasons.get("unexplained", 0)
-    return 1 if unexplained and tokenizer is None else 0
+    if unread:
+        print(f"{unread} of the files could not be read; correct them, or take them out of {folder}", file=sys.stderr)
+    return 1 if unread or (unexplained and tokenizer is None) else 0
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from ..adapter.atomic import repeat_once
 from ..adapter.base_parameter import fingerprints
 from ..adapter.combine import Combination, listed, refuse_unknown
 from ..adapter.containers import install_from, is_vector
+from ..adapter.heads import classes_of, fit_classifier
 from ..adapter.initial import check_sizes
 from ..adapter.model_card import CheckpointMetadata, write_card
 from ..adapter.state import AdapterState
@@ -25,12 +26,14 @@ from ..layers.compiled import split_once
 from ..layers.layer import FishDipLayer, layers_of, merged_as_before_on_failure, tuned_parameters
 from ..layers.output_embeddings import OutputEmbeddings
 from ..quantization import has_quantized_storage
+from .arguments import check_names
 from .combination import add_combined
 from .generation import generating_merged
 from .guards import refuse_adapter_names
 from .injection import Injection, as_before_on_failure, take_out, taking_out, unmark, unwrap
 from .mask_update import base_parameters
 from .targets import checked_by_name, find_targets, refuse_name, with_linear_names
+from .unmatched import warn_of_unmatched
 
 
 class AdapterTuner(BaseTuner):
@@ -63,6 +66,7 @@ class AdapterTuner(BaseTuner):
                     f"the active adapters are {listed(self.active_adapters)}; name the one you mean by adapter_name."
                 )
             adapter_name = self.active_adapters[0]
+        check_names(adapter_name)
         refuse_unknown(adapter_name, states)
         return states[adapter_name]
 
@@ -72,6 +76,7 @@ class AdapterTuner(BaseTuner):
         Raises:
             ValueError: there is no such adapter.
         """
+        check_names(adapter_name)
         refuse_unknown(adapter_name, self.peft_config)
         super().set_adapter(adapter_name, inference_mode)
 
@@ -81,6 +86,7 @@ class AdapterTuner(BaseTuner):
         Raises:
             ValueError: there is no such adapter.
         """
+        check_names(adapter_names, "adapter_names")
         refuse_unknown(adapter_names, self.peft_config)
         super().set_requires_grad(adapter_names, requires_grad)
 
@@ -137,6 +143,7 @@ class AdapterTuner(BaseTuner):
             targets = find_targets(model, config)
             if targets:
                 check_sizes(config, targets)
+                warn_of_unmatched(model, config, targets)
             self._injection = Injection(model, adapter_name, config, targets, restore)
             self._injection.prepare_base()
             self._injection.check_base()
@@ -199,6 +206,7 @@ class AdapterTuner(BaseTuner):
             ValueError: there is no such adapter; a torchao weight cannot be quantised anew; or, with `safe_merge`, a
                 merged value is not finite. Nothing has been merged then.
         """
+        check_names(adapter_names or [], "adapter_names")
         refuse_unknown(adapter_names or [], self.peft_config)
         wanted = {layer: layer.active_adapters if adapter_names is None else adapter_names for layer in self._layers()}
         if wanted and all(set(names) <= set(layer.merged_adapters) for layer, names in wanted.items()):
@@ -318,8 +326,9 @@ class AdapterTuner(BaseTuner):
         """
         state = cls._states_of(model)[adapter_name]
         lines = fingerprints(tuned_parameters(model, adapter_name))
-        card = partial(write_card, metadata=CheckpointMetadata.of(state, lines))
-        config.prepare_save(state.support_sizes, lines, after_save=card)
+        classes = classes_of(model)
+        card = partial(write_card, metadata=CheckpointMetadata.of(state, lines, classes))
+        config.prepare_save(state.support_sizes, lines, classes, after_save=card)
         selected = super()._get_adapter_state_dict(model, config, adapter_name, *args, **kwargs)
         return {key: tensor for key, tensor in selected.items() if not is_vector(key)}
 
@@ -342,4 +351,5 @@ class AdapterTuner(BaseTuner):
             if waiting and state.take_out is not None:
                 state.take_out()
             raise
+        fit_classifier(model, adapter_name, remapped, config.id2label)
         return remapped

@@ -56,7 +56,8 @@ class BaseCopy:
         """Give all of them their old values, bitwise and in their old dtype, where they are now. May be repeated.
 
         Raises:
-            ValueError: the model has other parameters or modules than before, or of other shapes; what fits is restored.
+            ValueError: the model has other parameters or modules than before, or of other shapes. What fits is restored
+                first.
         """
         parameters, changed = dict(self.model.named_parameters()), []
         for name, requires_grad in self.trained.items():

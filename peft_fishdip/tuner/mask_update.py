@@ -174,7 +174,17 @@ class Ordered(Mapping[str, Tensor]):
 
 
 def ordered_scores(state: AdapterState, scores: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The scores of a caller in the order of the adapter's deltas; ValueError if they do not fit the parameters."""
+    """The scores of a caller in the order of the adapter's deltas.
+
+    Raises:
+        ValueError: they do not fit the parameters.
+        TypeError: they are no mapping.
+    """
+    if not isinstance(scores, Mapping):
+        raise TypeError(
+            f"scores={scores!r} must be a dict from the name of each targeted base parameter, as in mask(), to a "
+            "tensor of its shape."
+        )
     shapes = {delta.name: delta.shape for delta in state.deltas}
     missing, unknown = sorted(shapes.keys() - scores.keys()), sorted(scores.keys() - shapes.keys())
     if missing or unknown:

@@ -22,6 +22,7 @@ from ..distributed import refuse_sharded
 from ..layers.layer import FishDipLayer
 from ..private import moved_by_accelerate
 from ..quantization import backend_of, has_quantized_storage
+from .arguments import check_names
 
 # PEFT trains these modules whole, but adds them to modules_to_save only after the adapter is in
 HEADS: dict[Any, list[str]] = {TaskType.TOKEN_CLS: ["classifier", "score"], TaskType.QUESTION_ANS: ["qa_outputs"]}
@@ -96,7 +97,8 @@ def find_targets(model: nn.Module, config: FishDipConfig) -> list[Target]:
 
 
 def refuse_name(adapter_name: str) -> None:
-    """Raise ValueError for the name of an adapter under which torch cannot keep it."""
+    """Raise ValueError for the name of an adapter under which torch cannot keep it, TypeError if it is no text."""
+    check_names(adapter_name)
     if not adapter_name or "." in adapter_name or hasattr(nn.ModuleDict, adapter_name):
         raise ValueError(
             f"adapter_name={adapter_name!r} cannot be a key of torch.nn.ModuleDict, where adapters are kept: it is "

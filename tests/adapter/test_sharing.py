@@ -181,7 +181,7 @@ def test_the_card_tells_what_the_adapter_is(tmp_path: Path) -> None:
     )
     fingerprint = row(card, "fingerprint of the targeted base weights")
     assert fingerprint == f"`sha256:{digest(model.peft_config['default'].base_fingerprint)}`"
-    assert card.index("# Model Card for Model ID") < card.index(BEGIN) < card.index("## Model Details")
+    assert card.index("# Model Card for Model ID") < card.index(BEGIN) < card.index("### Framework versions")
     assert card.startswith("---\n")
     assert "base_model:" in card.split("---")[1]
 
@@ -206,11 +206,11 @@ def test_a_card_is_updated_and_what_others_wrote_stays(tmp_path: Path) -> None:
     model = scored(bert_classifier(), classifier_examples)
     model.save_pretrained(str(tmp_path))
     path = tmp_path / "README.md"
-    path.write_text(path.read_text().replace("## Model Details", "My own words.\n\n## Model Details"))
+    path.write_text(path.read_text().replace("### Framework versions", "My own words.\n\n### Framework versions"))
     model.base_model.set_mask(random_scores(model))
     model.save_pretrained(str(tmp_path))
     card = path.read_text()
-    assert "My own words.\n\n## Model Details" in card
+    assert "My own words.\n\n### Framework versions" in card
     assert card.count(BEGIN) == card.count(END) == card.count("## Fish-Dip adapter") == 1
     assert row(card, "mask updates") == "3, one at optimizer steps 10, 20, 40, 80 and 160, then one every 100"
     assert row(card, "last update").startswith("before step 2, by given scores: ")

@@ -104,6 +104,11 @@ def command(root, *more, model=None):
     return ["compare", *arguments, *methods, "--tasks", "generated", "--output", str(root / "runs"), *more]
 
 
+def test_results_in_a_folder_below_are_named(done, capsys):
+    error = refused(capsys, "report", "--output", str(done))
+    assert f"{done} holds no results; there are some below it, pass --output {done / 'runs'}" in error
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from ..support.models import (
     base_bits,
     bert_classifier,
+    bert_tagger,
     classifier_examples,
     flat_of,
     ignoring_unscored_mask,
@@ -123,6 +124,58 @@ def test_examples_that_cannot_be_scored_are_refused(case: str) -> None:
     examples, error, message = CASES[case]
     model, optimizer = prepared()
     assert_refused(model, optimizer, error, message, examples)
+
+
+LABELS: dict[str, tuple[Callable[[], Any], Any, str]] = {
+    "no class": (bert_classifier, [], r"example 3 has no label, labels=\[\]; give it one, or leave it out"),
+    "no token": (tied_t5, [], r"example 3 has no label, labels=\[\]"),
+    "an unknown class": (
+        bert_classifier,
+        3,
+        "example 3: the label 3 is none of the model's 3 classes, 0 to 2; correct it",
+    ),
+    "a negative class": (bert_classifier, -1, "example 3: the label -1 is none of the model's 3 classes"),
+    "an unknown token": (tied_t5, [4, 48], "example 3: the label 48 is none of the model's 48 classes, 0 to 47"),
+    "an unknown tag": (bert_tagger, [0, 1, 9], "example 3: the label 9 is none of the model's 3 classes, 0 to 2"),
+}
+
+
+@pytest.mark.parametrize("case", LABELS)
+def test_the_example_of_a_label_that_cannot_be_is_named(case: str) -> None:
+    build, labels, message = LABELS[case]
+    whole = 0 if build is bert_classifier else [0, 1, 2]
+    examples = [{"input_ids": [3, 4, 5], "labels": whole} for _ in range(3)] + [
+        {"input_ids": [6, 7, 8], "labels": labels}
+    ]
+    model = tuned(build(), density=0.02)
+    with pytest.raises(ValueError, match=message):
+        model.base_model.update_mask(examples)
+    assert num_updates(model) == 0
+
+
+@pytest.mark.parametrize(
+    ("build", "labels", "message"),
+    [
+        (
+            bert_tagger,
+            [0, 1],
+            r"'labels' of a batch have the shape \(4, 2\).* for each token, shape \(4, 3\), and -100",
+        ),
+        (bert_tagger, 1, r"'labels' of a batch have the shape \(4,\).* shape \(4, 3\)"),
+        (bert_tagger, [0.0, 1.0, 1.0], r"the dtype torch\.float32; this model needs one whole number"),
+        (
+            bert_classifier,
+            [0, 1],
+            r"'labels' .* \(4, 2\); 4 examples need one label each, shape \(4,\), or, .* \(4, 3\)",
+        ),
+        (bert_classifier, [0.0, 1.0], r"'labels' .* \(4, 2\); 4 examples need one label each"),
+    ],
+)
+def test_labels_of_another_shape_are_refused(build: Callable[[], Any], labels: Any, message: str) -> None:
+    model = tuned(build(), density=0.02)
+    with pytest.raises(ValueError, match=message):
+        model.base_model.update_mask([{"input_ids": [3, 4, 5], "labels": labels}] * 4)
+    assert num_updates(model) == 0
 
 
 @pytest.mark.parametrize("selection", ["highest_loss", "random", "all"])

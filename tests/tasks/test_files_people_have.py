@@ -12,10 +12,13 @@ from peft_fishdip.tasks import (
     SlotValue,
     Span,
     Turn,
+    read,
+    read_ace05,
     read_conll,
     read_conll04,
     read_multiwoz,
     read_ontonotes,
+    read_semeval2010,
     read_srl_columns,
     read_srl_lines,
     read_tagged_json,
@@ -129,12 +132,17 @@ def test_schemes_of_columns(write):
 def test_a_file_without_any_span_warns(write):
     with pytest.warns(UserWarning, match="1 examples and no entity in any; the tags were read from column 1"):
         read_conll(write("Mia O B-PER\n"), tag=1)
-    with pytest.warns(UserWarning, match="0 examples and no entity"):
-        read_conll(write(""))
     with pytest.warns(UserWarning, match="no proposition"):
         read_srl_columns(write("Mia NN - -\n"))
-    with pytest.warns(UserWarning, match="no proposition"):
-        read_srl_lines(write("\n"))
+
+
+@pytest.mark.parametrize(
+    "read_file", [read_conll, read_srl_columns, read_srl_lines, read_semeval2010, read_ace05, read]
+)
+@pytest.mark.parametrize("text", ["", "\ufeff", " \r\n\t\n"])
+def test_a_file_without_any_text_is_refused(write, read_file, text):
+    with pytest.raises(ValueError, match="the file is empty; give one with annotated texts"):
+        read_file(write(text))
 
 
 CONLL_2012 = """\

@@ -165,6 +165,30 @@ def test_table_command(tmp_path, capsys):
     assert main([]) == 2
 
 
+def test_a_malformed_file_is_named_and_the_others_are_done(tmp_path, capsys):
+    folder = tmp_path / "wnut17"
+    folder.mkdir()
+    (folder / "bad.conll").write_text("Ann\tB-person\nleft\n", encoding="utf-8")
+    (folder / "empty.conll").touch()
+    (folder / "tiny.conll").write_text("Ann\tB-person\nleft\tO\n", encoding="utf-8")
+    (folder / "unknown.conll").write_text("Ann\tB-animal\n", encoding="utf-8")
+    assert main([str(tmp_path)]) == 1
+    shown, told = capsys.readouterr()
+    assert "| WNUT-17 NER | wnut17/tiny.conll | 1 | 1 | - | - |" in shown
+    assert "| WNUT-17 NER, raw text | wnut17/tiny.conll | 1 | 1 | - | - |" in shown
+    assert shown.count("| not read | | | |") == 6
+    assert "wnut17/bad.conll: DataFormatError:" in told
+    assert "line 2: expected 2 columns" in told
+    assert "wnut17/empty.conll: ValueError:" in told
+    assert "unknown entity type 'animal'" in told
+    assert f"6 of the files could not be read; correct them, or take them out of {tmp_path}" in told
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path, capsys):
+    assert main([str(tmp_path / "nowhere")]) == 2
+    assert "nowhere is no folder; give the one that holds the data sets" in capsys.readouterr().err
+
+
 def test_examples_of_tokens_as_raw_texts():
     eu, ann = Span(2, 3, "A"), Span(5, 6, "B")
     example = JointExample(("non", "-", "EU", "firms", "(", "Ann", ")"), (eu, ann), (Relation(ann, eu, "R"),), "7")

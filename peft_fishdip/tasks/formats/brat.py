@@ -49,7 +49,7 @@ def _document(path: Path, text: str, encoding: str) -> Document:
     relations: list[tuple[str, str, str, str]] = []
     others: Counter[str] = Counter()
     events: set[str] = set()
-    for number, line in read_lines(path, encoding):
+    for number, line in read_lines(path, encoding, may_be_empty=True):  # nothing annotated
         where = f"line {number}"
         key, *cells = line.split("\t")
         if is_blank(line) or key.startswith("#"):

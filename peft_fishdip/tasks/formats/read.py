@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from ..readers.ace05 import read_ace05
-from ..readers.common import DataFormatError, StrPath, is_blank, read_bytes, read_json_records, read_lines
+from ..readers.common import (
+    DataFormatError,
+    StrPath,
+    empty_file,
+    is_blank,
+    read_bytes,
+    read_json_records,
+    read_lines,
+)
 from ..readers.conll import read_conll
 from ..readers.conll04 import read_conll04
 from ..readers.dialogue import read_multiwoz, read_woz
@@ -106,7 +114,7 @@ def recognise(path: StrPath, encoding: str = "utf-8") -> str:
         return "spacy"
     start = content[:1000].replace(b"\0", b"").decode("utf-8", "ignore").lstrip("\ufeff \t\r\n")
     if not start and not content.strip(b"\0\xef\xbb\xbf\xfe\xff \t\r\n"):
-        raise ValueError(f"{path}: the file is empty; give one with annotated texts")
+        raise empty_file(path)
     found = _json_format(path, encoding) if start.startswith(("{", "[")) else None
     found = found or _text_format(path, encoding)
     if found is None:

@@ -38,19 +38,27 @@ _MARKS = (
 )
 
 
-def read_lines(path: StrPath, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
+def read_lines(path: StrPath, encoding: str = "utf-8", may_be_empty: bool = False) -> Iterator[tuple[int, str]]:
     """Number (from 1) and text of each line, without line end and byte order marks; gzip if the name ends in .gz.
 
     Lines end with a newline, a carriage return or both. Characters that `str.splitlines` splits at are text,
     unless the file has no other line end. A file that begins with a byte order mark of UTF-16 or UTF-32 is read so.
+    Raises ValueError for a file without any text, unless it `may_be_empty`.
     """
     text = read_text(path, encoding)
+    if not may_be_empty and not text.strip("\ufeff \t\r\n"):
+        raise empty_file(path)
     ends = _LINE_END if "\n" in text or "\r" in text else _RARE_LINE_END
     lines = ends.split(text)
     if not lines[-1]:
         lines.pop()
     for number, line in enumerate(lines, 1):
         yield number, line.lstrip("\ufeff")
+
+
+def empty_file(path: StrPath) -> ValueError:
+    """The error for a file without any text."""
+    return ValueError(f"{path}: the file is empty; give one with annotated texts")
 
 
 def read_text(path: StrPath, encoding: str = "utf-8") -> str:

@@ -69,6 +69,14 @@ def test_bad_input_is_refused_in_one_line(words, message, tmp_path, capsys):
     assert message in error
 
 
+@pytest.mark.parametrize("command", ["decode", "report"])
+def test_an_output_that_is_a_file_is_refused_before_anything_is_measured(command, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("benchmarks.speed.__main__.measure", lambda options: pytest.fail("measured"))
+    (tmp_path / "file").touch()
+    assert main([command, "--output", str(tmp_path / "file")]) == 2
+    assert "file is a file; name a folder" in capsys.readouterr().err
+
+
 def test_a_file_of_something_else_is_refused(tmp_path):
     (tmp_path / "steps.json").write_text('{"part": "memory"}', encoding="utf-8")
     assert main(["report", "--output", str(tmp_path)]) == 2
