@@ -44,7 +44,8 @@ class Recipe:
             new = ["classifier"] if task_type == "TOKEN_CLS" else None
             config = LoraConfig(task_type=task_type, r=8, target_modules="all-linear", exclude_modules=new)
             return get_peft_model(model, config)
-        return get_peft_model(model, FishDipConfig(task_type=task_type, delta_scale=self.delta_scale, seed=seed))
+        own: Any = {"delta_scale": self.delta_scale}
+        return get_peft_model(model, FishDipConfig(task_type=task_type, seed=seed, **own))
 
     def make_optimizer(self, model: Any, params: TrainingParams) -> torch.optim.Optimizer:
         """The optimizer of `params`, with the classifier in a group of its own if it has its own rate."""
