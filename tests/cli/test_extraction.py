@@ -188,7 +188,6 @@ def test_held_out_scores_and_folds_are_shown(place, tmp_path):
     assert "f1 of the folds:" in crossed.stdout
 
 
-@pytest.mark.filterwarnings(r"ignore:.*no entity in any:UserWarning")
 def test_unlabelled_texts_are_learnt_from(place, tmp_path):
     raw = tmp_path / "raw.txt"
     raw.write_text("Ann Lee left Rome .\n\nBo lives in Oslo .\n", encoding="utf-8")
@@ -211,6 +210,7 @@ def test_unlabelled_texts_are_learnt_from(place, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.filterwarnings(r"ignore:.*no entity in any:UserWarning")
 def test_wrong_input_is_one_line_with_exit_code_2(place, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data, adapter, new = place / "data.jsonl", place / "adapter", tmp_path / "new"
