@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import InitVar, dataclass, field
@@ -23,6 +24,8 @@ CHOICES = {
     "init_mask": ("random", "magnitude"),
     "delta_scale": ("auto", "rms", "none"),
 }
+
+STORAGE = re.compile(r"\d{1,15} (?:float32|bfloat16|float16)", re.ASCII)
 
 INJECTED = "_injected"
 """Attribute that a config has while its adapter is put into a model."""
@@ -101,6 +104,12 @@ class FishDipConfig(PeftConfig):
         "The mask is updated by training itself, before the first optimizer step and every update_interval steps. It "
         "ends when FishDipCallback, update_mask, set_mask or recent_examples is used. False: only these update it.",
     )
+    compact: bool = setting(
+        False,
+        "Save small files: positions take about one byte each. Once no parameter of the model is trainable any more, "
+        "the values of half precision base weights take two bytes: they are the effective weights, which load to the "
+        "same bits onto this base. While there is training to go on, values stay float32, so that it can be resumed.",
+    )
     seed: int = setting(0, "Seed of the random mask, random deltas and random examples.")
     init_weights: bool = setting(True, "True: all deltas start at zero. False: random deltas, for tests.")
     support_sizes: dict[str, int] | None = setting(
@@ -108,6 +117,11 @@ class FishDipConfig(PeftConfig):
     )
     base_fingerprint: dict[str, str] | None = setting(
         None, "Written by the tuner: per base parameter its dtype, shape and digests, see fingerprint.py."
+    )
+    compact_storage: dict[str, str] | None = setting(
+        None,
+        "Written by the tuner for a compact file: per base parameter the bytes of its positions, and the dtype of its "
+        "values.",
     )
     strict: bool = setting(
         False,
@@ -145,6 +159,8 @@ class FishDipConfig(PeftConfig):
             self.support_sizes = checked_sizes(self.support_sizes)
         if not is_index(num_updates):
             raise ValueError(f"num_updates={num_updates!r} must be an int >= 0; it is written by the tuner.")
+        if self.compact_storage is not None:
+            self.compact_storage = checked_storage(self.compact_storage)
         self._num_updates = num_updates
         self._of_version_0_1 = counts is not None
         self._of_saved_adapter = False
@@ -152,14 +168,21 @@ class FishDipConfig(PeftConfig):
         if self.base_fingerprint is not None:
             self.base_fingerprint = checked_fingerprint(self.base_fingerprint)
 
-    def prepare_save(self, sizes: dict[str, int], fingerprint: dict[str, str], after_save: AfterSave) -> None:
+    def prepare_save(
+        self,
+        sizes: dict[str, int],
+        fingerprint: dict[str, str],
+        storage: dict[str, str] | None,
+        after_save: AfterSave,
+    ) -> None:
         """Set what the checkpoint of an adapter with this config needs, just before PEFT saves both; `after_save` is
-        called once, when the config has been written.
+        called once, when the config has been written. `storage` is that of a compact file.
 
         A config may serve for several adapters, so what was set for one of them is ignored when another is made.
         """
         self.support_sizes = sizes
         self.base_fingerprint = fingerprint or None
+        self.compact_storage = storage
         self._of_saved_adapter = True
         self._after_save = after_save
 
@@ -167,6 +190,12 @@ class FishDipConfig(PeftConfig):
         """Support sizes of the checkpoint that this config was read from, and its number of mask updates, which only
         earlier versions wrote here; (None, 0) if there is none."""
         return (None, 0) if self._of_saved_adapter else (self.support_sizes, self._num_updates)
+
+    def checkpointed_storage(self) -> dict[str, tuple[int, str]]:
+        """Per parameter the bytes of its positions and the dtype of its values in the compact checkpoint that this
+        config was read from; empty if there is none."""
+        lines = {} if self._of_saved_adapter else self.compact_storage or {}
+        return {name: (int(line.split()[0]), line.split()[1]) for name, line in lines.items()}
 
     @property
     def awaits_version_0_1(self) -> bool:
@@ -229,7 +258,7 @@ class FishDipConfig(PeftConfig):
             raise ValueError(f"num_samples={samples!r}: {must}")
         if not is_index(self.seed) or self.seed >= 2**63:
             raise ValueError(f"seed={self.seed!r} must be an int in [0, 2**63).")
-        for name in ("init_weights", "strict", "auto_update"):
+        for name in ("init_weights", "strict", "auto_update", "compact"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name}={getattr(self, name)!r} must be True or False.")
         for name, choices in CHOICES.items():
@@ -269,6 +298,19 @@ def checked_sizes(sizes: Any) -> dict[str, int]:
         if not isinstance(name, str) or not is_index(size):
             raise ValueError(f"support_sizes[{name!r}]={size!r} must be an int >= 0; the adapter's config is damaged.")
     return dict(sizes)
+
+
+def checked_storage(lines: Any) -> dict[str, str]:
+    """A copy of `compact_storage`; raises ValueError for anything else, as in a damaged adapter_config.json."""
+    if not isinstance(lines, dict):
+        raise ValueError(f"compact_storage={lines!r} must map base parameters to text; leave it to the tuner.")
+    for name, line in lines.items():
+        if not isinstance(name, str) or not isinstance(line, str) or STORAGE.fullmatch(line) is None:
+            raise ValueError(
+                f"compact_storage[{name!r}]={line!r} must be a number of bytes and a dtype, such as '1043 bfloat16'; "
+                "the adapter's config is damaged."
+            )
+    return dict(lines)
 
 
 def sizes_of_counts(counts: Any) -> dict[str, int]:
