@@ -19,8 +19,8 @@ MOST_LOW_BITS = 48
 
 
 def encode(positions: Tensor, num_active: int, mark: int = 0) -> Tensor:
-    """The code of positions, integers (n,), of which the first `num_active` ascend, and the others do: uint8 on the CPU,
-    (0,) if there is none. `mark` is added to k in its first byte."""
+    """The code of positions, integers (n,), of which the first `num_active` ascend, and the others do: uint8, on the
+    CPU, (0,) if there is none. `mark` is added to k in its first byte."""
     count = positions.numel()
     if not count:
         return torch.empty(0, dtype=torch.uint8)

