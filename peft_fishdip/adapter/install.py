@@ -49,8 +49,8 @@ def digest(state: AdapterState, pairs: Sequence[tuple[Tensor, Tensor]], numbers:
     found.update(numbers.numpy().tobytes())
     for positions, values in pairs:
         code_or_wide = positions if positions.dtype == torch.uint8 else positions.to(torch.int64)
-        found.update(code_or_wide.detach().cpu().contiguous().numpy())
-        found.update(values.detach().cpu().to(torch.float32).contiguous().numpy())
+        found.update(code_or_wide.detach().cpu().contiguous().numpy().data)
+        found.update(values.detach().cpu().to(torch.float32).contiguous().numpy().data)
     return torch.frombuffer(bytearray(found.digest()), dtype=torch.int64)
 
 
