@@ -33,6 +33,8 @@ CHOICES = {
     "delta_scale": get_args(DeltaScale),
 }
 
+STORAGE = re.compile(r"\d{1,15} (?:float32|bfloat16|float16)", re.ASCII)
+
 INJECTED = "_injected"
 """Attribute that a config has while its adapter is put into a model."""
 AfterSave = Callable[[str, "FishDipConfig", Mapping[str, str] | None], None]
@@ -129,6 +131,12 @@ class FishDipConfig(PeftConfig):
         "The mask is updated by training itself, before the first optimizer step and every update_interval steps. It "
         "ends when FishDipCallback, update_mask, set_mask or recent_examples is used. False: only these update it.",
     )
+    compact: bool = setting(
+        False,
+        "Save small files: positions take about one byte each. Once no parameter of the model is trainable any more, "
+        "the values of half precision base weights take two bytes: they are the effective weights, which load to the "
+        "same bits onto this base. While there is training to go on, values stay float32, so that it can be resumed.",
+    )
     seed: int = setting(0, "Seed of the random mask, random deltas and random examples.")
     init_weights: bool = setting(True, "True: all deltas start at zero. False: random deltas, for tests.")
     support_sizes: dict[str, int] | None = setting(
@@ -139,6 +147,11 @@ class FishDipConfig(PeftConfig):
     )
     id2label: dict[int, str] | None = setting(
         None, "Written by the tuner: of a classifier, the names of its classes by their numbers."
+    )
+    compact_storage: dict[str, str] | None = setting(
+        None,
+        "Written by the tuner for a compact file: per base parameter the bytes of its positions, and the dtype of its "
+        "values.",
     )
     strict: bool = setting(
         False,
@@ -180,6 +193,8 @@ class FishDipConfig(PeftConfig):
             self.id2label = checked_classes(self.id2label)
         if not is_index(num_updates):
             raise ValueError(f"num_updates={num_updates!r} must be an int >= 0; it is written by the tuner.")
+        if self.compact_storage is not None:
+            self.compact_storage = checked_storage(self.compact_storage)
         self._num_updates = num_updates
         self._of_version_0_1 = counts is not None
         self._of_saved_adapter = False
@@ -188,16 +203,22 @@ class FishDipConfig(PeftConfig):
             self.base_fingerprint = checked_fingerprint(self.base_fingerprint)
 
     def prepare_save(
-        self, sizes: dict[str, int], fingerprint: dict[str, str], classes: dict[int, str], after_save: AfterSave
+        self,
+        sizes: dict[str, int],
+        fingerprint: dict[str, str],
+        classes: dict[int, str],
+        storage: dict[str, str] | None,
+        after_save: AfterSave,
     ) -> None:
         """Set what the checkpoint of an adapter with this config needs, just before PEFT saves both; `after_save` is
-        called once, when the config has been written.
+        called once, when the config has been written. `storage` is that of a compact file.
 
         A config may serve for several adapters, so what was set for one of them is ignored when another is made.
         """
         self.support_sizes = sizes
         self.base_fingerprint = fingerprint or None
         self.id2label = classes or None
+        self.compact_storage = storage
         self._of_saved_adapter = True
         self._after_save = after_save
 
@@ -205,6 +226,12 @@ class FishDipConfig(PeftConfig):
         """Support sizes of the checkpoint that this config was read from, and its number of mask updates, which only
         earlier versions wrote here; (None, 0) if there is none."""
         return (None, 0) if self._of_saved_adapter else (self.support_sizes, self._num_updates)
+
+    def checkpointed_storage(self) -> dict[str, tuple[int, str]]:
+        """Per parameter the bytes of its positions and the dtype of its values in the compact checkpoint that this
+        config was read from; empty if there is none."""
+        lines = {} if self._of_saved_adapter else self.compact_storage or {}
+        return {name: (int(line.split()[0]), line.split()[1]) for name, line in lines.items()}
 
     @property
     def awaits_version_0_1(self) -> bool:
@@ -273,7 +300,7 @@ class FishDipConfig(PeftConfig):
             raise ValueError(f"num_samples={samples!r}: {must}")
         if not is_index(self.seed) or self.seed >= 2**63:
             raise ValueError(f"seed={self.seed!r} must be an int in [0, 2**63).")
-        for name in ("init_weights", "strict", "auto_update"):
+        for name in ("init_weights", "strict", "auto_update", "compact"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name}={getattr(self, name)!r} must be True or False.")
         for name, choices in CHOICES.items():
@@ -334,6 +361,19 @@ def checked_classes(classes: Any) -> dict[int, str]:
     if sorted(found) != list(range(len(classes))) or not all(isinstance(name, str) for name in found.values()):
         raise ValueError(f"id2label={classes!r} must name the classes 0, 1, ...; the adapter's config is damaged.")
     return found
+
+
+def checked_storage(lines: Any) -> dict[str, str]:
+    """A copy of `compact_storage`; raises ValueError for anything else, as in a damaged adapter_config.json."""
+    if not isinstance(lines, dict):
+        raise ValueError(f"compact_storage={lines!r} must map base parameters to text; leave it to the tuner.")
+    for name, line in lines.items():
+        if not isinstance(name, str) or not isinstance(line, str) or STORAGE.fullmatch(line) is None:
+            raise ValueError(
+                f"compact_storage[{name!r}]={line!r} must be a number of bytes and a dtype, such as '1043 bfloat16'; "
+                "the adapter's config is damaged."
+            )
+    return dict(lines)
 
 
 def sizes_of_counts(counts: Any) -> dict[str, int]:

@@ -180,7 +180,9 @@ def decode_tables(part: Part) -> Iterator[Table]:
     rows = []
     for name, record in part["files"].items():
         milliseconds = [1e3 * median(record[way]) for way in ("save_seconds", "load_seconds")]
-        rows.append((Method.parse(name).title, record["trainable"], record["bytes"], *milliseconds))
+        method, comma, way = name.partition(", ")
+        title = Method.parse(method).title + comma + way
+        rows.append((title, record["trainable"], record["bytes"], *milliseconds))
     yield table("Files", ("", "trained entries", "bytes", "save, ms", "load, ms"), rows)
 
 

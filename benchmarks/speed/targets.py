@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from ..report.content import shown
+from .decode import COMPACT
 from .measure import ratios
 from .settings import Method
 
@@ -98,6 +99,20 @@ def decode(results: Results, gpu: bool) -> Iterator[Finding]:
     unmerged, merged = (ratios(spent[name], spent["base"]) if spent else () for name in ("fishdip", "fishdip_merged"))
     yield Finding("decoding unmerged, to base", "at most 1.10 x", unmerged, 1.10)
     yield Finding("decoding merged, to base", "= 1 x, within 2 %", merged, 1.02)
+    yield from compact_files(results.get("decode", {}))
+
+
+def compact_files(part: Mapping[str, Any]) -> Iterator[Finding]:
+    """Size of our compact file, names included, and its times to those of the usual one."""
+    files = part.get("files", {})
+    names = [name for name in files if name + COMPACT in files]
+    most = 3.1 if part and part["settings"]["dtype"] == "bfloat16" else 5.1
+    sizes = [files[name + COMPACT]["tensor_bytes"] / files[name + COMPACT]["trainable"] for name in names]
+    yield Finding("compact file, bytes per entry", f"at most {most:g}", sizes, most)
+    for way in ("save", "load"):
+        spent = [(files[name + COMPACT], files[name]) for name in names[:1]]
+        values = [ratio for x, y in spent for ratio in ratios(x[f"{way}_seconds"], y[f"{way}_seconds"])]
+        yield Finding(f"compact file, time to {way} it, to the usual one", "at most 1.30 x", values, 1.3)
 
 
 def update(results: Results, gpu: bool) -> Iterator[Finding]:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from ..private import FSDP_NAME, own_parameter
 from .atomic import Write, apply_all
-from .install import DIGEST, installing, missing, number_of_tensors, summary, summary_size
+from .compact import Tensors, compacted
+from .install import DIGEST, WORDS, digest, installing, missing, number_of_tensors, summary, summary_size
 from .state import POSITIONS, SUMMARY, VALUES, AdapterState, SparseDelta
 
 LOAD_HOOK = "_fishdip_load_hook"
@@ -58,7 +59,7 @@ class Container(nn.Module):
         if len(state.set_by_name) == number_of_tensors(state):
             tensors, state.set_by_name = state.set_by_name, {}
             try:
-                apply_all(installing(state, tensors))
+                apply_all(installing(state, tensors).writes)
             except BaseException:
                 if state.waiting and state.take_out is not None:
                     state.take_out()
@@ -76,9 +77,11 @@ class Values(Container):
         flat = self.state.flat
         if flat.is_meta:
             return torch.empty(len(delta), dtype=torch.float32, device="meta")
+        if self.state.waiting and delta.name in self.state.awaited_storage:
+            return torch.empty(len(delta), dtype=getattr(torch, self.state.awaited_storage[delta.name][1]))
         if self.state.sharded:
             self.state.refuse_sharded()
-        return delta.values(flat.detach().split(self.state.sizes)[delta.index]).clone()
+        return delta.values(self.state.view_of(delta, flat.detach())).clone()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Values:
         is_carrier = self.state.carrier is self
@@ -100,6 +103,8 @@ class Indices(Container):
 
     def stored(self, delta: SparseDelta | None) -> Tensor:
         assert delta is not None
+        if self.state.waiting and delta.name in self.state.awaited_storage:
+            return torch.empty(self.state.awaited_storage[delta.name][0], dtype=torch.uint8)
         positions = delta.support.to(torch.int32 if delta.numel <= 2**31 else torch.int64)
         return positions.to("meta") if self.state.flat.is_meta else positions
 
@@ -186,7 +191,7 @@ def install_before_load(module: Any, state_dict: Mapping[str, Tensor], prefix: s
                     "load a state dict of the whole model, or all tensors of the adapter."
                 )
             if tensors and not lacking:
-                writes += installing(state, tensors)
+                writes += installing(state, tensors).writes
     except ValueError as error:
         raise RuntimeError(f"Error in loading state_dict for {type(module).__name__}: {error}") from error
     apply_all(writes)
@@ -268,8 +273,12 @@ def unwatch_loads(model: nn.Module) -> None:
             handle.remove()
 
 
-def install_from(model: nn.Module, state: AdapterState, state_dict: Mapping[str, Tensor]) -> None:
-    """Check and install an adapter from a state dict with the keys of `model`; ValueError if it is no such adapter."""
+def install_from(model: nn.Module, state: AdapterState, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Check and install an adapter from a state dict with the keys of `model`; ValueError if it is no such adapter.
+
+    Returns:
+        the state dict, with positions and deltas in place of the tensors of a compact file.
+    """
     known = {key for key, _, _ in keys_of(model)}
     unknown = [key for key in state_dict if ".fishdip_" in key and key not in known]
     if unknown:
@@ -279,8 +288,49 @@ def install_from(model: nn.Module, state: AdapterState, state_dict: Mapping[str,
         )
     tensors = tensors_in(model, state_dict)[state]
     tensors.pop((VALUES, "flat"), None)
-    apply_all(installing(state, tensors))
-    state.installed = (dict(tensors), state.contents())
+    installation = installing(state, tensors)
+    apply_all(installation.writes)
+    state.installed = (dict(installation.tensors), state.contents())
+    return with_tensors(model, state, state_dict, installation.tensors)
+
+
+def compact_state_dict(
+    model: nn.Module, state: AdapterState, state_dict: Mapping[str, Tensor], exact: bool
+) -> tuple[dict[str, Tensor], dict[str, str] | None]:
+    """A state dict with the keys of `model` in which an adapter has the tensors of a compact file.
+
+    Args:
+        exact: see [`compact.compacted`].
+
+    Returns:
+        the state dict and its `FishDipConfig.compact_storage`; as it is and None if it does not have the whole adapter.
+    """
+    tensors = tensors_in(model, state_dict).get(state, {})
+    tensors.pop((VALUES, "flat"), None)
+    if len(tensors) < number_of_tensors(state) or any(tensor.is_meta for tensor in tensors.values()):
+        return dict(state_dict), None
+    numbers = tensors[SUMMARY, ""][WORDS:]
+    found = compacted(state, tensors, numbers[: len(state.deltas)].tolist(), exact)
+    if found.deltas:
+        names = [delta.name for delta in state.deltas]
+        stored = [found.tensors[POSITIONS, name] for name in names]
+        deltas = [found.deltas.get(name, tensors[VALUES, name]) for name in names]
+        checksum = digest(state, list(zip(stored, deltas, strict=True)), numbers)
+        found.tensors[SUMMARY, ""] = torch.cat([checksum, numbers])
+    return with_tensors(model, state, state_dict, found.tensors), found.storage
+
+
+def with_tensors(
+    model: nn.Module, state: AdapterState, state_dict: Mapping[str, Tensor], tensors: Tensors
+) -> dict[str, Tensor]:
+    """A state dict with the keys of `model` in which an adapter has these tensors, where it has any."""
+    result = dict(state_dict)
+    for key, container, delta in keys_of(model):
+        place = container.kind, name_of(delta)
+        if container.state is state and place in tensors:
+            for name in {key, key.replace(FSDP_NAME, "")} & result.keys():
+                result[name] = tensors[place]
+    return result
 
 
 def is_vector(key: str) -> bool:

@@ -115,6 +115,11 @@ def check_sizes(config: FishDipConfig, targets: Sequence[Target]) -> None:
                 f"the adapter was made for another model, or its config is damaged: {size} entries of {name!r}, which "
                 f"has {present[name]}."
             )
+    for name, (size, _) in config.checkpointed_storage().items():
+        if name not in present or size > present[name] // 4 + 64:  # two bits for each entry, and the ends of its runs
+            raise ValueError(
+                f"the adapter's config is damaged: compact_storage[{name!r}] has {size} bytes of positions."
+            )
     if sum(sizes.values()) < k:
         raise ValueError(
             f"the adapter's config is damaged or was made for another model: it has {sum(sizes.values())} entries in "

@@ -6,12 +6,14 @@ import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..selection import top_k
 from .atomic import Write, apply_all, assign
+from .compact import REMEDY, Tensors, expanded, num_entries
 from .entries import Entries
 from .state import POSITIONS, SUMMARY, VALUES, AdapterState, SparseDelta
 
@@ -22,10 +24,7 @@ WORDS = 4
 """Number of 64-bit words of a SHA-256."""
 
 DAMAGED = "the file is damaged; get a fresh copy of it."
-REMEDY = "The file is damaged or belongs to another base model; get a fresh copy of it, or the right base."
-
-Tensors = Mapping[tuple[str, str], Tensor]
-"""The tensors of an adapter by kind and parameter name, as [`containers.tensors_in`] finds them."""
+OR_ANOTHER_BASE = " Or the base is another one: with compact=True, the effective weights of its base were saved."
 
 
 def summary(state: AdapterState) -> Tensor:
@@ -44,12 +43,14 @@ def summary_size(state: AdapterState) -> int:
 
 
 def digest(state: AdapterState, pairs: Sequence[tuple[Tensor, Tensor]], numbers: Tensor) -> Tensor:
-    """SHA-256 of parameter names, numbers, and positions and values of each delta: int64 (WORDS,)."""
+    """SHA-256 of parameter names, numbers, and positions (or their codes, uint8) and values of each delta: int64
+    (WORDS,)."""
     found = hashlib.sha256(repr([delta.name for delta in state.deltas]).encode())
     found.update(numbers.numpy().tobytes())
     for positions, values in pairs:
-        found.update(positions.detach().cpu().to(torch.int64).contiguous().numpy().tobytes())
-        found.update(values.detach().cpu().to(torch.float32).contiguous().numpy().tobytes())
+        code_or_wide = positions if positions.dtype == torch.uint8 else positions.to(torch.int64)
+        found.update(code_or_wide.detach().cpu().contiguous().numpy().data)
+        found.update(values.detach().cpu().to(torch.float32).contiguous().numpy().data)
     return torch.frombuffer(bytearray(found.digest()), dtype=torch.int64)
 
 
@@ -74,8 +75,15 @@ def number_of_tensors(state: AdapterState) -> int:
     return 2 * len(state.deltas) + 1
 
 
-def installing(state: AdapterState, tensors: Tensors) -> list[Write]:
-    """Check the tensors of an adapter as a whole, and return the writes that install it. Changes nothing yet.
+class Installation(NamedTuple):
+    """The writes that install an adapter, and its tensors, those of a compact file expanded."""
+
+    writes: list[Write]
+    tensors: Tensors
+
+
+def installing(state: AdapterState, tensors: Tensors) -> Installation:
+    """Check the tensors of an adapter as a whole, and return what installs it. Changes nothing yet.
 
     Raises:
         ValueError: a tensor is missing, of a wrong dtype or shape, or not what was saved; the message names it.
@@ -85,18 +93,28 @@ def installing(state: AdapterState, tensors: Tensors) -> list[Write]:
         raise ValueError(f"the adapter has {lacking}: the file is incomplete or was made for another model.")
     no_positions, no_values = torch.empty(0, dtype=torch.int32), torch.empty(0)
     names = [delta.name for delta in state.deltas]
-    pairs = [(tensors.get((POSITIONS, n), no_positions), tensors.get((VALUES, n), no_values)) for n in names]
     told = tensors[SUMMARY, ""].detach().cpu()
-    counts = active_counts(state, pairs, told)
+
+    def pairs_of(tensors: Tensors) -> list[tuple[Tensor, Tensor]]:
+        return [(tensors.get((POSITIONS, n), no_positions), tensors.get((VALUES, n), no_values)) for n in names]
+
+    stored = pairs_of(tensors)
+    counts = active_counts(state, [num_entries(*pair) for pair in stored], told)
+    tensors, of_this_base = expanded(state, tensors, counts)
+    pairs = pairs_of(tensors)
+    codes_and_deltas = [(code, deltas) for (code, _), (_, deltas) in zip(stored, pairs, strict=True)]
     entries, values = [], []
     for delta, pair, count in zip(state.deltas, pairs, counts, strict=True):
         found, active_values = check_delta(delta, *pair, count)
         entries.append(found)
         values.append(active_values)
-    if not torch.equal(digest(state, pairs, told[WORDS:]), told[:WORDS]):
+    if not torch.equal(digest(state, codes_and_deltas if of_this_base else pairs, told[WORDS:]), told[:WORDS]):
         dtypes = {values.dtype for _, values in pairs if values.numel()}
         if len(dtypes) != 1 or torch.float32 in dtypes:
-            raise ValueError(f"the adapter's tensors are not those that were saved, by their SHA-256: {DAMAGED}")
+            raise ValueError(
+                f"the adapter's tensors are not those that were saved, by their SHA-256: {DAMAGED}"
+                + (OR_ANOTHER_BASE if of_this_base else "")
+            )
         if len(tensors) < number_of_tensors(state):
             raise ValueError(
                 "some of the adapter's tensors are missing, and no checksum can tell that they were empty."
@@ -111,12 +129,20 @@ def installing(state: AdapterState, tensors: Tensors) -> list[Write]:
     updates = int(told[-1]) if told.numel() == summary_size(state) else state.num_updates
     trainable = torch.cat([value.to(device) for value in values])
     writes = state.replace_entries(entries, trainable)
-    return [*writes, assign(state, "num_updates", updates), assign(state, "set_by_name", {})]
+    if of_this_base and not torch.equal(trainable.to(state.flat.dtype).float(), trainable):
+        warnings.warn(
+            f"the values of adapter {state.adapter_name!r} are rounded to {state.flat.dtype}, so the effective weights "
+            "are not those that were saved with compact=True: load it without autocast_adapter_dtype=False.",
+            UserWarning,
+            stacklevel=2,
+        )
+    writes += [assign(state, "num_updates", updates), assign(state, "set_by_name", {})]
+    return Installation(writes, tensors)
 
 
-def active_counts(state: AdapterState, pairs: Sequence[tuple[Tensor, Tensor]], told: Tensor) -> list[int]:
-    """Number of active entries of each delta, from a summary; ValueError if it is none of an adapter with these deltas
-    and this K. Version 0.1 of the format lacks the number of updates."""
+def active_counts(state: AdapterState, sizes: Sequence[int], told: Tensor) -> list[int]:
+    """Number of active entries of each delta, from a summary; ValueError if it is none of an adapter with these deltas,
+    of so many entries, and this K. Version 0.1 of the format lacks the number of updates."""
     if told.dtype != torch.int64 or told.dim() != 1 or summary_size(state) - told.numel() not in (0, 1):
         raise ValueError(
             f"the adapter's summary is a {told.dtype} of shape {tuple(told.shape)}, not int64 of "
@@ -124,7 +150,7 @@ def active_counts(state: AdapterState, pairs: Sequence[tuple[Tensor, Tensor]], t
             "it, or the right base."
         )
     counts: list[int] = told[WORDS : WORDS + len(state.deltas)].tolist()
-    if any(not 0 <= count <= positions.numel() for count, (positions, _) in zip(counts, pairs, strict=True)):
+    if any(not 0 <= count <= size for count, size in zip(counts, sizes, strict=True)):
         raise ValueError(f"the adapter's tensors have fewer entries than its counts of active ones say: {DAMAGED}")
     k = state.flat.numel()
     if sum(counts) != k:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -108,15 +109,27 @@ def card_section(config: FishDipConfig, metadata: CheckpointMetadata, model: Map
             if update.example_ids
             else f"before step {update.step:,}, by given scores: {update.overlap:.1%} of the mask stayed"
         )
+    if config.compact_storage:
+        rows["compact file"] = stored(config.compact_storage)
     if metadata.base_fingerprint:
         rows["fingerprint of the targeted base weights"] = f"`sha256:{digest(metadata.base_fingerprint)}`"
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return (
-        "## Fish-Dip adapter\n\nA sparse delta to the base model, trained by "
+        "## Fish-Dip adapter\n\nPEFT and transformers load this adapter after `pip install peft-fishdip` and "
+        "`import peft_fishdip`; without these they fail with `KeyError: 'FISHDIP'`.\n\n"
+        f"```python\n{loading(config, metadata, model)}\n```\n\nIt is a sparse delta to the base model, trained by "
         "[Fish-Dip](https://aclanthology.org/2023.emnlp-main.433) with `peft_fishdip`: only the entries that mattered "
-        f"most for the worst training examples were changed.\n\n| | |\n|---|---|\n{table}\n\n"
-        f"```python\n{loading(config, metadata, model)}\n```"
+        f"most for the worst training examples were changed.\n\n| | |\n|---|---|\n{table}"
     )
+
+
+def stored(storage: Mapping[str, str]) -> str:
+    """What a compact file holds, in words."""
+    dtypes = Counter(line.split()[1] for line in storage.values() if int(line.split()[0]))
+    halves = [f"effective weights in {name} of {count} tensors" for name, count in dtypes.items() if name != "float32"]
+    wide = [f"deltas in float32 of {dtypes['float32']} tensors"] if dtypes["float32"] else []
+    only = "; it loads only onto the base with this fingerprint" if halves else ""
+    return f"positions as gaps, {' and '.join(halves + wide)}{only}"
 
 
 def loading(config: FishDipConfig, metadata: CheckpointMetadata, model: Mapping[str, str] | None) -> str:

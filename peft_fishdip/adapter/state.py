@@ -6,7 +6,8 @@ import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +73,7 @@ class SparseDelta:
         self.state = state
         self.index = len(state.deltas)
         self.handle = handle_of(self)
+        self._owner: tuple[ref[BaseValues], str] | None = None
         empty = torch.empty(0, dtype=torch.int64)
         self.set_positions(empty, empty, torch.empty(0, dtype=torch.float32))
 
@@ -94,8 +96,22 @@ class SparseDelta:
     def support(self) -> Tensor:
         return self.entries.support
 
-    def __setstate__(self, state: dict[str, object]) -> None:
-        self.__dict__.update(state)
+    def belongs_to(self, layer: BaseValues, name: str) -> None:
+        """Set the layer that owns this delta, and the name of its parameter there."""
+        self._owner = ref(layer), name
+
+    def base_values(self) -> Tensor | None:
+        """The base values, in the parameter's shape; None if they are not whole and plain here (quantised, sharded, on
+        meta)."""
+        layer = None if self._owner is None else self._owner[0]()
+        return None if layer is None or self._owner is None else layer.plain_base_values(self._owner[1])
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_owner": None if self._owner is None else (self._owner[0](), self._owner[1])}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        layer, name = state["_owner"] or (None, "")
+        self.__dict__.update(state, _owner=None if layer is None else (ref(layer), name))
         self.handle = handle_of(self)
 
     def __len__(self) -> int:
@@ -116,6 +132,13 @@ class SparseDelta:
     def to(self, device: torch.device) -> None:
         if self.active.device != device:
             self.entries = self.entries.to(device)
+
+
+class BaseValues(Protocol):
+    """A layer, see layers/layer.py."""
+
+    def plain_base_values(self, name: str) -> Tensor | None:
+        """The base values of that name, if they are whole and plain here."""
 
 
 class Driver(Protocol):
@@ -144,6 +167,7 @@ class AdapterState:
 
     Attributes:
         awaited_sizes: support size per parameter of the checkpoint that this adapter was made for, until it is loaded.
+        awaited_storage: if that is compact, per parameter the bytes of its positions and the dtype of its values.
         set_by_name: tensors of a load that sets attributes, by kind and parameter name, while some are missing.
         take_out: makes the model what it was before this adapter was added.
         last_load: the call of `load_state_dict` that looked for this adapter last, whether it found it, and whether the
@@ -163,6 +187,7 @@ class AdapterState:
         self.config = config
         self.deltas: list[SparseDelta] = []
         self.awaited_sizes, self.num_updates = config.checkpointed()
+        self.awaited_storage = config.checkpointed_storage()
         self.last_update: MaskUpdate | None = None  # of this process
         self.carrier: nn.Module | None = None
         self.set_by_name: dict[tuple[str, str], Tensor] = {}
@@ -297,6 +322,11 @@ class AdapterState:
 
     def drop_views(self) -> None:
         self._views = None
+
+    def view_of(self, delta: SparseDelta, flat: Tensor) -> Tensor:
+        """The part of the trainable vector that has the active values of one delta."""
+        start = sum(before.entries.active.numel() for before in self.deltas[: delta.index])
+        return flat[start : start + delta.active.numel()]  # a split would make a view for each of all deltas
 
     def stored_values(self) -> list[Tensor]:
         """The deltas over the support of each parameter, float32, as they are saved."""

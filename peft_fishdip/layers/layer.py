@@ -17,6 +17,7 @@ from ..adapter.memory import Replaced
 from ..adapter.recording import is_exported, refuse_symbolic
 from ..adapter.state import AdapterState, SparseDelta
 from ..private import has_own, is_replica, own_parameter, own_submodule, own_submodules
+from ..quantization import has_quantized_storage
 from ..stand_in import owner, standing_in
 from .current_weights import CurrentWeight, CurrentWeights, NotCopied
 from .functional import effective_weight
@@ -92,6 +93,8 @@ class FishDipLayer(nn.Module, CurrentWeights):
         self.fishdip_values[name] = values = Values(state, owned)
         self.fishdip_indices[name] = Indices(state, owned)
         self.fishdip_summary[name] = Summary(values)
+        for leaf, delta in owned.items():
+            delta.belongs_to(self, leaf)
         names = tuple(sorted(leaf for leaf in self.tuned if "." not in leaf))
         if self.has_own_reads and names and not type(self.base_layer).__module__.startswith("torch.nn."):
             read_through(self.base_layer, self, names)
@@ -134,6 +137,13 @@ class FishDipLayer(nn.Module, CurrentWeights):
     def base_values(self, name: str) -> Tensor:
         """The base values of that name, in the parameter's shape: the tensor itself if nothing is merged into it."""
         return self.tuned[name].unmerged(self.base_parameter(name))
+
+    def plain_base_values(self, name: str) -> Tensor | None:
+        """See `base_values`; None if this process does not have them whole, as plain floating-point numbers."""
+        weight = self.base_parameter(name)
+        if has_quantized_storage(weight) or weight.is_meta or weight.shape != self.tuned[name].shape:
+            return None
+        return self.base_values(name)
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         """Write the deltas of these adapters (default: the active ones) into the base parameters.

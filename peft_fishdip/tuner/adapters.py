@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..adapter.atomic import repeat_once
 from ..adapter.base_parameter import fingerprints
 from ..adapter.combine import Combination, listed, refuse_unknown
-from ..adapter.containers import install_from, is_vector
+from ..adapter.containers import compact_state_dict, install_from, is_vector
 from ..adapter.heads import classes_of, fit_classifier
 from ..adapter.initial import check_sizes
 from ..adapter.model_card import CheckpointMetadata, write_card
@@ -322,15 +322,21 @@ class AdapterTuner(BaseTuner):
     ) -> dict[str, Tensor]:
         """The adapter's part of a state dict, without the trainable vector, whose values are saved with the deltas.
 
-        Sets the sizes in the config, which PEFT saves right after this, so that every loader can allocate them.
+        Sets the sizes in the config, which PEFT saves right after this, so that every loader can allocate them. With
+        `compact=True` the tensors are those of a compact file.
         """
         state = cls._states_of(model)[adapter_name]
         lines = fingerprints(tuned_parameters(model, adapter_name))
         classes = classes_of(model)
         card = partial(write_card, metadata=CheckpointMetadata.of(state, lines, classes))
-        config.prepare_save(state.support_sizes, lines, classes, after_save=card)
         selected = super()._get_adapter_state_dict(model, config, adapter_name, *args, **kwargs)
-        return {key: tensor for key, tensor in selected.items() if not is_vector(key)}
+        selected = {key: tensor for key, tensor in selected.items() if not is_vector(key)}
+        storage = None
+        if config.compact:  # all adapters stay exact while one is trained: their sum shall be the same when it goes on
+            exact = any(parameter.requires_grad for parameter in model.parameters())
+            selected, storage = compact_state_dict(model, state, selected, exact)
+        config.prepare_save(state.support_sizes, lines, classes, storage, after_save=card)
+        return selected
 
     @classmethod
     def _remap_adapter_state_dict_for_load(
@@ -346,7 +352,7 @@ class AdapterTuner(BaseTuner):
         state = cls._states_of(model)[adapter_name]
         waiting = state.waiting
         try:
-            install_from(model, state, remapped)
+            remapped = install_from(model, state, remapped)
         except BaseException:
             if waiting and state.take_out is not None:
                 state.take_out()

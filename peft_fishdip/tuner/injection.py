@@ -98,6 +98,14 @@ class Injection:
                 + f". {remedy}, in the same dtype, or without strict."
             )
         harmful = [difference for difference in found if not difference.harmless]
+        storage = self.config.checkpointed_storage()
+        of_weights = [each for each in harmful if storage.get(each.name, (0, "float32"))[1] != "float32"]
+        if of_weights:
+            raise ValueError(
+                f"adapter {self.adapter_name!r} was saved with compact=True, as effective weights of its base model, "
+                f"and this is another one: {described(of_weights, len(tensors))}. {remedy}; saved from there with "
+                "compact=False, it loads onto this one."
+            )
         if harmful:
             warnings.warn(
                 f"the base model is not the one that adapter {self.adapter_name!r} was saved with: "

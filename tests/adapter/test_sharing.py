@@ -183,6 +183,9 @@ def test_the_card_tells_what_the_adapter_is(tmp_path: Path) -> None:
     assert fingerprint == f"`sha256:{digest(model.peft_config['default'].base_fingerprint)}`"
     assert card.index("# Model Card for Model ID") < card.index(BEGIN) < card.index("### Framework versions")
     assert card.startswith("---\n")
+    needed = [card.index(text) for text in ("pip install peft-fishdip", "`KeyError: 'FISHDIP'`", "```python")]
+    assert card.index(BEGIN) < min(needed) < max(needed) < card.index("| base model |")
+    assert "compact file" not in card
     assert "base_model:" in card.split("---")[1]
 
 
@@ -218,6 +221,17 @@ def test_a_card_is_updated_and_what_others_wrote_stays(tmp_path: Path) -> None:
     model.save_pretrained(str(tmp_path))
     assert "no title, no header" in path.read_text()
     assert path.read_text().count("## Fish-Dip adapter") == 1
+
+
+def test_the_card_of_a_compact_file_tells_what_values_are(tmp_path: Path) -> None:
+    model = tuned(gpt2().bfloat16(), compact=True, init_weights=False, density=0.9)
+    model.save_pretrained(str(tmp_path))
+    [tensors] = {len(found) for found in (model.base_model.mask(), model.peft_config["default"].compact_storage)}
+    expected = f"positions as gaps, deltas in float32 of {tensors} tensors"
+    assert row((tmp_path / "README.md").read_text(), "compact file") == expected
+    model.requires_grad_(False).save_pretrained(str(tmp_path))
+    expected = f"effective weights in bfloat16 of {tensors} tensors; it loads only onto the base with this fingerprint"
+    assert row((tmp_path / "README.md").read_text(), "compact file") == f"positions as gaps, {expected}"
 
 
 def test_named_adapters_and_transformers_own_saves_have_a_card_and_plain_configs_none(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ...support.models import bert_classifier, classifier_examples, randomise, tuned
+from ..compact.saved import finished, layers, saved
 
 
 @pytest.fixture(scope="module")
@@ -19,3 +20,9 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
         randomise(model, seed=start)
     model.save_pretrained(str(path))
     return path
+
+
+@pytest.fixture(scope="module")
+def good_compact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter with inactive entries of a few layers in bfloat16, in a compact file."""
+    return saved(finished(layers, density=0.1), tmp_path_factory.mktemp("compact"))

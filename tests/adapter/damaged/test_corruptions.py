@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from peft import PeftModel
 from safetensors import SafetensorError
+from torch import nn
 
 from ...support.models import assert_base_is, bert_classifier, snapshot
+from ..compact.saved import layers
 from .clean import assert_clean
 
 
@@ -40,12 +44,16 @@ def corrupted(draw: st.DrawFn, content: bytes) -> bytes:
     return bytes(data)
 
 
-def test_a_thousand_corruptions_are_refused_or_load_to_the_same_bits(good: Path) -> None:
+@pytest.mark.parametrize(("file", "build"), [("good", bert_classifier), ("good_compact", layers)])
+def test_a_thousand_corruptions_are_refused_or_load_to_the_same_bits(
+    file: str, build: Callable[[], nn.Module], request: pytest.FixtureRequest
+) -> None:
+    good: Path = request.getfixturevalue(file)
     names = ("adapter_model.safetensors", "adapter_config.json")
     contents = {name: (good / name).read_bytes() for name in names}
-    base = bert_classifier()
+    base = build()
     before = snapshot(base)
-    expected = PeftModel.from_pretrained(bert_classifier(), str(good)).base_model.delta()
+    expected = PeftModel.from_pretrained(build(), str(good)).base_model.delta()
     tried = {"refused": 0, "unreadable": 0, "loaded": 0}
 
     @settings(
@@ -71,7 +79,7 @@ def test_a_thousand_corruptions_are_refused_or_load_to_the_same_bits(good: Path)
             except SafetensorError:  # PEFT reads the file when the adapter is in; the next try takes it out
                 tried["unreadable"] += 1
                 assert_base_is(base, before)
-                base = bert_classifier()
+                base = build()
             except (ValueError, TypeError, KeyError):
                 tried["refused"] += 1
             else:

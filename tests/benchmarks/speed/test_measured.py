@@ -93,7 +93,8 @@ def test_decoding_merged_and_unmerged_gives_the_same_tokens(measured):
     part = read(measured, "decode")
     assert part["decode"]["fishdip_merged"]["same_tokens"]
     assert all(len(record["seconds_per_token"]) == 2 for record in part["decode"].values())
-    assert part["files"].keys() == {"fishdip-uniform@0.01", "lora", "shira@0.01", "supertuning@0.01", "full"}
+    ours = {"fishdip-uniform@0.01", "fishdip-uniform@0.01, compact"}
+    assert part["files"].keys() == {*ours, "lora", "shira@0.01", "supertuning@0.01", "full"}
     assert all(record["bytes"] > 0 and len(record["load_seconds"]) == 2 for record in part["files"].values())
 
 
