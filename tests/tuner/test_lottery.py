@@ -247,7 +247,7 @@ def test_a_module_that_training_takes_out_is_named_and_the_others_are_restored()
         model[1] = nn.Identity()
 
     with pytest.raises(ValueError, match=r"training replaced parts of the model, '1\.weight' among 5, .* load it anew"):
-        lottery_mask(base, run)
+        lottery_mask(base, run, 0.1)
     assert all(torch.equal(found, before[name]) for name, found in snapshot(base).items())
     assert not base.training
     assert not vars(base[1]).keys() & {"running_mean", "running_var"}
