@@ -56,8 +56,8 @@ class BaseCopy:
         """Give all of them their old values, bitwise and in their old dtype, where they are now. May be repeated.
 
         Raises:
-            ValueError: the model has other parameters or modules than before, or of other shapes. What fits is restored
-                first.
+            ValueError: the model has other parameters or buffers than before, or parameters of other shapes; those that
+                fit are restored.
         """
         parameters, changed = dict(self.model.named_parameters()), []
         for name, requires_grad in self.trained.items():
@@ -74,15 +74,14 @@ class BaseCopy:
         modules = dict(self.model.named_modules())
         for name in self.buffers:
             owner, _, leaf = name.rpartition(".")
-            if owner not in modules:
-                changed.append(name)
-                continue
-            module, before = modules[owner], self.saved[name]
+            module, before = modules.get(owner), self.saved[name]
             current = getattr(module, leaf, None)
-            if isinstance(current, Tensor) and (current.shape, current.dtype) == (before.shape, before.dtype):
+            if module is None or not isinstance(current, Tensor):
+                changed.append(name)
+            elif (current.shape, current.dtype) == (before.shape, before.dtype):
                 current.copy_(before)
             else:
-                setattr(module, leaf, before.to(current.device) if isinstance(current, Tensor) else before)
+                setattr(module, leaf, before.to(current.device))
         for module, training in self.modes:
             module.training = training
         changed += parameters.keys() - self.trained.keys()

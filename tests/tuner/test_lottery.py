@@ -235,6 +235,24 @@ def resizing(model: Any) -> None:
     model.bert.embeddings.word_embeddings = nn.Embedding(50, 16)
 
 
+def test_a_module_that_training_takes_out_is_named_and_the_others_are_restored() -> None:
+    base = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 2)).eval()
+    before = snapshot(base)
+
+    def run(model: Any) -> None:
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(1.0)
+        model.train()
+        model[1] = nn.Identity()
+
+    with pytest.raises(ValueError, match=r"training replaced parts of the model, '1\.weight' among 5, .* load it anew"):
+        lottery_mask(base, run, 0.1)
+    assert all(torch.equal(found, before[name]) for name, found in snapshot(base).items())
+    assert not base.training
+    assert not vars(base[1]).keys() & {"running_mean", "running_var"}
+
+
 @pytest.mark.parametrize(
     ("make", "run", "density", "message"),
     [
