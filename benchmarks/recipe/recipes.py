@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, get_peft_model
 
 from peft_fishdip import FishDipConfig
+from peft_fishdip.config import DeltaScale
 
 from ..optimizers import make_optimizer
 from ..settings import TrainingParams
@@ -44,8 +45,8 @@ class Recipe:
             new = ["classifier"] if task_type == "TOKEN_CLS" else None
             config = LoraConfig(task_type=task_type, r=8, target_modules="all-linear", exclude_modules=new)
             return get_peft_model(model, config)
-        own: Any = {"delta_scale": self.delta_scale}
-        return get_peft_model(model, FishDipConfig(task_type=task_type, seed=seed, **own))
+        scale = cast(DeltaScale, self.delta_scale)
+        return get_peft_model(model, FishDipConfig(task_type=task_type, delta_scale=scale, seed=seed))
 
     def make_optimizer(self, model: Any, params: TrainingParams) -> torch.optim.Optimizer:
         """The optimizer of `params`, with the classifier in a group of its own if it has its own rate."""

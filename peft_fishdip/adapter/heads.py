@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 def classes_of(model: nn.Module) -> dict[int, str]:
     """The classes of a transformers classifier, by their numbers; empty for other models."""
     classifier = classifier_in(model)
-    return {} if classifier is None else dict(classifier.config.id2label or {})
+    return {} if classifier is None else {int(n): name for n, name in (classifier.config.id2label or {}).items()}
 
 
 def classifier_in(model: nn.Module) -> PreTrainedModel | None:
@@ -67,7 +67,7 @@ def fit_classifier(
         classifier.config.id2label = dict(id2label)
         classifier.config.label2id = {label: number for number, label in id2label.items()}
         if hasattr(classifier, "num_labels"):
-            classifier.num_labels = len(id2label)
+            classifier.num_labels = len(id2label)  # type: ignore[assignment]
         warnings.warn(
             f"adapter {adapter_name!r} was trained with {len(id2label)} classes, and the base was made with {before}: "
             f"num_labels and id2label of its config are those of the adapter now. To tell it so at once, load the base "

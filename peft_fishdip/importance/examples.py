@@ -167,7 +167,7 @@ class IndexedExamples(ExampleSource):
                 raise ValueError(
                     f"example {number} looks like a batch: pass ready batches as an iterator, iter(batches)."
                 )
-            labels = feature.get("labels")
+            labels: Any = feature.get("labels")
             if hasattr(labels, "__len__") and getattr(labels, "ndim", 1) > 0 and not len(labels):
                 raise ValueError(f"example {number} has no label, labels={labels!r}; give it one, or leave it out.")
         return Numbered(list(numbers), self.collator(features))

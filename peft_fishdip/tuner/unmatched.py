@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from peft import TaskType
 from torch import nn
@@ -13,7 +14,7 @@ from ..adapter.initial import Target
 from ..config import FishDipConfig
 from .targets import plain_name
 
-ADDED_BY_PEFT = {
+ADDED_BY_PEFT: dict[Any, set[str]] = {
     TaskType.SEQ_CLS: {"classifier", "score"},
     TaskType.TOKEN_CLS: {"classifier", "score"},
     TaskType.QUESTION_ANS: {"qa_outputs"},
@@ -39,9 +40,7 @@ def warn_of_unmatched(model: nn.Module, config: FishDipConfig, targets: Iterable
         )
 
 
-def without_effect(
-    names: list[str], config: FishDipConfig, tuned: list[str]
-) -> Iterator[tuple[str, list[str] | list[int]]]:
+def without_effect(names: list[str], config: FishDipConfig, tuned: list[str]) -> Iterator[tuple[str, list[Any]]]:
     """Fields and those of their entries that select nothing; `names` are all modules, `tuned` the parameters found."""
     if isinstance(config.target_modules, (set, list, tuple)):
         ends = {tail for name in names for tail in tails(name)}
@@ -51,7 +50,7 @@ def without_effect(
         parts = {part for name in tuned for part in name.split(".")}
         if layers := [layer for layer in config.layers_to_transform if str(layer) not in parts]:
             yield "layers_to_transform", layers
-    added = ADDED_BY_PEFT.get(config.task_type, set())  # type: ignore[arg-type]
+    added = ADDED_BY_PEFT.get(config.task_type, set())
     wanted = [name for name in dict.fromkeys(config.modules_to_save or ()) if name not in added]
     if lost := [wanted_name for wanted_name in wanted if not any(name.endswith(wanted_name) for name in names)]:
         yield "modules_to_save", lost
