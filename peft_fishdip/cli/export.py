@@ -33,11 +33,11 @@ def export(
         raise ValueError(f"--to {to}: choose one of {', '.join(FORMS)}")
     if inverse is not None and to != "vllm-patch":
         raise ValueError(f"--inverse {inverse}: only a patch has an inverse; leave it out, or choose --to vllm-patch")
-    options = {"model": model, "progress": sys.stderr.isatty()}
+    progress = sys.stderr.isatty()
     if to == "vllm-patch":
-        written = write_patch(adapter, output, inverse=inverse, **options)
+        written = write_patch(adapter, output, inverse=inverse, model=model, progress=progress)
     else:
-        written = write_merged(adapter, output, **options)
+        written = write_merged(adapter, output, model=model, progress=progress)
     place = printable(str(output))
     typer.echo(f"saved in {place}: {written.entries:,} changed entries in {written.tensors} tensors")
     if to == "gguf-ready":

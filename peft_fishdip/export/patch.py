@@ -124,7 +124,7 @@ def digest_of(shapes: str, tensors: Mapping[str, Tensor]) -> str:
     found = hashlib.sha256(shapes.encode())
     for name in sorted(tensors):
         found.update(f"{name} {tensors[name].dtype}".encode())
-        found.update(tensors[name].view(torch.uint8).numpy())
+        found.update(tensors[name].view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
 
 
