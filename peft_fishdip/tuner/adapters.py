@@ -76,7 +76,7 @@ class AdapterTuner(BaseTuner):
         """
         refuse_unknown(adapter_name, self.peft_config)
         with calls_of(self.model).switching([adapter_name] if isinstance(adapter_name, str) else adapter_name):
-            if any(config.modules_to_save for config in self.peft_config.values()):
+            if any(getattr(config, "modules_to_save", None) for config in self.peft_config.values()):
                 super().set_adapter(adapter_name, inference_mode)  # which looks for these among all modules
                 return
             for layer in self._layers():
