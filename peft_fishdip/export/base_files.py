@@ -120,16 +120,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-class Reader:
-    """Reads tensors of a base model one by one; its files stay open."""
-
-    def __init__(self, base: BaseFiles) -> None:
-        self.base = base
-        self.opened: dict[Path, Any] = {}
-
-    def __call__(self, name: str) -> Tensor:
-        path = self.base.tensors[name]
-        if path not in self.opened:
-            self.opened[path] = safe_open(path, "pt")
-        found: Tensor = self.opened[path].get_tensor(name)
-        return found
+def read_tensor(base: BaseFiles, name: str) -> Tensor:
+    """A tensor of a base model. Its file is closed again, so that no more of it stays in memory than this."""
+    with safe_open(base.tensors[name], "pt") as opened:
+        found: Tensor = opened.get_tensor(name)
+    return found

@@ -21,7 +21,7 @@ from ..adapter.state import SparseDelta
 from ..config import FishDipConfig
 from ..fingerprint import Difference, TensorFingerprint, described, difference, fingerprint_of
 from ..layers.layer import layers_of
-from .base_files import BaseFiles, Reader, find_base, read_json
+from .base_files import BaseFiles, find_base, read_json, read_tensor
 from .disk_names import Origin, origins
 
 ADAPTER = "default"
@@ -69,11 +69,11 @@ def changes_of(
     tuned = tuned_parameters(PeftModel.from_pretrained(model_without_values(base, config), str(adapter)))
     # what a converter makes beside its first parameter, only itself knows
     known = [origin for origin in known if origin.converter or first_names.get(origin.target) in tuned]
-    read, different, complete = Reader(base), [], set()
+    different, complete = [], set()
     found: dict[str, Change] = {}
     saved = config.base_fingerprint or {}
     for origin in tqdm(known, desc="Reading the base model", disable=not progress):
-        on_disk = {source: read(source) for source in origin.names}
+        on_disk = {source: read_tensor(base, source) for source in origin.names}
         for target, weight in origin.loaded(on_disk, plain).items():
             parameter = tuned.get(first_names.get(target, target))
             if parameter is None:

@@ -21,8 +21,8 @@ def write_merged(
 ) -> Written:
     """Write the base model with the deltas of an adapter into a new folder.
 
-    Each file of the base model is copied, and the entries that the adapter changes are written into the copy, so that
-    the model is never in memory. Names, dtypes and the division into files are those of the base model.
+    Each file of the base model is copied, and the entries that the adapter changes are written into the copy, tensor by
+    tensor, so that the model is never in memory. Names, dtypes and the division into files are those of the base model.
 
     Args:
         adapter: folder of the adapter.
@@ -61,14 +61,15 @@ def write_into(path: Path, changes: Mapping[str, Change]) -> None:
     The file begins with the length of its header, 8 bytes, and the header, JSON with the place of each tensor's bytes
     behind it (https://github.com/huggingface/safetensors#format).
     """
-    if not changes:
-        return
-    with open(path, "rb") as opened:
+    with open(path, "r+b") as opened:
         length = int.from_bytes(opened.read(8), "little")
         header = json.loads(opened.read(length))
-    mapped = torch.from_file(str(path), shared=True, size=path.stat().st_size, dtype=torch.uint8)
-    for name, change in changes.items():
-        start = 8 + length + header[name]["data_offsets"][0]
-        width = change.values.element_size()
-        at = start + change.positions[:, None] * width + torch.arange(width)
-        mapped[at.flatten()] = change.values.contiguous().view(torch.uint8)
+        for name, change in changes.items():
+            start, end = (8 + length + offset for offset in header[name]["data_offsets"])
+            opened.seek(start)
+            content = bytearray(opened.read(end - start))
+            # bytes, because what is read need not begin where the dtype may
+            entries = torch.frombuffer(content, dtype=torch.uint8).view(-1, change.values.element_size())
+            entries[change.positions] = change.values.contiguous().view(torch.uint8).view(len(change.values), -1)
+            opened.seek(start)
+            opened.write(content)

@@ -10,8 +10,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, ByT5Tokenizer
 
-from peft_fishdip.export import write_merged
+from benchmarks.memory import STATUS, MemoryMeter
+from peft_fishdip.export import write_merged, write_patch
 
+from ..support.models import llama
 from .saved import assert_same_bits, save_adapter, save_base, tensors_of
 
 
@@ -45,6 +47,7 @@ def test_shards_and_the_files_beside_them(tmp_path):
         assert torch.equal(served(ids).logits, model.merge_and_unload()(ids).logits)
 
 
+@pytest.mark.slow
 def test_transformers_alone_loads_it(tmp_path):
     base = save_base(tmp_path / "base", "gemma")
     save_adapter(tmp_path / "adapter", base, "gemma")
@@ -57,3 +60,20 @@ print(AutoModelForCausalLM.from_pretrained({str(tmp_path / "merged")!r}).num_par
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(result.stdout) > 3000
+
+
+@pytest.mark.skipif(not STATUS.exists(), reason="Linux tells how much memory a process has needed at most")
+def test_the_model_is_never_in_memory(tmp_path):
+    """One model of 60 MB in one file, and far less than a copy of it in memory."""
+    sizes = {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 16, "num_attention_heads": 4}
+    llama(**sizes).save_pretrained(tmp_path / "base")
+    size = (tmp_path / "base/model.safetensors").stat().st_size
+    assert size > 55e6
+    for path, base in {"small": save_base(tmp_path / "tiny", "llama"), "adapter": tmp_path / "base"}.items():
+        save_adapter(tmp_path / path, base, "llama", target_modules=["q_proj", "down_proj"], density=0.01)
+    write_merged(tmp_path / "small", tmp_path / "first")  # loads what the first call needs
+    write_patch(tmp_path / "small", tmp_path / "first.patch")
+    meter = MemoryMeter(torch.device("cpu"))
+    write_merged(tmp_path / "adapter", tmp_path / "merged")
+    write_patch(tmp_path / "adapter", tmp_path / "patch")
+    assert meter.growth() < size / 3
