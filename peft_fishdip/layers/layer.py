@@ -200,18 +200,18 @@ class FishDipLayer(nn.Module, CurrentWeights):
             self.unmerge_parameter(name)
 
     def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
-        """Activate adapters, which alone are trained, unless in `inference_mode`; see BaseTunerLayer.
-
-        Only one layer has the trainable vector of an adapter, so that a switch among many adapters takes no longer than
-        one among few.
-        """
-        self.restore()
+        """Activate adapters, which alone are trained, unless in `inference_mode`; see BaseTunerLayer."""
         names = [adapter_names] if isinstance(adapter_names, str) else adapter_names
         for name, values in self.fishdip_values.items():
             flat = own_parameter(values, "flat")
             if flat is not None:
                 flat.requires_grad_(name in names and not inference_mode)
-        self._active_adapter = names
+        self.activate(names)
+
+    def activate(self, adapter_names: list[str]) -> None:
+        """Activate adapters, whatever is trained."""
+        self.restore()
+        self._active_adapter = adapter_names
 
     def enable_adapters(self, enabled: bool) -> None:
         super().enable_adapters(enabled)

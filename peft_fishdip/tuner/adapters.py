@@ -27,6 +27,7 @@ from ..layers.layer import FishDipLayer, layers_of, merged_as_before_on_failure,
 from ..layers.output_embeddings import OutputEmbeddings
 from ..quantization import has_quantized_storage
 from .calls import calls_of
+from .copies import adapters_of
 from .generation import generating_merged
 from .guards import refuse_adapter_names
 from .injection import Injection, as_before_on_failure, discard, take_out, taking_out, unmark, unwrap
@@ -75,7 +76,8 @@ class AdapterTuner(BaseTuner):
             RuntimeError: another thread is calling the model, see `using_adapter`.
         """
         refuse_unknown(adapter_name, self.peft_config)
-        with calls_of(self.model).switching([adapter_name] if isinstance(adapter_name, str) else adapter_name):
+        names = [adapter_name] if isinstance(adapter_name, str) else list(adapter_name)
+        with calls_of(self.model).switching(names):
             if any(getattr(config, "modules_to_save", None) for config in self.peft_config.values()):
                 super().set_adapter(adapter_name, inference_mode)  # which looks for these among all modules
                 return
@@ -83,7 +85,10 @@ class AdapterTuner(BaseTuner):
                 if layer.merged:
                     warnings.warn("The adapters are merged; they are unmerged first.", UserWarning, stacklevel=2)
                     layer.unmerge()
-                layer.set_adapter(adapter_name, inference_mode=inference_mode)
+                layer.activate(names)
+            # once for each adapter, and not in each layer: a switch takes no longer among many adapters
+            for state in adapters_of(self.model):
+                state.flat.requires_grad_(state.adapter_name in names and not inference_mode)
             self.active_adapter = adapter_name
 
     @contextmanager

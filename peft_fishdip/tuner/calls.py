@@ -92,5 +92,5 @@ class Calls:
 
 def calls_of(model: nn.Module) -> Calls:
     """The calls of a model, one object for all of its tuners."""
-    found: Calls = model.__dict__.setdefault(CALLS, Calls())
-    return found
+    found: Calls | None = model.__dict__.get(CALLS)
+    return model.__dict__.setdefault(CALLS, Calls()) if found is None else found
