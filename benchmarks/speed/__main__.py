@@ -17,6 +17,7 @@ from .causal import measure_causal
 from .decode import measure_decode
 from .internals import costs_in_words
 from .report import write_report
+from .serving import measure_serving
 from .settings import add_settings, settings_of
 from .steps import measure_compilation, measure_largest, measure_memory, measure_scale, measure_steps
 from .update import measure_update
@@ -26,6 +27,7 @@ PARTS = {
     "memory": (measure_memory, "memory of training and bytes saved for backward, each method in processes of its own"),
     "update": (measure_update, "mask updates by phase, their share of training; selection and Fisher information"),
     "decode": (measure_decode, "greedy decoding, saving and loading"),
+    "serving": (measure_serving, "many adapters over one base: switches, memory of an adapter, requests by threads"),
     "causal": (measure_causal, "steps and updates of a decoder-only model with a large vocabulary"),
     "scale": (measure_scale, "steps and updates by size of the model"),
     "largest": (measure_largest, "whether the largest model can be trained here, and its memory"),

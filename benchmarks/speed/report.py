@@ -186,6 +186,30 @@ def decode_tables(part: Part) -> Iterator[Table]:
     yield table("Files", ("", "trained entries", "bytes", "save, ms", "load, ms"), rows)
 
 
+def serving_tables(part: Part) -> Iterator[Table]:
+    own, spent, held = part["settings"], part["request_seconds"], part["held_bytes"]
+    few, many = min(held, key=int), max(held, key=int)
+    rows: list[tuple[Any, ...]] = [
+        (f"switch among {count} adapters", *times(values), None) for count, values in part["switch_seconds"].items()
+    ]
+    titles = {
+        "same": "request, one adapter all the time",
+        "switching": "request, another adapter each time",
+        "threads": f"the same, by {own['serving_threads']} threads in turn",
+    }
+    rows += [(titles[way], *times(x), median(ratios(x, spent["same"]))) for way, x in spent.items()]
+    notes = [
+        f"{many} adapters of {part['entries']:,} entries. Requests are forward passes of one example with "
+        f"{own['source']} + {own['target']} tokens: {1 / median(spent['switching']):.3g} a second, each with another "
+        "adapter.",
+        f"Threads get the outputs of a single one: {YES[part['same_outputs']]}.",
+    ]
+    if few != many:
+        each = (held[many] - held[few]) / (int(many) - int(few))
+        notes.append(f"An adapter holds {each / 1e6:.3g} MB, {each / part['entries']:.3g} bytes per entry.")
+    yield table("Many adapters over one base", ("", "ms", SPREAD, "to one adapter"), rows, *notes)
+
+
 def causal_tables(part: Part) -> Iterator[Table]:
     spent, training = part["seconds"], part["training"]
     rows: list[tuple[Any, ...]] = []
@@ -290,6 +314,7 @@ TABLES: dict[str, Callable[[Part], Iterator[Table]]] = {
     "memory": memory_table,
     "update": update_tables,
     "decode": decode_tables,
+    "serving": serving_tables,
     "causal": causal_tables,
     "scale": scale_tables,
     "largest": largest_table,

@@ -8,6 +8,7 @@ import typer
 
 from .convert import convert
 from .evaluate import evaluate
+from .export import export
 from .messages import quiet_libraries, reported
 from .predict import predict
 from .suggest import suggest
@@ -22,6 +23,7 @@ VERBS = (
     suggest,
     convert,
     view,
+    export,
 )
 """The functions of the verbs, whose names these have."""
 

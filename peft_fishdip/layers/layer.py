@@ -209,9 +209,19 @@ class FishDipLayer(nn.Module, CurrentWeights):
         for name in self.tuned:
             self.unmerge_parameter(name)
 
-    def set_adapter(self, *args: Any, **kwargs: Any) -> None:
+    def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
+        """Activate adapters, which alone are trained, unless in `inference_mode`; see BaseTunerLayer."""
+        names = [adapter_names] if isinstance(adapter_names, str) else adapter_names
+        for name, values in self.fishdip_values.items():
+            flat = own_parameter(values, "flat")
+            if flat is not None:
+                flat.requires_grad_(name in names and not inference_mode)
+        self.activate(names)
+
+    def activate(self, adapter_names: list[str]) -> None:
+        """Activate adapters, whatever is trained."""
         self.restore()
-        super().set_adapter(*args, **kwargs)
+        self._active_adapter = adapter_names
 
     def enable_adapters(self, enabled: bool) -> None:
         super().enable_adapters(enabled)

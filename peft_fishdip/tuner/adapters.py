@@ -27,7 +27,9 @@ from ..layers.layer import FishDipLayer, layers_of, merged_as_before_on_failure,
 from ..layers.output_embeddings import OutputEmbeddings
 from ..quantization import has_quantized_storage
 from .arguments import check_names
+from .calls import calls_of
 from .combination import add_combined
+from .copies import adapters_of
 from .generation import generating_merged
 from .guards import refuse_adapter_names
 from .injection import Injection, as_before_on_failure, take_out, taking_out, unmark, unwrap
@@ -75,10 +77,51 @@ class AdapterTuner(BaseTuner):
 
         Raises:
             ValueError: there is no such adapter.
+            RuntimeError: another thread is calling the model, see `using_adapter`.
         """
         check_names(adapter_name)
         refuse_unknown(adapter_name, self.peft_config)
-        super().set_adapter(adapter_name, inference_mode)
+        names = [adapter_name] if isinstance(adapter_name, str) else list(adapter_name)
+        with calls_of(self.model).switching(names):
+            if any(getattr(config, "modules_to_save", None) for config in self.peft_config.values()):
+                super().set_adapter(adapter_name, inference_mode)  # which looks for these among all modules
+                return
+            for layer in self._layers():
+                if layer.merged:
+                    warnings.warn("The adapters are merged; they are unmerged first.", UserWarning, stacklevel=2)
+                    layer.unmerge()
+                layer.activate(names)
+            # once for each adapter, and not in each layer: a switch takes no longer among many adapters
+            for state in adapters_of(self.model):
+                state.flat.requires_grad_(state.adapter_name in names and not inference_mode)
+            self.active_adapter = adapter_name
+
+    @contextmanager
+    def using_adapter(self, adapter_name: str | list[str]) -> Iterator[None]:
+        """Within, these adapters are active, frozen, and other threads that use this method wait.
+
+        For servers whose threads share a model and need different adapters:
+
+        ```python
+        with model.base_model.using_adapter("french"):
+            output = model.generate(**inputs)
+        ```
+
+        The adapters stay active afterwards, until the next one is needed.
+
+        Raises:
+            ValueError: there is no such adapter.
+            RuntimeError: another thread is calling the model outside of this method.
+        """
+        names = [adapter_name] if isinstance(adapter_name, str) else list(adapter_name)
+        calls = calls_of(self.model)
+        with calls.turn:
+            refuse_unknown(names, self.peft_config)
+            if self.active_adapters == names:
+                calls.choose(names)
+            else:
+                self.set_adapter(adapter_name, inference_mode=True)
+            yield
 
     def set_requires_grad(self, adapter_names: str | Sequence[str], requires_grad: bool = True) -> None:
         """Freeze adapters, or train them again; see BaseTuner.
@@ -193,8 +236,11 @@ class AdapterTuner(BaseTuner):
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
         refuse_adapter_names(kwargs)
-        compiling = torch.compiler.is_compiling()
-        with split_once(self._states().values()) if compiling else generating_merged(self.model):
+        if torch.compiler.is_compiling():
+            with split_once(self._states().values()):
+                yield
+            return
+        with calls_of(self.model).calling(self.active_adapters), generating_merged(self.model):
             yield
 
     # ----- merging, summing, removing -----------------------------------------------------------------------------

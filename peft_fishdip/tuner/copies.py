@@ -25,6 +25,11 @@ def watch(model: nn.Module, state: AdapterState, layer: FishDipLayer) -> None:
     model.__dict__.setdefault(ADAPTERS, []).append((state, layer))
 
 
+def adapters_of(model: nn.Module) -> list[AdapterState]:
+    """The adapters that a model has now."""
+    return [state for state, _ in model.__dict__.get(ADAPTERS, []) if state.driver is not None]
+
+
 def check_values(model: nn.Module, *_: Any) -> None:
     """A forward pre-hook: warn of values of active adapters that do not belong to their masks."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing():

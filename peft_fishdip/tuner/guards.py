@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from ..adapter.base_parameter import TunedParameter
 from ..adapter.state import AdapterState
 from ..layers.layer import FishDipLayer, layers_of
+from .calls import CALLS
 from .copies import ADAPTERS, check_values
 from .reentrant import STATES, after_forward, before_forward
 
@@ -42,6 +43,7 @@ def remove_guards(model: nn.Module) -> None:
     model.__dict__.pop(STATES, None)
     model.__dict__.pop(ADAPTERS, None)
     model.__dict__.pop(RESIZE, None)
+    model.__dict__.pop(CALLS, None)
 
 
 def refuse_adapter_names(arguments: Mapping[str, Any]) -> None:

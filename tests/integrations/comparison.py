@@ -4,8 +4,9 @@
 
 `method_comparison/MetaMathQA/run.py` of https://github.com/huggingface/peft is no part of PEFT's packages. It is run as
 it is, after `import peft_fishdip`, in a copy of its folder; data sets, the memory of an accelerator and the branch of
-PEFT's checkout are stubs. Prints the result file, and fails if it lacks a field that PEFT's own result for LoRA has, or
-if the mask has not moved.
+PEFT's checkout are stubs. Prints the result file, and fails if it lacks a field that PEFT's own result for LoRA has, if
+the mask has not moved, if the code of PEFT's Gradio app does not make a row of a data frame of it, or if the runner
+does not take the experiments in `benchmarks/metamathqa`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import peft
 import peft.utils
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -30,6 +32,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from peft_fishdip import FishDipConfig
 
 RUNNER = Path("method_comparison", "MetaMathQA")
+EXPERIMENTS = Path(__file__).parents[2] / "benchmarks" / "metamathqa" / "experiments"
+"""Of ours, in the layout of the runner."""
 SPECIAL = ["<s>", "</s>", "<unk>"]
 DIGITS = ["1", "2"]
 """With so few words, the loss of an untrained model is between 1 and 2, which the runner demands of its base."""
@@ -120,6 +124,46 @@ def run(checkout: Path, folder: Path) -> dict[str, Any]:
     return result
 
 
+def check_experiments(folder: Path) -> None:
+    """Have the runner's own code take our experiments, in the copy of its folder that has run already."""
+    utils: Any = import_module("utils")
+    shutil.copytree(EXPERIMENTS, folder / "runner" / "experiments", dirs_exist_ok=True)
+    os.chdir(folder / "runner")
+    for experiment in sorted(path.name for path in (EXPERIMENTS / "fishdip").iterdir()):
+        path = os.path.join("experiments", "fishdip", experiment)
+        assert utils.validate_experiment_path(path) == f"fishdip/{experiment}"
+        settings = utils.get_train_config(os.path.join(path, utils.FILE_NAME_TRAIN_PARAMS))
+        assert (settings.model_id, settings.max_steps) == ("meta-llama/Llama-3.2-3B", 5000)  # those of all others
+        assert isinstance(peft.PeftConfig.from_pretrained(path), FishDipConfig)
+    os.chdir("/")
+
+
+def check_app(checkout: Path, folder: Path, result: dict[str, Any]) -> None:
+    """Have the code behind PEFT's Gradio app read our result beside all of PEFT's own."""
+    shutil.copytree(checkout / RUNNER / "results", folder / "results")
+    sys.path.insert(0, str(checkout / RUNNER.parent))
+    processing: Any = import_module("processing")
+    before = processing.load_df(str(folder / "results"), "MetaMathQA")
+    (folder / "results" / "fishdip--tiny.json").write_text(json.dumps(result))
+    skipped: list[str] = []
+    frame = processing.load_df(str(folder / "results"), "MetaMathQA", print_fn=skipped.append)
+    assert not skipped
+    assert list(frame.columns) == list(before.columns)
+    assert list(frame.dtypes) == list(before.dtypes)
+    assert len(frame) == len(before) + 1
+    [row] = frame[frame["peft_type"] == "FISHDIP"].to_dict("records")
+    last = result["train_info"]["metrics"][-1]
+    assert row["experiment_name"] == "fishdip/tiny"
+    assert row["test_accuracy"] == last["test accuracy"]
+    assert row["forgetting*"] == last["forgetting"]
+    assert row["file_size"] == result["train_info"]["file_size"]
+    model = result["run_info"]["train_config"]["model_id"]
+    shown = processing.filter_data("MetaMathQA", model, frame)
+    preferences = processing.get_metric_preferences("MetaMathQA")
+    assert len(processing.compute_pareto_frontier(shown, "accelerator_memory_max", "test_accuracy", preferences)) == 1
+    assert "fishdip/tiny" in processing.format_df(shown).to_html()
+
+
 def fields(entry: Any, path: str = "") -> set[str]:
     """The paths of all fields of a result file, those of the adapter's own config left out."""
     if isinstance(entry, list):
@@ -132,10 +176,12 @@ def fields(entry: Any, path: str = "") -> set[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkout", type=Path, help="folder of a checkout of huggingface/peft")
-    checkout = parser.parse_args().checkout
+    checkout = parser.parse_args().checkout.resolve()
     of_lora = json.loads((checkout / RUNNER / "results" / "lora--llama-3.2-3B-rank32.json").read_text())
     with tempfile.TemporaryDirectory() as temporary:
         result = run(checkout, Path(temporary))
+        check_experiments(Path(temporary))
+        check_app(checkout, Path(temporary), result)
     print(json.dumps(result, indent=2))
     assert not fields(of_lora) - fields(result), fields(of_lora) - fields(result)
     assert result["train_info"]["status"] == "success"

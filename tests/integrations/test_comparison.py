@@ -4,6 +4,9 @@ experiment's two files, trains with `model(**batch)` and `optimizer.step()`, and
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,9 @@ from .comparison import save_experiment, save_model, sums
 from .tiny import QUIET, assert_trained, recorded
 
 pytestmark = QUIET
+
+CHECKOUT = os.environ.get("PEFT_CHECKOUT", "")
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("amp", [False, True], ids=["float32", "autocast"])
@@ -83,3 +89,10 @@ def test_an_experiment_of_two_files_runs(tmp_path: Path, amp: bool) -> None:
         assert torch.equal(loaded(**prompts).logits, model(**prompts).logits)
         with model.disable_adapter():
             assert torch.equal(model(**prompts).logits, before)
+
+
+@pytest.mark.skipif(not CHECKOUT, reason="no package of PEFT has its comparison: set PEFT_CHECKOUT to a checkout of it")
+def test_pefts_own_runner_and_app_take_experiments_and_results() -> None:
+    command = [sys.executable, "-m", "tests.integrations.comparison", CHECKOUT]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
