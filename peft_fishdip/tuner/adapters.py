@@ -88,7 +88,8 @@ class AdapterTuner(BaseTuner):
                 return
             for layer in self._layers():
                 if layer.merged:
-                    warnings.warn("The adapters are merged; they are unmerged first.", UserWarning, stacklevel=2)
+                    text = "Adapter cannot be set when the model is merged. Unmerging the model first."  # PEFT's
+                    warnings.warn(text, UserWarning, stacklevel=2)
                     layer.unmerge()
                 layer.activate(names)
             # once for each adapter, and not in each layer: a switch takes no longer among many adapters
