@@ -103,7 +103,7 @@ def test_bf16_scores_and_trains_nearly_as_float32(tmp_path: Path) -> None:
     for bf16 in (False, True):
         base = bert_classifier()
         before = snapshot(base)
-        model, callbacks[bf16] = tuned(base, update_interval=3), FishDipCallback()
+        model, callbacks[bf16] = tuned(base), FishDipCallback()
         runner, recorder = trainer(tmp_path, model, callbacks[bf16], bf16=bf16, max_steps=3, optim="sgd")
         runner.train()
         assert flat_of(model).dtype == torch.float32
