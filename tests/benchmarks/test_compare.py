@@ -150,6 +150,8 @@ def test_every_method_and_every_task_runs(data_folder, arguments, tmp_path, meth
     found = {(r["run_info"]["experiment_name"], r["run_info"]["train_config"]["task"]) for r in results}
     assert found == {(title, task) for title in (folders() if methods == "all" else [methods]) for task in tasks}
     for result in results:
+        if result["run_info"]["experiment_name"] in told:
+            continue
         row, task = result["train_info"]["metrics"][-1], result["run_info"]["train_config"]["task"]
         assert all(0 <= row[f"test {metric}"] <= 1 for metric in METRICS[task])
         trained = result["train_info"]["num_trainable_params"]
