@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils import register_peft_method
 
-from .adapter.state import MaskUpdate
+from .adapter.mask_record import MaskUpdate
 from .callback import FishDipCallback
 from .config import FishDipConfig
 from .criteria import ExampleGradients, register_importance

@@ -10,7 +10,8 @@ import torch
 from transformers import PreTrainedModel, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
-from .adapter.state import AdapterState, MaskUpdate
+from .adapter.mask_record import MaskUpdate
+from .adapter.state import AdapterState
 from .importance.examples import Collator, checked_examples, is_indexed
 from .importance.losses import LossFn
 from .importance.recent import RecentExamples

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .adapter.state import AdapterState, MaskUpdate
+from .adapter.mask_record import MaskUpdate
+from .adapter.state import AdapterState
 from .config import is_count
 from .criteria import criterion_of
 from .distributed import raise_on_all_ranks

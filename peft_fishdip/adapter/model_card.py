@@ -15,7 +15,8 @@ from ..config import FishDipConfig
 from ..fingerprint import digest
 from ..schedule import described
 from .card_template import without_unfilled
-from .state import AdapterState, MaskUpdate
+from .mask_record import MaskUpdate
+from .state import AdapterState
 
 BEGIN = "<!-- fishdip: written at every save, up to the end mark -->"
 END = "<!-- fishdip: end -->"

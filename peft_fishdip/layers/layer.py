@@ -21,8 +21,10 @@ from ..quantization import has_quantized_storage
 from ..stand_in import owner, standing_in
 from .current_weights import CurrentWeight, CurrentWeights, NotCopied
 from .functional import effective_weight
+from .locks import all_of
 from .own_reads import read_through, unread
 from .recompute import rebuilt_for_backward
+from .widths import widths
 
 
 class FishDipLayer(nn.Module, CurrentWeights):
@@ -56,7 +58,7 @@ class FishDipLayer(nn.Module, CurrentWeights):
         self.fishdip_indices = nn.ModuleDict()
         self._disable_adapters = False
         self._active_adapter: str | list[str] = []
-        self.in_features, self.out_features = features(base_layer)
+        self.in_features, self.out_features = widths(base_layer)
 
     def __getattr__(self, name: str) -> Any:
         """Attributes of the wrapped module (`num_embeddings`, `eps`, children) can be read here."""
@@ -370,15 +372,6 @@ def merged_as_before_on_failure(layers: Sequence[FishDipLayer]) -> Iterator[None
         raise
 
 
-@contextmanager
-def all_of(locks: Sequence[AbstractContextManager[Any]]) -> Iterator[None]:
-    """Within, all these locks are held; every thread takes them in the same order."""
-    with ExitStack() as stack:
-        for lock in sorted(locks, key=id):
-            stack.enter_context(lock)
-        yield
-
-
 def layers_of(model: nn.Module) -> Iterator[FishDipLayer]:
     """The layers in a model, once each, in the order of `modules()`; their containers are not searched."""
     seen: set[int] = set()
@@ -403,18 +396,3 @@ def tuned_parameters(model: nn.Module, adapter_name: str) -> dict[str, tuple[Tun
             if adapter_name in parameter.deltas:
                 found.setdefault(parameter.name, (parameter, layer.base_parameter(name)))
     return found
-
-
-def features(module: nn.Module) -> tuple[int | None, int | None]:
-    """Input and output width of a module, which users of PEFT read as `in_features` and `out_features`."""
-    names = (
-        ("in_features", "out_features"),
-        ("num_embeddings", "embedding_dim"),
-        ("nx", "nf"),
-        ("in_channels", "out_channels"),
-        ("embed_dim", "embed_dim"),
-    )
-    for first, second in names:
-        if hasattr(module, first) and hasattr(module, second):
-            return getattr(module, first), getattr(module, second)
-    return None, None

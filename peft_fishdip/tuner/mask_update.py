@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from ..adapter.atomic import Write, apply_all, assign, repeat_once
 from ..adapter.base_parameter import active_views, at_least_float
 from ..adapter.combine import listed
-from ..adapter.state import AdapterState, MaskUpdate
+from ..adapter.mask_record import MaskUpdate
+from ..adapter.state import AdapterState
 from ..config import is_count
 from ..criteria import criterion_of
 from ..distributed import broadcast_from_rank0, raise_on_all_ranks, refuse_sharded
