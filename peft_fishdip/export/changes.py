@@ -45,8 +45,9 @@ def changes_of(
 ) -> tuple[BaseFiles, dict[str, Change]]:
     """The files of an adapter's base model, and what the adapter changes of each tensor there that it changes.
 
-    The base model is never loaded as a whole: its tensors are read one by one, or as many as transformers fuses. They
-    are compared with the fingerprint that was saved with the adapter.
+    The base model is not loaded as a whole, unless the adapter was saved compactly from one in half precision: its
+    tensors are read one by one, or as many as transformers fuses. They are compared with the fingerprint that was saved
+    with the adapter.
 
     Args:
         adapter: folder of the adapter.
@@ -66,7 +67,7 @@ def changes_of(
     known = origins(plain, base.tensors)
     first = {id(parameter): name for name, parameter in plain.named_parameters()}
     first_names = {name: first[id(tensor)] for name, tensor in plain.named_parameters(remove_duplicate=False)}
-    tuned = tuned_parameters(PeftModel.from_pretrained(model_without_values(base, config), str(adapter)))
+    tuned = tuned_parameters(PeftModel.from_pretrained(model_to_load_onto(base, config), str(adapter)))
     # what a converter makes beside its first parameter, only itself knows
     known = [origin for origin in known if origin.converter or first_names.get(origin.target) in tuned]
     different, complete = [], set()
@@ -111,12 +112,8 @@ def adapter_config(folder: Path) -> FishDipConfig:
     return found
 
 
-def model_without_values(base: BaseFiles, config: FishDipConfig) -> PreTrainedModel:
-    """A model of the class that the adapter was made for, on the meta device.
-
-    The class is that of the adapter's task, or the one that PEFT saw, or that of the base model's files.
-    """
-    own = AutoConfig.from_pretrained(base.folder)
+def model_class(base: BaseFiles, own: Any, config: FishDipConfig) -> Any:
+    """The class that the adapter was made for: that of its task, the one that PEFT saw, or that of the base's files."""
     seen = config.auto_mapping or {}
     seen_class = seen.get("base_model_class") if str(seen.get("parent_library")).startswith("transformers.") else None
     written = (getattr(own, "architectures", None) or [None])[0]
@@ -127,9 +124,31 @@ def model_without_values(base: BaseFiles, config: FishDipConfig) -> PreTrainedMo
             f"neither the adapter's task_type={config.task_type!r} nor the config of {base.name!r} names a class of "
             f"transformers (architectures: {written}); set task_type in adapter_config.json, such as CAUSAL_LM"
         )
+    return kind
+
+
+def model_without_values(base: BaseFiles, config: FishDipConfig) -> PreTrainedModel:
+    """A model of the class that the adapter was made for, on the meta device."""
+    own = AutoConfig.from_pretrained(base.folder)
+    kind = model_class(base, own, config)
     with torch.device("meta"):
-        found: PreTrainedModel = kind.from_config(own) if name.startswith("Auto") else kind(own)
+        found: PreTrainedModel = kind.from_config(own) if kind.__name__.startswith("Auto") else kind(own)
     return found
+
+
+def model_to_load_onto(base: BaseFiles, config: FishDipConfig) -> PreTrainedModel:
+    """A model that the adapter can be loaded onto: one without values, or the base model itself for the effective
+    weights of a compact file, which are changes only in comparison with those of the base."""
+    if not needs_base_values(config):
+        return model_without_values(base, config)
+    kind = model_class(base, AutoConfig.from_pretrained(base.folder), config)
+    found: PreTrainedModel = kind.from_pretrained(base.folder, dtype="auto", use_safetensors=True)
+    return found
+
+
+def needs_base_values(config: FishDipConfig) -> bool:
+    """Whether the file holds effective weights in half precision, see adapter/compact.py."""
+    return any(not line.endswith(" float32") for line in (config.compact_storage or {}).values())
 
 
 def tuned_parameters(model: Any) -> dict[str, TunedParameter]:

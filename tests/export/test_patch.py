@@ -46,6 +46,21 @@ def test_a_patch_is_read_in_the_fields_that_vllm_wants(tmp_path):
     assert len(patches) == len({patch.name for patch in patches})
 
 
+@pytest.mark.parametrize("family", ["t5", "qwen3_moe"])
+def test_a_compact_adapter_of_a_half_precision_base_is_patched_alike(family, tmp_path):
+    base = save_base(tmp_path / "base", family, torch.bfloat16)
+    model = save_adapter(tmp_path / "adapter", base, family)
+    write_patch(tmp_path / "adapter", tmp_path / "patch")
+    model.requires_grad_(False)
+    model.peft_config["default"].compact = True
+    model.save_pretrained(tmp_path / "compact")
+    assert "bfloat16" in str(model.peft_config["default"].compact_storage)
+    write_patch(tmp_path / "compact", tmp_path / "other", inverse=tmp_path / "inverse")
+    patched = apply_patch(tensors_of(base), tmp_path / "other")
+    assert_same_bits(patched, apply_patch(tensors_of(base), tmp_path / "patch"))
+    assert_same_bits(apply_patch(patched, tmp_path / "inverse"), tensors_of(base))
+
+
 def test_tensors_without_a_change_are_left_out(tmp_path):
     base = save_base(tmp_path / "base", "llama")
     save_adapter(tmp_path / "adapter", base, "llama", target_modules=["q_proj"])
