@@ -128,7 +128,7 @@ class FishDipConfig(PeftConfig):
     )
     auto_update: bool = setting(
         True,
-        "The mask is updated by training itself, before the first optimizer step and every update_interval steps. It "
+        "The mask is updated by training itself, before the first optimizer step and as update_interval says. It "
         "ends when FishDipCallback, update_mask, set_mask or recent_examples is used. False: only these update it.",
     )
     compact: bool = setting(

@@ -37,7 +37,7 @@ class FishDipModel(AdapterTuner):
     ```
 
     The first step chooses the mask by the examples of that step, and does not train the adapter; then the mask is
-    chosen anew every `update_interval` steps, by the last 250 examples before (see tuner/auto_update.py).
+    chosen anew as `update_interval` says, by the last 250 examples before (see tuner/auto_update.py).
     `update_mask`, `set_mask` or a FishDipCallback take over from that.
 
     Base parameters are named as in the unwrapped model, such as `encoder.block.0.layer.0.SelfAttention.q.weight`; a

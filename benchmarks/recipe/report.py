@@ -103,7 +103,7 @@ def conditions(own: Mapping[str, Any]) -> str:
         f"{own['steps']} steps of batch {own['batch_size']}, a linear schedule without warm-up, gradients clipped to "
         f"{own['max_grad_norm']:g}, no weight decay{precision}. Entity F1 in percent, and the loss of {of} in nats, "
         f"of at most {own['num_validation']} validation sentences; test sentences are not used. Fish-Dip has a density "
-        f"of 1 % and updates its mask every 100 steps, by all training sentences.{more}"
+        f"of 1 % and updates its mask as by default, by all training sentences.{more}"
     )
 
 

@@ -44,6 +44,8 @@ def decode(code: Tensor, count: int, num_active: int, numel: int) -> Tensor:
     Raises:
         ValueError: these bytes are not the code of so many positions there.
     """
+    if not 0 <= num_active <= count:
+        raise ValueError(f"{num_active} of {count} positions cannot be active")
     data = code.detach().cpu().numpy()
     if not count and not data.size:
         return torch.empty(0, dtype=torch.int64)

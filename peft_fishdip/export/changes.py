@@ -83,7 +83,13 @@ def changes_of(
             if parameter.name in saved:
                 different += changed(parameter.name, saved[parameter.name], weight)
             complete.add(parameter.name)
-            found |= changes_of_parameter(parameter, target, weight, origin, on_disk, plain)
+            own = changes_of_parameter(parameter, target, weight, origin, on_disk, plain)
+            if twice := sorted(own.keys() & found.keys()):
+                raise ValueError(
+                    f"transformers makes several parameters of {twice[0]!r}, and the adapter tunes more than one; "
+                    "save what merge_and_unload() returns instead"
+                )
+            found |= own
     missing = sorted(parameter.name for parameter in tuned.values() if parameter.name not in complete)
     if missing:
         raise ValueError(
