@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..machine import prepare_process
+from ..numbers_given import add_numbers
 from ..settings import SettingsError
 from .measure import Settings, Workplace, measure
 from .report import write_report
@@ -49,9 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
     measuring.add_argument("--languages", nargs="+", default=[*LANGUAGES], choices=[*LANGUAGES], help="default: all")
     measuring.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     measuring.add_argument("--density", type=float, default=Settings.density, help=f"default: {Settings.density}")
-    for name in NUMBERS:
-        default = getattr(Settings, name)
-        measuring.add_argument(f"--{name.replace('_', '-')}", type=int, default=default, help=f"default: {default}")
+    add_numbers(measuring, Settings, NUMBERS)
     reporting = commands.add_parser("report", help="write report.md and results.json")
     reporting.add_argument(
         "--to", type=Path, default=Path("benchmarks/reports/composition"), help="folder of the report"

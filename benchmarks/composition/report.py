@@ -9,6 +9,7 @@ from typing import Any
 
 from ..files import write_json, write_text
 from ..machine import machine_in_words
+from ..numbers_given import options_of
 from ..report.content import Cell, Section, Table, table
 from ..report.markdown import markdown
 from ..results import short_revision
@@ -76,8 +77,7 @@ def write_report(output: Path, folder: Path) -> Path:
     text = markdown("A language delta and a task delta", f"{conditions(first['settings'])} {made}", [section])
     own = first["settings"]
     names = ("source", "density", "num_train", "num_raw", "num_validation", "task_steps", "language_steps")
-    changed = [(name, own[name]) for name in names if own[name] != getattr(Settings, name)]
-    more = "".join(f" --{name.replace('_', '-')} {value}" for name, value in changed)
+    more = options_of(own, Settings, names)
     measuring = f"measure --data path/to/data --model path/to/{own['model']} --seeds {seeds}{more}"
     made_by = "\n".join(
         f"python -m benchmarks.composition {x} --output runs/composition" for x in (measuring, "report")

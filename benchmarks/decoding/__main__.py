@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..machine import prepare_process
+from ..numbers_given import add_numbers
 from ..pretrained import NANO
 from ..settings import SettingsError
 from .measure import Settings, measure
@@ -45,9 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     measuring.add_argument("--data-sets", nargs="+", default=[*DATA_SETS], choices=[*DATA_SETS], help="default: all")
     measuring.add_argument("--seeds", type=int, nargs="+", default=[0], help="default: 0")
-    for name in NUMBERS:
-        default = getattr(Settings, name)
-        measuring.add_argument(f"--{name.replace('_', '-')}", type=int, default=default, help=f"default: {default}")
+    add_numbers(measuring, Settings, NUMBERS)
     reporting = commands.add_parser("report", help="write report.md, results.json and pictures")
     reporting.add_argument("--to", type=Path, default=Path("benchmarks/reports/decoding"), help="folder of the report")
     for command in (measuring, reporting):

@@ -12,6 +12,7 @@ from peft_fishdip.view.reliability import draw_reliability
 
 from ..files import write_json, write_text
 from ..machine import machine_in_words
+from ..numbers_given import options_of
 from ..report.content import Cell, Gallery, Picture, Section, Table, table
 from ..report.markdown import markdown
 from ..report.style import draw, slug
@@ -70,11 +71,7 @@ def conditions(own: Mapping[str, Any]) -> str:
 def commands(runs: Sequence[Run]) -> str:
     own = runs[0]["settings"]
     seeds = " ".join(map(str, sorted({run["seed"] for run in runs})))
-    more = "".join(
-        f" --{name.replace('_', '-')} {own[name]}"
-        for name in ("num_train", "num_validation", "steps", "rounds")
-        if own[name] != getattr(Settings, name)
-    )
+    more = options_of(own, Settings, ("num_train", "num_validation", "steps", "rounds"))
     names = dict.fromkeys(run["data_set"] for run in runs)
     sets = "" if len(names) == len(DATA_SETS) else f" --data-sets {' '.join(names)}"
     measuring = f"measure --data path/to/data --model path/to/{own['model']}{sets} --seeds {seeds}{more}"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..machine import prepare_process
+from ..numbers_given import add_numbers
 from ..settings import SettingsError
 from .measure import Settings, kind_of, measure
 from .report import write_report
@@ -38,9 +39,7 @@ def make_parser() -> argparse.ArgumentParser:
     measuring.add_argument("--model", required=True, help="its folder or Hub id")
     measuring.add_argument("--data-sets", nargs="+", default=[*FILES], choices=[*FILES], help="default: all")
     measuring.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="default: 0 1")
-    for name in ("num_train", "num_validation", "steps"):
-        default = getattr(Settings, name)
-        measuring.add_argument(f"--{name.replace('_', '-')}", type=int, default=default, help=f"default: {default}")
+    add_numbers(measuring, Settings, ("num_train", "num_validation", "steps"))
     measuring.add_argument("--bf16", action="store_true", help="run forward passes under autocast in bfloat16")
     reporting = commands.add_parser("report", help="write report.md and results.json")
     reporting.add_argument("--to", type=Path, default=Path("benchmarks/reports/recipe"), help="folder of the report")

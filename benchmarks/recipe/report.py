@@ -9,6 +9,7 @@ from typing import Any
 
 from ..files import write_json, write_text
 from ..machine import machine_in_words
+from ..numbers_given import options_of
 from ..report.content import Cell, Section, Table, table
 from ..report.markdown import markdown
 from ..results import short_revision
@@ -74,10 +75,9 @@ def write_report(output: Path, folder: Path) -> Path:
     text = markdown("What to begin with", f"{conditions(first['settings'])} {made} {machine}.", [section])
     seeds = " ".join(map(str, sorted({seed for _, seed in results.pairs})))
     own = first["settings"]
-    more = [f" --{x.replace('_', '-')} {own[x]}" for x in CHOSEN if own[x] != getattr(Settings, x)]
-    more += [" --bf16"] * own["bf16"]
+    more = options_of(own, Settings, CHOSEN) + " --bf16" * own["bf16"]
     sets = "" if results.data_sets == [*FILES] else f" --data-sets {' '.join(results.data_sets)}"
-    measuring = f"measure --data path/to/data --model path/to/{own['model']}{sets} --seeds {seeds}{''.join(more)}"
+    measuring = f"measure --data path/to/data --model path/to/{own['model']}{sets} --seeds {seeds}{more}"
     made_by = "\n".join(f"python -m benchmarks.recipe {x} --output runs/recipe" for x in (measuring, "report"))
     write_text(folder / "report.md", f"{text}\n## Commands\n\n```bash\n{made_by}\n```\n")
     return folder / "report.md"

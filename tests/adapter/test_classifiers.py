@@ -106,7 +106,7 @@ def test_the_card_asks_for_nothing_and_keeps_what_a_user_writes(tmp_path: Path) 
     assert "[More Information Needed]" not in text
     assert "[optional]" not in text
     assert "### Framework versions" in text
-    mine = "## Uses\n\n### Direct Use\n\nFinds tags.\n\n## TODO"
+    mine = "## Uses\n\n### Direct Use\n\nFinds tags.\n\n## Limits"
     card.write_text(f"{text}\n{mine}", encoding="utf-8")
     model.save_pretrained(str(tmp_path / "adapter"))
     assert mine in card.read_text(encoding="utf-8")
