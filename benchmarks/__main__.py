@@ -16,7 +16,7 @@ from .experiment import EXPERIMENTS, folders, load_experiments
 from .machine import prepare_process
 from .plain_text import MOST_TEXTS
 from .pretrained import NANO, load_config
-from .problems import Protocol
+from .problems import CHOSEN_BY, PARTS, Protocol
 from .rates import LOW_RATES, RATES
 from .report import reference_of, write_report
 from .results import failed, read_results
@@ -56,6 +56,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="all, a method, or method/name",
     )
     add("--fractions", nargs="+", type=float, default=[0.1], help="shares of the training examples (not relation)")
+    add("--part", default="test", choices=PARTS, help="what runs are scored on; default: test")
     add("--max-train", type=int, help="... but so many at most (relation: as many of each)")
     add(
         "--unlabelled-fraction",
@@ -77,6 +78,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--model", default=str(NANO), help="Hub id or folder of a T5, a causal LM or an encoder; default: nano")
     usual = f"default: {words(RATES)}, of a causal LM or an encoder {words(LOW_RATES)}"
     add("--rates", nargs="+", help=f"learning rates to choose from, or: own; {usual}")
+    add(
+        "--rates-by",
+        default="training",
+        choices=CHOSEN_BY,
+        help="what they are chosen by: a share of the training examples, or validation examples; default: training",
+    )
+    add("--rate-task", help="the data set among the tasks whose choice holds for all; default: each has its own")
+    add("--rates-from", type=Path, help="results of another comparison, whose choice of rates is taken")
     for name, kind in OVERRIDES.items():
         add(f"--{name.replace('_', '-')}", type=kind, help="of each run; default: what the experiments say")
     add("--bf16", action="store_true", default=None, help="run forward passes under autocast in bfloat16")
@@ -113,6 +122,8 @@ def compare(options: argparse.Namespace) -> int:
             fraction=fraction,
             max_train=options.max_train,
             max_test=options.max_test,
+            part=options.part,
+            rates_by=options.rates_by,
             num_ways=options.ways,
             num_shots=options.shots,
             num_episodes=options.episodes,
@@ -132,6 +143,8 @@ def compare(options: argparse.Namespace) -> int:
         protocols=protocols,
         seeds=list(dict.fromkeys(options.seeds)),
         rates=rates(options),
+        rate_task=rate_task(options),
+        rates_from=options.rates_from,
         root=options.data,
         overrides=overrides,
         plain_text=options.plain_text,
@@ -163,6 +176,14 @@ def datasets(options: argparse.Namespace) -> list[str]:
                 f"and the data sets {', '.join(DATA_SETS)}"
             )
     return list(dict.fromkeys(names))
+
+
+def rate_task(options: argparse.Namespace) -> str | None:
+    """The data set by which all learning rates are chosen, if there is one."""
+    name: str | None = DEFAULT_DATA_SETS.get(options.rate_task, options.rate_task)
+    if name is not None and name not in datasets(options):
+        raise SettingsError(f"--rate-task {name}: must be one of the data sets, {', '.join(datasets(options))}")
+    return name
 
 
 def rates(options: argparse.Namespace) -> list[float]:

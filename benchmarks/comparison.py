@@ -20,7 +20,7 @@ from .jobs import lock, work_through
 from .plain_text import read_plain_text
 from .pretrained import check_length, check_task, digest, load_config, load_model
 from .problems import Protocol, problem, rate_problem
-from .results import failed, not_possible
+from .results import failed, not_possible, read_result
 from .run_spec import RunSpec
 from .settings import SettingsError
 from .training import warm_up
@@ -45,6 +45,10 @@ class Comparison:
     """Folder of the data sets."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """Training parameters that all experiments were given."""
+    rate_task: str | None = None
+    """The data set by which the learning rate of all is chosen; None if each data set has its own."""
+    rates_from: Path | None = None
+    """Folder of another comparison, which has chosen the learning rates; None if this one does."""
     plain_text: Path | None = None
     """A file with texts by which forgetting is measured; None for the sentences of `plain_text.txt`."""
     max_plain: int | None = None
@@ -61,7 +65,8 @@ class Comparison:
         Raises:
             SettingsError: a data set, an adapter or the model cannot be used, or there are results made in another way.
         """
-        specs = self.checked(list(self.specs(device)))
+        specs = self.with_choosers(self.checked(list(self.specs(device))))
+        self.check_rates_from(specs)
         with lock(self.output, "comparison"):
             self.begin()
             if self.retry_failed:
@@ -119,7 +124,7 @@ class Comparison:
             for protocol in self.protocols[:1] if DATA_SETS[dataset].kind == "relation" else self.protocols:
                 problems = {seed: problem(dataset, self.root, protocol, seed) for seed in self.seeds}
                 choosing = any(self.rates_of(experiment) for experiment in self.experiments)
-                trial = rate_problem(problems[first], protocol, first) if choosing else None
+                trial = rate_problem(problems[first], protocol, first, self.root) if choosing else None
                 own = {
                     experiment.title: RunSpec(
                         *(self.output, self.base_model, base_digest, experiment, protocol),
@@ -130,6 +135,33 @@ class Comparison:
                 for spec in own.values():
                     other = spec.experiment.params.density_of
                     yield replace(spec, matched=own[other]) if other else spec
+
+    def with_choosers(self, specs: Sequence[RunSpec]) -> list[RunSpec]:
+        """The specifications, each with the one whose trials choose its learning rate, where that is another one."""
+        found = []
+        for spec in specs:
+            chooser = spec
+            if self.rate_task is not None:
+                same = (x for x in specs if (x.experiment.title, x.protocol) == (spec.experiment.title, spec.protocol))
+                chooser = next(x for x in same if x.dataset == self.rate_task)
+            if self.rates_from is not None:
+                chooser = replace(chooser, output=self.rates_from)
+            found.append(spec if chooser is spec else replace(spec, chooser=chooser))
+        return found
+
+    def check_rates_from(self, specs: Sequence[RunSpec]) -> None:
+        """
+        Raises:
+            SettingsError: the other comparison has not made all trials, or made them with other experiments.
+        """
+        for spec in specs if self.rates_from is not None else ():
+            for path in spec.rate_paths().values():
+                if not path.exists():
+                    raise SettingsError(
+                        f"--rates-from {self.rates_from} has no {path}; let that comparison go on first"
+                    )
+                if read_result(path)["run_info"].get("fingerprint") != spec.fingerprint:
+                    raise SettingsError(f"{path} is of an experiment or a model whose files have changed since")
 
     def rates_of(self, experiment: Experiment) -> Sequence[float]:
         """What it chooses from; nothing if its rate is fixed or it has none."""
@@ -147,6 +179,10 @@ class Comparison:
             "data": None if self.root is None else self.root.resolve().name,
             "rates": list(self.rates),
             "rate seed": self.seeds[0] if self.rates else None,
+            "rate task": self.rate_task,
+            "rates from": self.rates_from and self.rates_from.name,
+            "rates by": protocol.rates_by,
+            "part": protocol.part,
             "training parameters": dict(self.overrides),
             "episodes": protocol.num_episodes,
             "max_train": protocol.max_train,

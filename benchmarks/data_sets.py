@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from peft_fishdip.tasks import (
     WNUT17_ENTITIES,
     WOZ_SLOTS,
     DstTask,
+    JointExample,
     JointTask,
     NerExample,
     NerTask,
@@ -41,6 +43,8 @@ class Loaded:
     task: Task[Any]
     train: Sequence[Any]
     test: Sequence[Any]
+    read_validation: Callable[[], Sequence[Any]] | None = None
+    """Reads its validation part, which most comparisons leave alone; None if it has none."""
     train_file: str | None = None
     """Name of the training file, where there may be one or another."""
 
@@ -87,18 +91,31 @@ def _generated(_: Path) -> Loaded:
 
 
 def _conll04(root: Path) -> Loaded:
-    train, test = (read_conll04(root / "conll04" / f"conll04_{part}.json") for part in ("train", "test"))
-    return Loaded(JointTask(CONLL04_ENTITIES, CONLL04_RELATIONS), train, test)
+    def read(part: str) -> Sequence[JointExample]:
+        return read_conll04(root / "conll04" / f"conll04_{part}.json")
+
+    return Loaded(JointTask(CONLL04_ENTITIES, CONLL04_RELATIONS), read("train"), read("test"), lambda: read("dev"))
 
 
 def _conll04_ner(root: Path) -> Loaded:
-    joint = _conll04(root)
-    train, test = ([NerExample(x.tokens, x.spans, x.id) for x in part] for part in (joint.train, joint.test))
-    return Loaded(NerTask(CONLL04_ENTITIES), train, test)
+    def read(part: str) -> Sequence[NerExample]:
+        examples = read_conll04(root / "conll04" / f"conll04_{part}.json")
+        return [NerExample(x.tokens, x.spans, x.id) for x in examples]
+
+    return Loaded(NerTask(CONLL04_ENTITIES), read("train"), read("test"), lambda: read("dev"))
 
 
-def _columns(folder: str, labels: dict[str, str], train: str, test: str) -> Callable[[Path], Loaded]:
-    return lambda root: Loaded(NerTask(labels), read_conll(root / folder / train), read_conll(root / folder / test))
+def _columns(folder: str, labels: dict[str, str], *files: str) -> Callable[[Path], Loaded]:
+    """
+    Args:
+        files: of the training, the test and the validation part.
+    """
+
+    def read(root: Path) -> Loaded:
+        train, test, validation = (partial(read_conll, root / folder / file) for file in files)
+        return Loaded(NerTask(labels), train(), test(), validation)
+
+    return read
 
 
 def _fewrel(root: Path) -> Loaded:
@@ -109,18 +126,23 @@ def _fewrel(root: Path) -> Loaded:
     test = read_fewrel(folder / "val_wiki.json")
     known = read_relation_names(folder / "pid2name.json")
     labels = {str(x.label): known.get(str(x.label), str(x.label)) for x in (*train, *test)}
-    return Loaded(RelationTask(labels), train, test, file.name)
+    return Loaded(RelationTask(labels), train, test, train_file=file.name)
 
 
 def _ewt_srl(root: Path) -> Loaded:
-    train, test = (read_srl_columns(root / "ewt_srl" / f"{part}.conll") for part in ("train", "test"))
+    train, test, validation = (
+        partial(read_srl_columns, root / "ewt_srl" / f"{part}.conll") for part in ("train", "test", "dev")
+    )
+    examples = train()
     # the labels of the training part: a test set must not tell which there are
-    return Loaded(SrlTask(sorted({span.label for x in train for span in x.arguments})), train, test)
+    return Loaded(SrlTask(sorted({span.label for x in examples for span in x.arguments})), examples, test(), validation)
 
 
 def _woz(root: Path) -> Loaded:
-    train, test = (read_woz(root / "woz2" / f"woz_{part}_en.json") for part in ("train", "test"))
-    return Loaded(DstTask(WOZ_SLOTS), train, test)
+    train, test, validation = (
+        partial(read_woz, root / "woz2" / f"woz_{part}_en.json") for part in ("train", "test", "validate")
+    )
+    return Loaded(DstTask(WOZ_SLOTS), train(), test(), validation)
 
 
 def _multiwoz(root: Path) -> Loaded:
@@ -128,8 +150,9 @@ def _multiwoz(root: Path) -> Loaded:
     return Loaded(DstTask(MULTIWOZ_SLOTS), train, test)
 
 
+WNUT17_FILES = ("wnut17train.conll", "emerging.test.annotated", "emerging.dev.conll")
 DATA_SETS: dict[str, DataSet] = {
-    "wnut17": DataSet("ner", _columns("wnut17", WNUT17_ENTITIES, "wnut17train.conll", "emerging.test.annotated")),
+    "wnut17": DataSet("ner", _columns("wnut17", WNUT17_ENTITIES, *WNUT17_FILES)),
     "fewrel": DataSet("relation", _fewrel),
     "conll04": DataSet("joint", _conll04),
     "ewt_srl": DataSet("srl", _ewt_srl),
@@ -137,7 +160,7 @@ DATA_SETS: dict[str, DataSet] = {
     "conll04-ner": DataSet("ner", _conll04_ner),
     **{
         f"masakhaner-{language}": DataSet(
-            "ner", _columns(f"masakhaner/{language}", MASAKHANER_ENTITIES, "train.txt", "test.txt")
+            "ner", _columns(f"masakhaner/{language}", MASAKHANER_ENTITIES, "train.txt", "test.txt", "dev.txt")
         )
         for language in ("hau", "swa", "yor")
     },

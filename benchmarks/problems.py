@@ -11,7 +11,7 @@ from typing import Any
 
 from peft_fishdip.tasks import Episode, Task, fraction_indices, meta_split, sample_episode
 
-from .data_sets import DATA_SETS, load
+from .data_sets import DATA_SETS, Loaded, load
 from .settings import SettingsError
 
 METRICS: dict[str, tuple[str, ...]] = {
@@ -22,6 +22,9 @@ METRICS: dict[str, tuple[str, ...]] = {
     "dst": ("joint_accuracy", "slot_f1"),
 }
 """Of each task, the metrics that a report shows; shares from 0 to 1."""
+
+PARTS = ("test", "validation")
+CHOSEN_BY = ("training", "validation")
 
 LABELS = ("spans", "relations", "arguments", "state")
 """Fields of examples that hold their labels."""
@@ -46,6 +49,10 @@ class Protocol:
     """Episodes of a run; each begins with what was learned on the meta-training relations."""
     max_test: int | None = None
     """Test on so many examples, drawn once for all."""
+    part: str = "test"
+    """Of the data set, one of PARTS: what runs are scored on."""
+    rates_by: str = "training"
+    """One of CHOSEN_BY: a share of the training examples, or the validation part of the data set."""
     unlabelled_fraction: float = 0.0
     """Share of the training examples that were not drawn whose labels are dropped, for self-training (not relation)."""
 
@@ -68,7 +75,8 @@ class Protocol:
         most = f", at most {self.max_train}" if self.max_train else ""
         more = f", and {100 * self.unlabelled_fraction:g} % of the others without labels"
         more = more if self.unlabelled_fraction else ""
-        return f"{100 * self.fraction:g} % of the training examples{most}{more}"
+        scored = "; scored on validation examples" if self.part == "validation" else ""
+        return f"{100 * self.fraction:g} % of the training examples{most}{more}{scored}"
 
     def tag(self, kind: str) -> str:
         """The same as part of a path."""
@@ -119,8 +127,22 @@ def problem(name: str, root: Path | None, protocol: Protocol, seed: int) -> Prob
         if relation:
             return replace(found, episodes=sample_episodes(loaded.test, protocol, seed))
         unlabelled = unlabelled_examples(loaded.train, chosen, len(found.train), protocol.unlabelled_fraction, seed)
-        return replace(found, test=limited(loaded.test, protocol.max_test), unlabelled=unlabelled)
+        scored = loaded.test if protocol.part == "test" else validation_examples(loaded, name)
+        return replace(found, test=limited(scored, protocol.max_test), unlabelled=unlabelled)
     except ValueError as error:
+        raise SettingsError(f"data set {name!r}: {error}") from error
+
+
+def validation_examples(loaded: Loaded, name: str) -> Sequence[Any]:
+    """
+    Raises:
+        SettingsError: the data set has no validation part, or its file is missing or malformed.
+    """
+    if loaded.read_validation is None:
+        raise SettingsError(f"data set {name!r} has no validation part; leave out --part and --rates-by validation")
+    try:
+        return loaded.read_validation()
+    except (OSError, ValueError) as error:
         raise SettingsError(f"data set {name!r}: {error}") from error
 
 
@@ -143,11 +165,11 @@ def without_labels(example: Any) -> Any:
     return replace(example, **{name: () for name in LABELS if hasattr(example, name)})
 
 
-def rate_problem(whole: Problem, protocol: Protocol, seed: int) -> Problem:
-    """A problem made of training examples alone, by which a learning rate is chosen.
+def rate_problem(whole: Problem, protocol: Protocol, seed: int, root: Path | None = None) -> Problem:
+    """A problem by which a learning rate is chosen; it has no test example.
 
-    A share of the training examples takes the place of the test set; for relation, episodes are drawn from a
-    share of the meta-training relations.
+    A share of the training examples takes the place of the test set, or the validation part of the data set does; for
+    relation, episodes are drawn from a share of the meta-training relations.
 
     Raises:
         SettingsError: there are too few examples.
@@ -164,6 +186,9 @@ def rate_problem(whole: Problem, protocol: Protocol, seed: int) -> Problem:
             return replace(whole, train=train, episodes=sample_episodes(rest, protocol, seed))
         except ValueError as error:
             raise SettingsError(f"{too_few}: {error}; {remedy}") from error
+    if protocol.rates_by == "validation":
+        validation = validation_examples(load(whole.dataset, root), whole.dataset)
+        return replace(whole, test=limited(validation, protocol.max_test))
     order = list(range(len(whole.train)))
     if len(order) < 2:
         raise SettingsError(f"{too_few}; {remedy}")

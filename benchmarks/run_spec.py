@@ -44,6 +44,9 @@ class RunSpec:
     """Texts by which forgetting is measured in the runs that are reported; None if it is not."""
     reason: str = ""
     """Why these runs are not possible; they are recorded, and not done."""
+    chooser: RunSpec | None = None
+    """The runs on another data set, or those of another comparison, whose trials choose the learning rate of these,
+    too; None if these have trials of their own."""
     matched: RunSpec | None = None
     """Where the experiment has `density_of`: the runs that it names, which are done first."""
 
@@ -66,10 +69,14 @@ class RunSpec:
 
     def rate_paths(self) -> dict[float, Path]:
         """The file of each learning rate's trial run."""
+        if self.chooser is not None:
+            return {} if self.reason else self.chooser.rate_paths()
         return {} if self.reason else {rate: self.path("rates", f"rate{rate:g}") for rate in self.rates}
 
     def rate_jobs(self) -> Iterator[Job]:
-        """The runs by which the learning rate is chosen."""
+        """The runs by which the learning rate is chosen; none if others choose it."""
+        if self.chooser is not None:
+            return
         seed = next(iter(self.problems))
         for rate, path in self.rate_paths().items():
 

@@ -118,6 +118,11 @@ class FishDipConfig(PeftConfig):
     dropped: Dropped = setting(
         "freeze", "Entries that leave the mask: 'freeze' keeps their deltas, 'reset' returns them to the base value."
     )
+    max_support: float | None = setting(
+        None,
+        "Most entries that have a delta, in multiples of K: beyond it, a mask update returns the inactive entries with "
+        "the smallest deltas to the base value. 1 is dropped='reset'. None: each mask may add to them.",
+    )
     init_mask: InitMask = setting("random", "Mask before the first update: 'random', or 'magnitude' of the base.")
     delta_scale: DeltaScale = setting(
         "auto",
@@ -298,6 +303,11 @@ class FishDipConfig(PeftConfig):
         if isinstance(samples, float) and not 0 < samples <= 1:
             must = "a float is a share of the examples and must lie in (0, 1]; give an int for a count."
             raise ValueError(f"num_samples={samples!r}: {must}")
+        if self.max_support is not None and not (is_number(self.max_support) and 1 <= self.max_support < float("inf")):
+            raise ValueError(
+                f"max_support={self.max_support!r} must be a number >= 1, such as 2.0 for twice the entries that are "
+                "trainable at any time, or None."
+            )
         if not is_index(self.seed) or self.seed >= 2**63:
             raise ValueError(f"seed={self.seed!r} must be an int in [0, 2**63).")
         for name in ("init_weights", "strict", "auto_update", "compact"):

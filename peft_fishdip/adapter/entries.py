@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from ..selection import top_k
 
 
 class Entries:
@@ -40,3 +43,19 @@ class MaskChange(NamedTuple):
     values: Tensor  # (K,), the new trainable vector
     source: Tensor
     """int64 (K,): index in the old vector of each entry; -1 for an entry that was not active before."""
+
+
+def with_fewer_inactive(entries: Sequence[Entries], most: int) -> list[Entries]:
+    """The entries of all parameters with at most so many inactive ones together: those with the largest deltas.
+
+    Of equal ones, those of the first parameter and of the lowest positions are kept.
+    """
+    if sum(each.inactive.numel() for each in entries) <= most:
+        return list(entries)
+    magnitudes = {str(i): each.inactive_values.abs() for i, each in enumerate(entries)}
+    kept = top_k(magnitudes, most).positions if most else {i: values[:0].long() for i, values in magnitudes.items()}
+    places = (kept[str(i)] for i in range(len(entries)))
+    return [
+        Entries(each.active, each.inactive[at], each.inactive_values[at])
+        for each, at in zip(entries, places, strict=True)
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from ..config import FishDipConfig
 from ..distributed import refuse_sharded
 from ..private import own_parameter, version_of
 from .atomic import Write, assign, copy_into
-from .entries import Entries, MaskChange
+from .entries import Entries, MaskChange, with_fewer_inactive
 from .handles import handle_of
 from .inner_gradients import InnerGradients
 from .lineage import Lineage
@@ -331,8 +332,9 @@ class AdapterState:
     def change_to(self, positions: Mapping[str, Tensor]) -> MaskChange:
         """Compute the change to a mask of `positions` (int64, ascending, per parameter; K in all).
 
-        Entries that leave the mask keep their delta, or return to zero with `dropped="reset"`; an inactive entry that
-        enters again starts from its delta. A data-free mask that was never trained leaves no inactive entries.
+        Entries that leave the mask keep their delta, or return to zero with `dropped="reset"` or for lack of room (see
+        `max_support`); an inactive entry that enters again starts from its delta. A data-free mask that was never
+        trained leaves no inactive entries.
         """
         flat = self.flat
         keep_dropped = self.config.dropped == "freeze" and not (self.untouched and not bool(flat.any()))
@@ -356,7 +358,11 @@ class AdapterState:
             values.append(value.to(flat.device))
             sources.append(torch.where(found, index + start, -1).to(flat.device))
             start += old.numel()
-        return MaskChange(entries, torch.cat(values), torch.cat(sources))
+        return MaskChange(self._within_bounds(entries), torch.cat(values), torch.cat(sources))
+
+    def _within_bounds(self, entries: list[Entries]) -> list[Entries]:
+        most, k = self.config.max_support, self.flat.numel()
+        return entries if most is None else with_fewer_inactive(entries, math.floor(most * k) - k)
 
     def writes_of(self, change: MaskChange) -> list[Write]:
         """The writes that make a change of mask, the gradient of the vector included."""

@@ -28,7 +28,7 @@ def data_folder(tmp_path_factory):
 def write_wnut17(root):
     (root / "wnut17").mkdir()
     sentence = "Mira\tB-person\nHolt\tI-person\nleft\tO\nOslo\tB-location\n\n"
-    for name, count in (("wnut17train.conll", 20), ("emerging.test.annotated", 5)):
+    for name, count in (("wnut17train.conll", 20), ("emerging.test.annotated", 5), ("emerging.dev.conll", 3)):
         (root / "wnut17" / name).write_text(sentence * count, encoding="utf-8")
 
 
@@ -39,7 +39,7 @@ def write_conll04(root):
         "tags": ["B-Peop", "L-Peop", "O", "U-Loc"],
         "relations": [{"head": 0, "tail": 1, "type": "Live_In"}],
     }
-    for part, count in (("train", 20), ("test", 5)):
+    for part, count in (("train", 20), ("test", 5), ("dev", 3)):
         content = [{**sentence, "orig_id": i} for i in range(count)]
         (root / "conll04" / f"conll04_{part}.json").write_text(json.dumps(content), encoding="utf-8")
 
@@ -67,7 +67,7 @@ def write_fewrel(root):
 def write_ewt_srl(root):
     (root / "ewt_srl").mkdir()
     sentence = "Mira\tNNP\t-\t-\t(ARG0*)\nleft\tVBD\tleave\tleave.01\t(V*)\nOslo\tNNP\t-\t-\t(ARG1*)\n\n"
-    for part, count in (("train", 20), ("test", 5)):
+    for part, count in (("train", 20), ("test", 5), ("dev", 3)):
         (root / "ewt_srl" / f"{part}.conll").write_text(sentence * count, encoding="utf-8")
 
 
@@ -78,6 +78,6 @@ def write_woz2(root):
         "transcript": "cheap food in the north",
         "belief_state": [{"act": "inform", "slots": [["area", "north"]]}],
     }
-    for part, count in (("train", 20), ("test", 5)):
+    for part, count in (("train", 20), ("test", 5), ("validate", 3)):
         content = [{"dialogue_idx": i, "dialogue": [turn]} for i in range(count)]
         (root / "woz2" / f"woz_{part}_en.json").write_text(json.dumps(content), encoding="utf-8")

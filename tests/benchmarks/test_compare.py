@@ -159,6 +159,45 @@ def test_every_method_and_every_task_runs(data_folder, arguments, tmp_path, meth
         assert result["train_info"]["stopped_at"] == (0 if trained == 0 else 4 if task == "relation" else 2)
 
 
+def test_one_data_set_chooses_the_rates_of_all_and_of_another_comparison(data_folder, arguments, tmp_path, capsys):
+    """By its validation part."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    common = [
+        *arguments,
+        "--data",
+        str(data_folder),
+        "--methods",
+        "lora",
+        "--max-plain",
+        "0",
+        "--rates",
+        "0.001",
+        "1.0",
+    ]
+    by = ["--rates-by", "validation", "--rate-task", "conll04-ner"]
+    assert main(["compare", *common, *by, "--tasks", "wnut17", "conll04-ner", "--output", str(first)]) == 0
+    trials = [json.loads(path.read_text(encoding="utf-8")) for path in first.glob("rates/**/*.json")]
+    configs = [trial["run_info"]["train_config"] for trial in trials]
+    assert sorted((x["dataset"], x["learning_rate"]) for x in configs) == [("conll04-ner", 0.001), ("conll04-ner", 1.0)]
+    assert {(x["num_train_examples"], x["num_test_examples"]) for x in configs} == {(5, 2)}
+    chosen = {r["run_info"]["train_config"]["learning_rate"] for r in read_results(first)}
+    assert len(read_results(first)) == 2
+    assert len(chosen) == 1
+
+    more = [*by, "--rates-from", str(first), "--max-train", "3", "--tasks", "conll04-ner"]
+    assert main(["compare", *common, *more, "--part", "validation", "--output", str(second)]) == 0
+    assert not list(second.glob("rates/**/*.json"))
+    (result,) = read_results(second)
+    config = result["run_info"]["train_config"]
+    assert {config["learning_rate"]} == chosen
+    assert config["num_train_examples"] == 3
+    assert "validation" in config["protocol"]
+    capsys.readouterr()
+    other = ["--methods", "full/adamw", "--output", str(tmp_path / "third")]
+    assert main(["compare", *common, *more, *other]) == 2
+    assert f"--rates-from {first} has no" in capsys.readouterr().err
+
+
 def test_a_run_that_fails_is_recorded_and_the_others_go_on(arguments, tmp_path, monkeypatch):
     real = run_spec.run
 

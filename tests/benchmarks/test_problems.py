@@ -82,6 +82,23 @@ def test_a_learning_rate_is_chosen_by_training_examples_alone(data_folder, kind,
         assert len(part.test) == 2
 
 
+@pytest.mark.parametrize(("kind", "name"), [task for task in TASKS if task[0] != "relation"])
+def test_validation_examples_are_those_of_their_own_part(data_folder, kind, name):
+    by = Protocol(fraction=1.0, rates_by="validation")
+    whole = problem(name, data_folder, by, seed=0)
+    part = rate_problem(whole, by, 0, data_folder)
+    assert (len(whole.test), len(part.test)) == (5, 3)
+    assert part.train == whole.train
+    scored = problem(name, data_folder, Protocol(fraction=1.0, part="validation"), seed=0)
+    assert (scored.test, scored.train) == (part.test, whole.train)
+    assert "scored on validation examples" in Protocol(part="validation").title(kind)
+
+
+def test_a_data_set_without_a_validation_part_is_named():
+    with pytest.raises(SettingsError, match="'generated' has no validation part; leave out --part and --rates-by"):
+        problem("generated", None, Protocol(part="validation"), seed=0)
+
+
 def test_limits(data_folder):
     few = problem("conll04", data_folder, Protocol(fraction=1.0, max_train=3, max_test=2), seed=0)
     assert (len(few.train), len(few.test)) == (3, 2)

@@ -66,6 +66,7 @@ class DenseFishDip:
         self.mask = {name: torch.zeros_like(p, dtype=torch.bool) for name, p in self.base.items()}
         self.first = {name: torch.zeros_like(p) for name, p in self.base.items()}
         self.second = {name: torch.zeros_like(p) for name, p in self.base.items()}
+        self.frozen = {name: torch.zeros_like(p, dtype=torch.bool) for name, p in self.base.items()}
         self.new = {name: torch.zeros_like(p, dtype=torch.bool) for name, p in self.base.items()}
         self.scale = {name: self.scale_of(p) for name, p in self.base.items()}
         self.total = sum(p.numel() for p in self.base.values())
@@ -130,12 +131,28 @@ class DenseFishDip:
             dropped, new = old[name] & ~mask, mask & ~old[name]
             if self.settings["dropped"] == "reset":
                 self.delta[name][dropped] = 0
+            else:
+                self.frozen[name] = (self.frozen[name] | dropped) & ~mask
             self.first[name][~stays[name]] = 0
             self.second[name][~stays[name]] = 0
             if self.steps and staying_second.numel():
                 factor = lower_median(staying_second) / lower_median(staying_hint)
                 self.second[name][new] = (expected_sq_grad[name] * factor)[new]
             self.new[name] = new & (self.steps > 0)
+        self.forget_smallest()
+
+    def forget_smallest(self) -> None:
+        """Return frozen entries to the base one at a time, the smallest delta first, while there are too many."""
+        if (most := self.settings.get("max_support")) is None:
+            return
+        rows = [
+            (abs(float(self.delta[n].flatten()[i])), n, int(i))
+            for n, f in self.frozen.items()
+            for i in f.flatten().nonzero()
+        ]
+        for _, name, i in sorted(rows)[: max(0, self.k + len(rows) - math.floor(most * self.k))]:
+            self.frozen[name].view(-1)[i] = False
+            self.delta[name].view(-1)[i] = 0
 
     def step(self, batch: dict[str, Tensor], lr: float, weight_decay: float = 0.0) -> None:
         """One optimizer step on the mean of the batch's losses, with everything outside of the mask cleared."""

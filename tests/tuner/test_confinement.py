@@ -131,6 +131,24 @@ def test_a_data_free_mask_that_was_trained_keeps_its_deltas_like_any_other() -> 
         assert (values[~kept] == 0).all()
 
 
+def test_beyond_the_largest_support_the_smallest_inactive_deltas_return_to_the_base() -> None:
+    model = tuned(torch.nn.Sequential(torch.nn.Linear(4, 4, bias=False)), density=0.25, max_support=1.5)
+    tuner, rows = model.base_model, [{"0.weight": torch.zeros(4, 4)} for _ in range(3)]
+    for row, scores in enumerate(rows):
+        scores["0.weight"][row] = 1
+    tuner.set_mask(rows[0])
+    with torch.no_grad():
+        flat_of(model).copy_(torch.tensor([1.0, -4.0, 3.0, 0.5]))
+    assert tuner.set_mask(rows[1]).support_size == 6
+    positions, values = tuner.delta()["0.weight"]
+    assert (positions.tolist(), values.tolist()) == ([1, 2, 4, 5, 6, 7], [-4, 3, 0, 0, 0, 0])
+    with torch.no_grad():
+        flat_of(model).copy_(torch.tensor([3.5, 2.0, 2.0, 2.0]))
+    assert tuner.set_mask(rows[2]).support_size == 6
+    positions, values = tuner.delta()["0.weight"]
+    assert (positions.tolist(), values.tolist()) == ([1, 4, 8, 9, 10, 11], [-4, 3.5, 0, 0, 0, 0])
+
+
 @pytest.mark.parametrize("dropped", ["freeze", "reset"])
 def test_what_returns_to_the_mask_goes_on_from_where_it_was(dropped: str) -> None:
     model = tuned(torch.nn.Sequential(torch.nn.Linear(4, 4, bias=False)), density=0.25, dropped=dropped)

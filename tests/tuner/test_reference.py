@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -86,6 +87,16 @@ def test_a_run_with_several_masks_under_adamw_is_that_of_the_dense_reference(
 @pytest.mark.parametrize(("family", "dropped"), [("t5", "freeze"), ("bert", "reset"), ("gpt2", "freeze")])
 def test_a_run_under_sgd_with_momentum_is_that_of_the_dense_reference(family: str, dropped: str) -> None:
     run(*both(family, "sgd", dropped=dropped), steps=6, interval=2)
+
+
+@pytest.mark.parametrize(("family", "max_support"), [("t5", 1.005), ("bert", 1.01), ("gpt2", 1.0)])
+def test_a_run_with_a_bounded_support_is_that_of_the_dense_reference(family: str, max_support: float) -> None:
+    model, dense, examples, optimizer = both(family, max_support=max_support, delta_scale="rms")
+    unbounded, *rest = both(family, delta_scale="rms")
+    run(model, dense, examples, optimizer)
+    run(unbounded, *rest)
+    assert model.base_model.last_update().support_size == math.floor(max_support * dense.k)
+    assert unbounded.base_model.last_update().support_size > math.floor(max_support * dense.k)
 
 
 @pytest.mark.parametrize(
