@@ -31,8 +31,9 @@ SCORES = (
 )
 COSTS = (
     "Losses are in nats per word (MiniLM) or target token; forgetting is the rise of the loss on plain text. Changed "
-    "entries are in percent of the base model's parameters; of methods without a mask, all that are trained. Times and "
-    "memory are relative to LoRA r8 in the same cell; other processes shared the machine."
+    "entries are in percent of the base model's parameters; of methods without a mask, all that are trained. The peak of "
+    "memory in training is relative to that of LoRA r8 in the same cell. Times are left out, since other processes "
+    "shared the machine: the report on speed has them."
 )
 VARIANTS = (
     "Each row changes one thing of the default recipe; scores are of validation sentences, and differences are to the "
@@ -118,13 +119,12 @@ def cost_table(summary: Summary) -> Table:
             number(mean(forgetting), 2) if forgetting else NOTHING,
             number(summary.mean(method, changed_share), 2),
             number(summary.mean(method, lambda row: row.figures("file_size")) / 2**20, 1),
-            number(summary.mean(method, seconds) / summary.mean(reference, seconds), 2),
             number(summary.mean(method, peak) / summary.mean(reference, peak), 2),
             ", ".join(f"{rate:g}" for rate in sorted({rate for row in own for rate in learning_rates(row)})),
         ]
         rows.append(row)
     header = (
-        *("method", "test loss", "training loss", "forgetting", "changed, %", "MiB on disk", "time", "peak memory"),
+        *("method", "test loss", "training loss", "forgetting", "changed, %", "MiB on disk", "peak memory"),
         "learning rate",
     )
     return table(title(summary), header, rows)
@@ -146,10 +146,10 @@ def variant_table(summary: Summary) -> Table:
             number(loss, 3),
             number(summary.mean(method, training_losses), 3),
             number(summary.mean(method, changed_share), 2),
-            number(summary.mean(method, seconds) / summary.mean(DEFAULT, seconds), 2),
+            number(summary.mean(method, lambda row: row.figures("file_size")) / 2**20, 1),
         ]
         rows.append(row)
-    header = ("variant", "F1", "difference", "loss", "training loss", "changed, %", "time")
+    header = ("variant", "F1", "difference", "loss", "training loss", "changed, %", "MiB on disk")
     return table(f"{title(summary)}, {summary.cell.seeds} seeds", header, rows)
 
 
@@ -204,10 +204,6 @@ def changed_share(row: Row) -> list[float]:
         update.get("mask_support", info["num_trainable_params"]) for update, info in zip(last, infos, strict=True)
     ]
     return [100 * count / total for count, total in zip(entries, of, strict=True)]
-
-
-def seconds(row: Row) -> list[float]:
-    return row.figures("train_time")
 
 
 def peak(row: Row) -> list[float]:
