@@ -44,7 +44,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
 CHECKED = [*PAGES, "CONTRIBUTING.md", "CHANGELOG.md"]
 MAX_LINES, MAX_WORDS = 150, 1200
-REPORT = ROOT / "benchmarks" / "reports" / "all_methods" / "report.md"
+REPORT = ROOT / "benchmarks" / "reports" / "study" / "report.md"
 
 
 class Block(NamedTuple):
@@ -235,19 +235,29 @@ def cells(line: str) -> list[str]:
     return [cell.strip(" *").replace("\\", "") for cell in line.strip().strip("|").split("|")]
 
 
+def table_after(report: str, caption: str) -> dict[str, dict[str, str]]:
+    """The first table after a caption, by the first cell of its rows and by column."""
+    lines = [cells(line) for line in report.partition(caption)[2].lstrip().split("\n\n")[0].splitlines()]
+    return {row[0]: dict(zip(lines[0], row, strict=True)) for row in lines[2:]}
+
+
 def test_results_in_readme_are_those_of_the_report() -> None:
     section = text_of("README.md").partition("## Results")[2].partition("\n## ")[0]
-    rows = [cells(line) for line in section.splitlines() if line.startswith("| `")]
+    rows = [cells(line) for line in section.splitlines() if line.startswith("| ")][1:]
     report = REPORT.read_text(encoding="utf-8")
-    shares = [cells(line) for line in report.splitlines() if line.startswith("| ")]
-    losses = report.partition("**Loss on the test examples")[2].partition("\n\n##")[0]
-    found = {row[0]: [cell.partition(" ±")[0] for cell in row[1:]] for row in map(cells, losses.splitlines()) if row}
-    assert len(rows) == 7
-    for name, share, *figures in rows:
-        method = name.split("`")[1]
-        entities, fewrel, joint, roles, dialogue = (cell.strip("*") for cell in found[method])
-        assert figures == [entities, joint, roles, dialogue, fewrel], method
-        assert any(row[0] == method and share in row for row in shares), method
+    cell = "minilm, 64 sentences (3 data sets)"
+    scores, costs = (table_after(report, f"**{caption}**") for caption in ("Entity F1 on test sentences", cell))
+    assert {row[0] for row in rows} == {*scores}
+    assert [row[0] for row in rows] == sorted(scores, key=lambda name: -float(scores[name][cell].split()[0]))
+    for name, score, difference, changed, size in rows:
+        told = f"{score} ({difference})" if difference else score
+        assert scores[name][cell] == told
+        assert float(changed.removesuffix(" %")) == pytest.approx(float(costs[name]["changed, %"]), rel=0.03)
+        assert size == f"{costs[name]['MiB on disk']} MiB"
+    larger = table_after(report, f"**{cell}, 2 seeds**")["5 % of the parameters"]["difference"]
+    assert larger in section
+    differences = table_after(report, "**Fish-Dip 1 % minus the others**")
+    assert all(differences[f"{name} mask 1 %"][cell] in section for name in ("fixed Fisher", "random"))
 
 
 def test_ratios_of_speed_are_those_of_the_reports() -> None:

@@ -31,8 +31,8 @@ SCORES = (
 )
 COSTS = (
     "Losses are in nats per word (MiniLM) or target token; forgetting is the rise of the loss on plain text. Changed "
-    "entries are in percent of the base model's parameters; of methods without a mask, all that are trained. The peak of "
-    "memory in training is relative to that of LoRA r8 in the same cell. Times are left out, since other processes "
+    "entries are in percent of the base model's parameters; of methods without a mask, all that are trained. The peak "
+    "of memory in training is relative to that of LoRA r8 in the same cell. Times are left out, since other processes "
     "shared the machine: the report on speed has them."
 )
 VARIANTS = (
@@ -53,7 +53,11 @@ def write_study(folder: Path = STUDY) -> Path:
         raise SettingsError(
             "no cell has runs of all methods on a data set yet; run `python -m benchmarks.study measure`"
         )
-    blocks = (score_table(tested), Gallery("Pictures", "", (score_by_examples(tested), score_by_size(tested))))
+    blocks = (
+        score_table(tested),
+        difference_table(tested),
+        Gallery("Pictures", "", (score_by_examples(tested), score_by_size(tested))),
+    )
     parts = [
         Section("scores", "Scores", SCORES, blocks),
         Section("costs", "Losses and costs", COSTS, tuple(map(cost_table, tested))),
@@ -88,6 +92,25 @@ def score_table(found: Sequence[Summary]) -> Table:
         rows.append(row)
     header = ("method", *(title(summary) for summary in found))
     return table("Entity F1 on test sentences", header, rows)
+
+
+def difference_table(found: Sequence[Summary]) -> Table:
+    """Of Fish-Dip as it is by default minus the others."""
+    rows = []
+    for name in names_of(found):
+        row: list[object] = [name]
+        for summary in found:
+            method = named(summary, name)
+            row.append(NOTHING if method in (None, DEFAULT) else difference_field(summary, DEFAULT, method or ""))
+        rows.append(row)
+    shown = [row for row in rows if row[0] != NAMES[DEFAULT]]
+    return table(f"{NAMES[DEFAULT]} minus the others", ("method", *(title(summary) for summary in found)), shown)
+
+
+def difference_field(summary: Summary, method: str, other: str) -> Field:
+    found = summary.difference(method, other)
+    told = f", {NOT_APART}" if found.contains_zero else ""
+    return Field(f"{found.value:+.1f} {bounds(found, '+')}{told}", found.value)
 
 
 def title(summary: Summary) -> str:
@@ -136,13 +159,8 @@ def variant_table(summary: Summary) -> Table:
         loss = summary.mean(method, lambda row: row.losses)
         name = "the default" if method == DEFAULT else NAMES[method]
         row: list[object] = [name, number(summary.score(method), 1)]
-        if method == DEFAULT:
-            row += [NOTHING]
-        else:
-            found = summary.difference(method, DEFAULT)
-            told = f", {NOT_APART}" if found.contains_zero else ""
-            row += [Field(f"{found.value:+.1f} {bounds(found, '+')}{told}", found.value)]
         row += [
+            NOTHING if method == DEFAULT else difference_field(summary, method, DEFAULT),
             number(loss, 3),
             number(summary.mean(method, training_losses), 3),
             number(summary.mean(method, changed_share), 2),
