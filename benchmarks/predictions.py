@@ -19,14 +19,14 @@ read from the model's text, or found by its tags."""
 
 
 def first_predictions(
-    task: Task[Any], gold: Sequence[Any], predicted: Sequence[Decoded[Any]] | Sequence[str]
+    task: Task[Any], gold: Sequence[Any], predicted: Sequence[Decoded[Any] | str]
 ) -> list[Prediction]:
     """Those of the first examples, which are the same for all methods that share a test set.
 
     Args:
         predicted: what was decoded, or of relations the label that was chosen.
     """
-    own = task.task if isinstance(task, InContextTask) else task
+    own: Any = task.task if isinstance(task, InContextTask) else task
     return [
         {
             "source": own.source(example),

@@ -46,9 +46,8 @@ def test_labels_beside_points_do_not_touch():
     assert all(box[0] >= 0 and box[1] >= 0 and box[2] <= 330 and box[3] <= 250 for box in boxes)
 
 
-MANY = [
-    f"{family}/{name}" for family in ("fishdip", "lora", "prompt", "ia3", "fish", "full", "shira") for name in "abc"
-]
+FAMILIES = ("fishdip", "lora", "prompt", "ia3", "fish", "full", "shira")
+MANY = [f"{family}/density-1-{name}" for family in FAMILIES for name in "abc"]
 
 
 def texts(path):
