@@ -119,9 +119,9 @@ class FishDipConfig(PeftConfig):
         "freeze", "Entries that leave the mask: 'freeze' keeps their deltas, 'reset' returns them to the base value."
     )
     max_support: float | None = setting(
-        None,
-        "Most entries that have a delta, in multiples of K: beyond it, a mask update returns the inactive entries with "
-        "the smallest deltas to the base value. 1 is dropped='reset'. None: each mask may add to them.",
+        2.0,
+        "Most entries that have a delta, in multiples of K, so that adapters do not grow with each mask: a mask update "
+        "returns the inactive entries with the smallest deltas to the base value. 1 is dropped='reset'. None: no bound.",
     )
     init_mask: InitMask = setting("random", "Mask before the first update: 'random', or 'magnitude' of the base.")
     delta_scale: DeltaScale = setting(

@@ -105,7 +105,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         "importance": "fisher",
         "example_loss": "sum",
         "dropped": "freeze",
-        "max_support": None,
+        "max_support": 2.0,
         "init_mask": "random",
         "delta_scale": "auto",
         "auto_update": True,

@@ -30,9 +30,12 @@ def train(
     steps: Annotated[int | None, typer.Option(help="Training steps; by default 10 an example, 200 to 1000.")] = None,
     batch_size: Annotated[int, typer.Option(help="Examples in a step.")] = 8,
     lr: Annotated[float, typer.Option(help="Learning rate of AdamW, which falls linearly to 0.")] = 1e-3,
-    density: Annotated[float, typer.Option(help="Share of the parameters that is trained at any time.")] = 0.01,
+    density: Annotated[
+        float | None,
+        typer.Option(help="Share of the parameters that is trained at any time; by default 1 %, of small models more."),
+    ] = None,
     update_interval: Annotated[
-        int | None, typer.Option(help="Steps between two masks; by default an eighth of the steps, at most 100.")
+        int | None, typer.Option(help="Steps between two masks; by default few at first, and 100 in the end.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
     template: Annotated[str | None, typer.Option(help="Prompt of a causal LM, with {source} in it.")] = None,

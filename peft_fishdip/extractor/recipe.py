@@ -5,6 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..config import is_count, is_number
+from ..schedule import AUTO
+
+ENTRIES = 1_000_000
+"""Trainable entries of a small model, by default."""
+LEAST, MOST = 0.01, 0.05
+"""Densities, by default."""
 
 
 @dataclass(frozen=True)
@@ -15,16 +21,16 @@ class Recipe:
         steps: of the optimizer. None: 10 for each example, at least 200 and at most 1000.
         batch_size: examples in a step.
         learning_rate: at the start.
-        density: share of the parameters that is trained at any time.
-        update_interval: steps between two masks. None: an eighth of all steps, at most 100, so that the mask is chosen
-            eight times or more.
+        density: share of the parameters that is trained at any time. None: 1 %; of a model with less than 100 million
+            parameters 1 million entries, but at most 5 %.
+        update_interval: steps between two masks. None: as the model is trained by default, see `FishDipConfig`.
         seed: of every random choice.
     """
 
     steps: int | None = None
     batch_size: int = 8
     learning_rate: float = 1e-3
-    density: float = 0.01
+    density: float | None = None
     update_interval: int | None = None
     seed: int = 0
 
@@ -35,7 +41,7 @@ class Recipe:
                 raise ValueError(f"{name}={value!r}: give a whole number above 0")
         if not is_number(self.learning_rate) or not self.learning_rate > 0:
             raise ValueError(f"learning_rate={self.learning_rate!r}: give a number above 0, such as 1e-3")
-        if not is_number(self.density) or not 0 < self.density <= 1:
+        if self.density is not None and not (is_number(self.density) and 0 < self.density <= 1):
             raise ValueError(f"density={self.density!r}: give a share above 0 and up to 1, such as 0.01")
         if not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
             raise ValueError(f"seed={self.seed!r}: give a whole number from 0 to {2**32 - 1}")
@@ -43,5 +49,9 @@ class Recipe:
     def steps_for(self, num_examples: int) -> int:
         return self.steps or min(max(10 * num_examples, 200), 1000)
 
-    def interval_for(self, steps: int) -> int:
-        return self.update_interval or min(max(steps // 8, 1), 100)
+    def density_for(self, num_parameters: int) -> float:
+        return self.density or min(max(ENTRIES / num_parameters, LEAST), MOST)
+
+    @property
+    def interval(self) -> int | str:
+        return self.update_interval or AUTO

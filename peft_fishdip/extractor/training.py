@@ -95,8 +95,8 @@ def train(
     )
     config = FishDipConfig(
         task_type=kind,
-        density=recipe.density,
-        update_interval=recipe.interval_for(steps),
+        density=recipe.density_for(sum(parameter.numel() for parameter in model.parameters())),
+        update_interval=recipe.interval,
         seed=recipe.seed,
     )
     model = get_peft_model(model, config)

@@ -148,11 +148,17 @@ def test_a_label_in_one_fold_alone_is_warned_of():
 
 def test_steps_follow_from_the_number_of_examples():
     assert [Recipe().steps_for(n) for n in (1, 20, 50, 100, 1000)] == [200, 200, 500, 1000, 1000]
-    assert [Recipe().interval_for(n) for n in (1, 200, 1000)] == [1, 25, 100]
-    assert Recipe(steps=7, update_interval=3).steps_for(50) == 7
+    assert Recipe(steps=7).steps_for(50) == 7
+    assert (Recipe().interval, Recipe(update_interval=3).interval) == ("auto", 3)
     for wrong in ({"steps": 0}, {"learning_rate": 0}, {"density": 1.5}, {"seed": -1}, {"batch_size": None}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             Recipe(**wrong)
+
+
+def test_small_models_train_a_larger_share():
+    sizes = (9_500_000, 22_700_000, 66_000_000, 100_000_000, 250_000_000)
+    assert [round(Recipe().density_for(n), 4) for n in sizes] == [0.05, 0.0441, 0.0152, 0.01, 0.01]
+    assert [Recipe(density=0.2).density_for(n) for n in sizes] == [0.2] * 5
 
 
 def test_interval_is_that_of_a_binomial_share():

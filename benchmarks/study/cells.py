@@ -1,0 +1,106 @@
+"""The comparisons that the study is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+REPORTS = Path(__file__).parents[1] / "reports"
+STUDY = REPORTS / "study"
+NAMES = {
+    "fishdip/default": "Fish-Dip 1 %",
+    "fishdip/density-5-auto": "Fish-Dip 5 %",
+    "static/fisher": "fixed Fisher mask 1 %",
+    "static/random": "random mask 1 %",
+    "lora/rank-8": "LoRA r8",
+    "lora/rate-1e-3": "LoRA r8",
+    "full/adamw": "full fine-tuning",
+    "full/rate-5e-5": "full fine-tuning",
+    "variant/unbounded": "no bound of the support",
+    "variant/max-support-1.5": "at most 1.5 K entries with a delta",
+    "variant/reset": "at most K: what leaves the mask is reset",
+    "variant/density-5": "5 % of the parameters",
+    "variant/adafactor": "SparseAdafactor at 1e-2, unit of 1 RMS",
+}
+"""Of methods and of variants, in words."""
+FEW = ("fishdip/default", "fishdip/density-5-auto", "lora/rank-8", "full/adamw")
+MORE = (*FEW, "static/fisher", "static/random")
+VARIANTS = ("unbounded", "max-support-1.5", "reset", "density-5", "adafactor")
+ENTITIES = ("conll04-ner", "masakhaner-swa", "masakhaner-hau")
+RATES = ("1e-4", "3e-4", "1e-3", "3e-3", "1e-2")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One comparison; its runs lie in a folder of its name."""
+
+    name: str
+    model: str
+    """Of its folder, among the models."""
+    num_train: int
+    tasks: tuple[str, ...]
+    methods: tuple[str, ...]
+    experiments: Path
+    """Those that are not among the benchmarks' own."""
+    rates: tuple[str, ...] = ("own",)
+    """To choose from, by the validation part of the first data set."""
+    rates_from: str = ""
+    """The cell that chose them, if it is another one."""
+    part: str = "test"
+    seeds: int = 3
+    steps: int = 200
+    batch_size: int = 4
+    max_test: int = 200
+    max_plain: int = 0
+    bf16: bool = False
+    root: Path = STUDY
+
+    @property
+    def folder(self) -> Path:
+        """Of its runs."""
+        return self.root / self.name
+
+    def arguments(self, data: Path, models: Path) -> list[str]:
+        """Of `python -m benchmarks`."""
+        chosen = ["--rate-task", self.tasks[0], "--rates-by", "validation"] if self.rates != ("own",) else []
+        if self.rates_from:
+            chosen += ["--rates-from", str(STUDY / self.rates_from)]
+        return [
+            *("compare", "--data", str(data), "--model", str(models / self.model)),
+            *("--experiments", str(self.experiments), "--methods", *self.methods, "--tasks", *self.tasks),
+            *("--rates", *self.rates, *chosen, "--part", self.part),
+            *("--fractions", "1.0", "--max-train", str(self.num_train), "--max-test", str(self.max_test)),
+            *("--steps", str(self.steps), "--batch-size", str(self.batch_size), "--max-length", "128"),
+            *("--max-plain", str(self.max_plain), *(["--bf16"] if self.bf16 else [])),
+            *("--seeds", *map(str, range(self.seeds)), "--output", str(self.folder)),
+        ]
+
+
+def minilm(num_train: int, methods: tuple[str, ...], rates_from: str = "minilm-64") -> Cell:
+    name = f"minilm-{num_train}"
+    return Cell(name, "minilm", num_train, ENTITIES, methods, STUDY / "methods", RATES, rates_from)
+
+
+CELLS = {
+    cell.name: cell
+    for cell in (
+        minilm(16, FEW),
+        minilm(64, MORE, rates_from=""),
+        minilm(256, FEW),
+        Cell(
+            *("gemma-64", "gemma-3-270m", 64, ("conll04-ner",)),
+            *(("fishdip/default", "lora/rate-1e-3", "full/rate-5e-5"), REPORTS / "decoder" / "methods"),
+            steps=60,
+            batch_size=8,
+            max_test=100,
+            max_plain=16,
+            bf16=True,
+        ),
+        Cell(
+            *("minilm-variants", "minilm", 64, ENTITIES),
+            *(("fishdip/default", *(f"variant/{name}" for name in VARIANTS)), STUDY / "variants"),
+            part="validation",
+            seeds=2,
+        ),
+    )
+}

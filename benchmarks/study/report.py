@@ -1,0 +1,222 @@
+"""The study's one page: a table, two pictures, and what the variants of the recipe came to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+
+from ..report import write_files
+from ..report.content import Cell as Field
+from ..report.content import Gallery, Section, Table, table
+from ..report.rows import Row
+from ..report.score_cells import NOT_APART, NOTHING, bounds
+from ..results import short_revision
+from ..settings import SettingsError
+from .cells import CELLS, NAMES, STUDY
+from .pictures import score_by_examples, score_by_size
+from .summary import Summary, summarized
+
+TITLE = "What Fish-Dip is good for"
+LORA, DEFAULT = "LoRA r8", "fishdip/default"
+QUESTION = (
+    "Entities are to be found by a pretrained model with few labelled sentences. How does Fish-Dip, as it is by "
+    "default, compare with full fine-tuning, LoRA and masks that stay, in the score, in what it keeps and in what it "
+    "costs?"
+)
+SCORES = (
+    "F1 in percent, mean over seeds and then over the data sets of a cell. In brackets the difference to LoRA r8 with "
+    "its 95 % interval, a bootstrap over seeds and test sentences; the data sets are taken as they are, and nothing is "
+    "corrected for the number of comparisons."
+)
+COSTS = (
+    "Losses are in nats per word (MiniLM) or target token; forgetting is the rise of the loss on plain text. Changed "
+    "entries are in percent of the base model's parameters; of methods without a mask, all that are trained. Times and "
+    "memory are relative to LoRA r8 in the same cell; other processes shared the machine."
+)
+VARIANTS = (
+    "Each row changes one thing of the default recipe; scores are of validation sentences, and differences are to the "
+    "default."
+)
+
+
+def write_study(folder: Path = STUDY) -> Path:
+    """Write report.md, whose path is returned, and its pictures.
+
+    Raises:
+        SettingsError: no cell has runs of all methods and seeds on a data set yet.
+    """
+    found = [summary for cell in CELLS.values() if (summary := summarized(cell))]
+    tested = [summary for summary in found if summary.cell.part == "test"]
+    if not tested:
+        raise SettingsError(
+            "no cell has runs of all methods on a data set yet; run `python -m benchmarks.study measure`"
+        )
+    blocks = (score_table(tested), Gallery("Pictures", "", (score_by_examples(tested), score_by_size(tested))))
+    parts = [
+        Section("scores", "Scores", SCORES, blocks),
+        Section("costs", "Losses and costs", COSTS, tuple(map(cost_table, tested))),
+        *(
+            Section("variants", "Variants of the recipe", VARIANTS, (variant_table(summary),))
+            for summary in found
+            if summary.cell.part == "validation"
+        ),
+        Section("conditions", "Conditions", "", (condition_table(found),)),
+    ]
+    write_files(folder, TITLE, QUESTION, parts)
+    return folder / "report.md"
+
+
+def named(summary: Summary, name: str) -> str | None:
+    """The method of a cell that has this name in words, if there is one."""
+    return next((method for method in summary.methods if NAMES[method] == name), None)
+
+
+def names_of(found: Sequence[Summary]) -> list[str]:
+    """Of all methods, in words, in the order of the cells."""
+    return list(dict.fromkeys(NAMES[method] for summary in found for method in summary.methods))
+
+
+def score_table(found: Sequence[Summary]) -> Table:
+    rows = []
+    for name in names_of(found):
+        row: list[object] = [name]
+        for summary in found:
+            method = named(summary, name)
+            row.append(NOTHING if method is None else score_field(summary, method))
+        rows.append(row)
+    header = ("method", *(title(summary) for summary in found))
+    return table("Entity F1 on test sentences", header, rows)
+
+
+def title(summary: Summary) -> str:
+    cell = summary.cell
+    return f"{cell.model}, {cell.num_train} sentences ({len(summary.data_sets)} data sets)"
+
+
+def score_field(summary: Summary, method: str) -> Field:
+    """The score and its difference to LoRA; the best, and what is not told apart from it, are marked."""
+    value, reference = summary.score(method), named(summary, LORA)
+    best = max(summary.methods, key=summary.score)
+    leads = method == best or summary.difference(method, best).contains_zero
+    if reference is None or method == reference:
+        return Field(f"{value:.1f}", value, leads)
+    found = summary.difference(method, reference)
+    return Field(f"{value:.1f} ({found.value:+.1f} {bounds(found, '+')})", value, leads)
+
+
+def cost_table(summary: Summary) -> Table:
+    reference = named(summary, LORA) or summary.methods[0]
+    rows = []
+    for method in summary.methods:
+        own = summary.of(method)
+        forgetting = [value for row in own for value in row.forgetting]
+        row = [
+            NAMES[method],
+            number(summary.mean(method, lambda row: row.losses), 3),
+            number(summary.mean(method, training_losses), 3),
+            number(mean(forgetting), 2) if forgetting else NOTHING,
+            number(summary.mean(method, changed_share), 2),
+            number(summary.mean(method, lambda row: row.figures("file_size")) / 2**20, 1),
+            number(summary.mean(method, seconds) / summary.mean(reference, seconds), 2),
+            number(summary.mean(method, peak) / summary.mean(reference, peak), 2),
+            ", ".join(f"{rate:g}" for rate in sorted({rate for row in own for rate in learning_rates(row)})),
+        ]
+        rows.append(row)
+    header = (
+        *("method", "test loss", "training loss", "forgetting", "changed, %", "MiB on disk", "time", "peak memory"),
+        "learning rate",
+    )
+    return table(title(summary), header, rows)
+
+
+def variant_table(summary: Summary) -> Table:
+    rows = []
+    for method in summary.methods:
+        loss = summary.mean(method, lambda row: row.losses)
+        name = "the default" if method == DEFAULT else NAMES[method]
+        row: list[object] = [name, number(summary.score(method), 1)]
+        if method == DEFAULT:
+            row += [NOTHING]
+        else:
+            found = summary.difference(method, DEFAULT)
+            told = f", {NOT_APART}" if found.contains_zero else ""
+            row += [Field(f"{found.value:+.1f} {bounds(found, '+')}{told}", found.value)]
+        row += [
+            number(loss, 3),
+            number(summary.mean(method, training_losses), 3),
+            number(summary.mean(method, changed_share), 2),
+            number(summary.mean(method, seconds) / summary.mean(DEFAULT, seconds), 2),
+        ]
+        rows.append(row)
+    header = ("variant", "F1", "difference", "loss", "training loss", "changed, %", "time")
+    return table(f"{title(summary)}, {summary.cell.seeds} seeds", header, rows)
+
+
+def condition_table(found: Sequence[Summary]) -> Table:
+    rows = []
+    for summary in found:
+        cell = summary.cell
+        rates = "as given" if cell.rates == ("own",) else f"of {', '.join(cell.rates)}"
+        chosen = "" if cell.rates == ("own",) else f", by validation sentences of {cell.tasks[0]}, one seed"
+        where = f" (in {cell.rates_from})" if cell.rates_from else ""
+        row = [
+            cell.name,
+            cell.model,
+            ", ".join(summary.data_sets),
+            cell.num_train,
+            f"{cell.steps} of {cell.batch_size}",
+        ]
+        row += [cell.seeds, cell.max_test, f"{rates}{chosen}{where}", summary.num_runs]
+        rows.append([*row, ", ".join(revisions(summary))])
+    header = (
+        "cell",
+        "model",
+        "data sets",
+        "sentences",
+        "steps",
+        "seeds",
+        "scored",
+        "learning rates",
+        "runs",
+        "revision",
+    )
+    note = "Each cell has a report of its own in its folder, with all seeds, intervals and pictures."
+    return table("The cells", header, rows, note)
+
+
+def revisions(summary: Summary) -> list[str]:
+    runs = (run for row in summary.rows.values() for run in row.successes)
+    return sorted({short_revision(run["run_info"]["git_revision"]) for run in runs})
+
+
+def training_losses(row: Row) -> list[float]:
+    """Of the last steps."""
+    return [run["train_info"]["metrics"][-1]["train loss"] for run in row.successes]
+
+
+def changed_share(row: Row) -> list[float]:
+    """Entries that training changed, in percent of the base model's parameters."""
+    of = row.figures("num_base_params")
+    infos = [run["train_info"] for run in row.successes]
+    last = [(info["mask_updates"] or [{}])[-1] for info in infos]
+    entries = [
+        update.get("mask_support", info["num_trainable_params"]) for update, info in zip(last, infos, strict=True)
+    ]
+    return [100 * count / total for count, total in zip(entries, of, strict=True)]
+
+
+def seconds(row: Row) -> list[float]:
+    return row.figures("train_time")
+
+
+def peak(row: Row) -> list[float]:
+    return row.figures("memory_after_fit")
+
+
+def learning_rates(row: Row) -> list[float]:
+    return [run["run_info"]["train_config"]["learning_rate"] for run in row.successes]
+
+
+def number(value: float, digits: int) -> Field:
+    return Field(f"{value:.{digits}f}", value)

@@ -1,0 +1,122 @@
+"""The study: its cells are comparisons that can be made, and its figures are means over what their runs say."""
+
+import json
+from dataclasses import replace
+from statistics import mean
+
+import pytest
+
+from benchmarks.__main__ import main as benchmarks
+from benchmarks.__main__ import parse
+from benchmarks.data_sets import DATA_SETS
+from benchmarks.experiment import EXPERIMENTS, folders, load_experiments
+from benchmarks.results import read_results
+from benchmarks.study import report
+from benchmarks.study.__main__ import main
+from benchmarks.study.cells import CELLS, NAMES, STUDY, Cell
+from benchmarks.study.summary import summarized
+
+METHODS = ("fishdip/default", "lora/rank-8")
+SIZE = ["--steps", "2", "--batch-size", "2", "--max-length", "48", "--rates", "own", "--fractions", "1.0"]
+
+
+@pytest.mark.parametrize("cell", CELLS.values(), ids=lambda cell: cell.name)
+def test_a_cell_is_a_comparison_of_known_methods_and_data_sets(cell, tmp_path):
+    options = parse(cell.arguments(tmp_path / "data", tmp_path / "models"))
+    assert tuple(options.methods) == cell.methods
+    titles = [x.title for x in load_experiments(options.methods, {}, [EXPERIMENTS, options.experiments])]
+    assert titles == list(cell.methods)
+    assert all(method in NAMES for method in cell.methods)
+    assert all(name in DATA_SETS for name in options.tasks)
+    assert (options.max_train, options.part, len(options.seeds)) == (cell.num_train, cell.part, cell.seeds)
+    if cell.rates_from:
+        other = CELLS[cell.rates_from]
+        assert options.rates_from == other.folder
+        assert set(cell.methods) <= set(other.methods)
+        assert (cell.rates, cell.tasks[0], cell.steps) == (other.rates, other.tasks[0], other.steps)
+
+
+def test_all_experiments_of_the_study_belong_to_a_cell():
+    for folder in ("methods", "variants"):
+        own = {title for title, path in folders([STUDY / folder]).items() if path.is_relative_to(STUDY)}
+        assert own <= {method for cell in CELLS.values() for method in cell.methods}
+
+
+@pytest.fixture(scope="module")
+def cell(base_model, data_folder, tmp_path_factory):
+    """Two methods on two data sets, with two seeds."""
+    root = tmp_path_factory.mktemp("study")
+    arguments = ["--max-train", "4", "--seeds", "0", "1", "--max-plain", "0", "--methods", *METHODS, *SIZE]
+    tasks = ["--data", str(data_folder), "--tasks", "conll04-ner", "wnut17", "--model", base_model]
+    assert benchmarks(["compare", *arguments, *tasks, "--output", str(root / "tiny-4")]) == 0
+    return Cell("tiny-4", "tiny", 4, ("conll04-ner", "wnut17"), METHODS, EXPERIMENTS, seeds=2, root=root)
+
+
+def with_scores(cell, right):
+    """The runs as if each had found so many of ten entities in ten test sentences, by method, data set and seed."""
+    for path in cell.folder.glob("results/*/*/*.json"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        config = content["run_info"]["train_config"]
+        count = right[content["run_info"]["experiment_name"], config["dataset"]][config["seed"]]
+        every = " ".join(["1"] * 10)
+        counts = {"correct": " ".join(["1"] * count + ["0"] * (10 - count)), "predicted": every, "gold": every}
+        content["train_info"]["metrics"][-1]["test f1"] = count / 10
+        content["train_info"]["test_counts"] = {"f1": [counts]}
+        path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def test_scores_are_means_over_seeds_and_then_over_data_sets(cell):
+    ours, lora = METHODS
+    right = {(ours, "conll04-ner"): (3, 5), (ours, "wnut17"): (8, 10), (lora, "conll04-ner"): (2, 4)}
+    with_scores(cell, {**right, (lora, "wnut17"): (1, 3)})
+    summary = summarized(cell)
+    assert summary.data_sets == ["conll04-ner", "wnut17"]
+    assert [summary.score(method) for method in METHODS] == pytest.approx([65, 25])
+    found = summary.difference(ours, lora)
+    assert found.value == pytest.approx(40)
+    assert 0 < found.low < 40 < found.high < 100
+    same = summary.difference(lora, lora)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+    losses = {}
+    for result in read_results(cell.folder):
+        name, config = result["run_info"]["experiment_name"], result["run_info"]["train_config"]
+        losses.setdefault((name, config["dataset"]), []).append(result["train_info"]["metrics"][-1]["test loss"])
+    expected = mean(mean(losses[ours, name]) for name in summary.data_sets)
+    assert summary.mean(ours, lambda row: row.losses) == pytest.approx(expected)
+
+
+def test_the_best_is_marked_with_what_is_not_told_apart_from_it(cell):
+    ours = METHODS[0]
+    names = ("conll04-ner", "wnut17")
+    with_scores(cell, {(method, name): (9, 9) if method == ours else (2, 2) for method in METHODS for name in names})
+    fields = [report.score_field(summarized(cell), method) for method in METHODS]
+    assert [field.best for field in fields] == [True, False]
+    assert [field.text.split()[0] for field in fields] == ["90.0", "20.0"]
+    with_scores(cell, {(method, name): (5, 4) if method == ours else (4, 5) for method in METHODS for name in names})
+    assert all(report.score_field(summarized(cell), method).best for method in METHODS)
+
+
+def test_a_data_set_that_lacks_a_run_is_left_out(cell):
+    path = next(cell.folder.glob("results/wnut17/*/lora--rank-8--seed1.json"))
+    content = path.read_bytes()
+    path.unlink()
+    assert summarized(cell).data_sets == ["conll04-ner"]
+    path.write_bytes(content)
+    assert summarized(replace(cell, methods=(*METHODS, "full/adamw"))) is None
+
+
+def test_the_report_is_written_from_the_runs(cell, tmp_path, capsys, monkeypatch):
+    with_scores(cell, {(m, name): (6, 6) for m in METHODS for name in ("conll04-ner", "wnut17")})
+    variants = replace(cell, part="validation", seeds=2)
+    monkeypatch.setattr(report, "CELLS", {"tiny-4": cell, "variants": variants})
+    assert main(["report", "--to", str(tmp_path)]) == 0
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert capsys.readouterr().out.strip() == text.strip()
+    assert text.count("60.0") >= 3
+    assert "not told apart" in text
+    pictures = sorted(path.name for path in (tmp_path / "pictures").iterdir())
+    assert pictures == ["score-by-examples.svg", "score-by-size.svg"]
+    assert all(f"pictures/{name}" in text for name in pictures)
+    monkeypatch.setattr(report, "CELLS", {"other": replace(cell, methods=("full/adamw",))})
+    assert main(["report", "--to", str(tmp_path)]) == 2
+    assert "no cell has runs of all methods" in capsys.readouterr().err
