@@ -18,7 +18,7 @@ from .plain_text import MOST_TEXTS
 from .pretrained import NANO, load_config
 from .problems import CHOSEN_BY, PARTS, Protocol
 from .rates import LOW_RATES, RATES
-from .report import reference_of, write_report
+from .report import reference_of, write_and_tell
 from .results import failed, read_results
 from .settings import SettingsError
 
@@ -52,8 +52,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--methods",
         nargs="+",
-        default=["fishdip/density-5", "lora", "full/adamw"],
-        help="all, a method, or method/name",
+        default=["fishdip/default", "lora", "full/adamw"],
+        help="all, a method, or method/name; default: fishdip/default lora full/adamw",
     )
     add("--fractions", nargs="+", type=float, default=[0.1], help="shares of the training examples (not relation)")
     add("--part", default="test", choices=PARTS, help="what runs are scored on; default: test")
@@ -217,9 +217,11 @@ def report(options: argparse.Namespace) -> int:
         if not found:
             raise SettingsError(f"{output} holds no results; {where_results_are(output)}")
         results += found
-    paths = write_report(results, folder, options.reference)
-    print((folder / "report.md").read_text(encoding="utf-8"))
-    print(f"{len(results)} results: {', '.join(str(path) for path in paths if path.suffix != '.svg')}")
+    written = write_and_tell(results, folder, options.reference)
+    print(written.brief)
+    paths = [str(path) for path in written.paths if path.suffix != ".svg"]
+    pictures = len(written.paths) - len(paths)
+    print(f"{len(results)} results, with losses, costs and {pictures} pictures: {', '.join(paths)}")
     return int(any(map(failed, results)))
 
 

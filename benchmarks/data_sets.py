@@ -32,7 +32,7 @@ from peft_fishdip.tasks import (
     read_woz,
 )
 
-from . import toy
+from . import everyday, toy
 from .settings import SettingsError
 
 
@@ -70,7 +70,7 @@ def load(name: str, root: Path | None) -> Loaded:
     """
     if name not in DATA_SETS:
         raise SettingsError(f"data set {name!r} is unknown; there are {', '.join(DATA_SETS)}")
-    if name != "generated" and root is None:
+    if name not in MADE_HERE and root is None:
         raise SettingsError(f"data set {name!r} needs --data, the folder with the data sets")
     if root is not None and not root.is_dir():
         raise SettingsError(f"--data {root} is no folder; give the one with the data sets")
@@ -88,6 +88,11 @@ def load(name: str, root: Path | None) -> Loaded:
 
 def _generated(_: Path) -> Loaded:
     return Loaded(NerTask(toy.LABELS), toy.sentences(toy.TRAIN, seed=-1), toy.sentences(toy.TEST, seed=-2))
+
+
+def _everyday(_: Path) -> Loaded:
+    test = everyday.sentences(everyday.TEST, seed=-2, new_names=True)
+    return Loaded(NerTask(everyday.LABELS), everyday.sentences(everyday.TRAIN, seed=-1), test)
 
 
 def _conll04(root: Path) -> Loaded:
@@ -166,8 +171,11 @@ DATA_SETS: dict[str, DataSet] = {
     },
     "multiwoz21": DataSet("dst", _multiwoz),
     "generated": DataSet("ner", _generated),
+    "everyday": DataSet("ner", _everyday),
 }
 """By name; MultiWOZ trains on the validation dialogues."""
+MADE_HERE = ("generated", "everyday")
+"""Those that need no folder."""
 
 DEFAULT_DATA_SETS = {"ner": "wnut17", "relation": "fewrel", "joint": "conll04", "srl": "ewt_srl", "dst": "woz2"}
 """Of each task, the data set that stands for it."""

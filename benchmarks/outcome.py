@@ -85,6 +85,8 @@ class Outcome:
     """Metrics of the task on the test examples, and `loss`, -log p in nats per target token, word or text."""
     counts: dict[str, list[Counts]] = field(default_factory=dict)
     """By metric, what each test example adds to it; one entry, or one for each episode."""
+    predictions: list[dict[str, str]] = field(default_factory=list)
+    """A few test examples with what was predicted, see `predictions`; of episodes, of the first one."""
     forgetting: Forgetting | None = None
     """None if it was not asked for."""
     task_type: str | None = None

@@ -90,6 +90,7 @@ def write_result(
             "status": "failed" if error else NOT_POSSIBLE if reason else "success",
             "metrics": [*trace.metrics, test_row],
             "test_counts": outcome.counts,
+            "predictions": outcome.predictions,
             "plain_text": None if outcome.forgetting is None else asdict(outcome.forgetting),
             "mask_updates": trace.updates,
             "fit_begins": trace.begins,

@@ -35,6 +35,7 @@ from .forgetting import ForgettingMeter
 from .in_context import WHOLE
 from .memory import MemoryMeter
 from .outcome import Outcome
+from .predictions import first_predictions
 from .settings import TrainingParams
 
 
@@ -148,6 +149,7 @@ class TrainedModel:
             )
         scores = self.task.score(examples, predictions)
         self.outcome.add_counts(example_counts(self.task, examples, predictions, scores))
+        self.outcome.predictions = first_predictions(self.task, examples, predictions)
         batch_size = self.params.eval_batch_size
         with precision(self.params, self.device):
             loss = mean_loss(self.model, self.features(examples), batch_size, self.device, self.collator)
@@ -172,8 +174,10 @@ class TrainedModel:
         self.outcome.eval_time += time.perf_counter() - started
         gold = [example.label for example in episode.query]
         own = sum(row[episode.labels.index(label)] for row, label in zip(losses, gold, strict=True))
-        answers = [label == choice for label, choice in zip(gold, choose(losses, episode.labels), strict=True)]
+        chosen = choose(losses, episode.labels)
+        answers = [label == choice for label, choice in zip(gold, chosen, strict=True)]
         self.outcome.add_counts({"accuracy": right(answers)})
+        self.outcome.predictions = self.outcome.predictions or first_predictions(self.task, episode.query, chosen)
         return {"accuracy": sum(answers) / len(answers), "loss": own / self.num_targets(episode)}
 
     def num_targets(self, episode: Episode) -> int:

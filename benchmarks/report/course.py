@@ -26,19 +26,26 @@ OTHER_LAYER = "#8A8A8A"
 
 
 def loss_gallery(rows: Sequence[Row], looks: Looks) -> Gallery:
-    """The methods with a mask, against full fine-tuning."""
+    """The methods with a mask, against LoRA and full fine-tuning."""
     pictures = []
     for setting in settings_of(rows):
         masked = with_updates(rows, setting)
-        full = [row for row in rows if row.setting == setting and row.successes and kind(row.method).words == ("full",)]
-        curves = {row.method: loss_points(row.successes[0]) for row in (*masked, *full)}
+        own = [row for row in rows if row.setting == setting and row.successes]
+        beside = [row for row in own if row not in masked and is_baseline(row.method)]
+        curves = {row.method: loss_points(row.successes[0]) for row in (*masked, *beside)}
         if masked and any(curves[row.method] for row in masked):
             pictures.append(losses(setting, {m: p for m, p in curves.items() if p}, masked, looks))
     reading = (
-        "Training loss by step (logarithmic), of each method's first seed: methods with a mask, beside full "
-        "fine-tuning. Dotted lines: mask updates. Where episodes follow, this is the meta-training before them."
+        "Training loss by step (logarithmic), of each method's first seed: methods with a mask, beside LoRA "
+        "and full fine-tuning. Dotted lines: mask updates. Where episodes follow, this is the meta-training before "
+        "them."
     )
     return Gallery("Training loss", reading, tuple(pictures))
+
+
+def is_baseline(method: str) -> bool:
+    """Whether it is full fine-tuning or LoRA."""
+    return kind(method).words == ("full",) or method.split("/")[0].lower() == "lora"
 
 
 def with_updates(rows: Sequence[Row], setting: Setting, least: int = 1) -> list[Row]:

@@ -160,7 +160,8 @@ def notes_of(rows: Sequence[Row]) -> tuple[str, ...]:
     if lacking := missing(rows):
         notes.append(
             f"Mean ± standard deviation and no interval: {', '.join(lacking)}, of whose results some have no counts of "
-            f"test examples, or less than {FEWEST} of them. By their means they are ranked, too."
+            f"test examples, or less than {FEWEST} of them. By their means they are ranked, too, if there are several "
+            "seeds."
         )
     single = dict.fromkeys(row.setting.title for row in rows if row.draws and row.num_seeds == 1)
     if single:

@@ -9,13 +9,28 @@ from collections.abc import Sequence
 from .content import Cell, Gallery, Section, Table
 
 
-def markdown(title: str, summary: str, sections: Sequence[Section]) -> str:
-    parts = [f"# {escaped(title)}", escaped(summary)]
+def markdown(title: str, summary: str, sections: Sequence[Section], lead: str = "") -> str:
+    """
+    Args:
+        lead: what the report comes to; it stands first.
+    """
+    parts = [f"# {escaped(title)}", escaped(lead), escaped(summary)]
     for section in sections:
         parts += [f"## {escaped(section.title)}", escaped(section.text)]
         for block in section.blocks:
             parts += table_parts(block) if isinstance(block, Table) else gallery_parts(block)
+    return paragraphs(parts)
+
+
+def paragraphs(parts: Sequence[str]) -> str:
+    """Parts that are not empty, with a line between them."""
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def brief(lead: str, tables: Sequence[Table]) -> str:
+    """A sentence and tables, without marks that only a renderer of Markdown would hide."""
+    text = paragraphs([escaped(lead), *(part for table in tables for part in table_parts(table))])
+    return html.unescape(re.sub(r"\\([\\|*_`\[\]])", r"\1", text.replace("**", "")))
 
 
 def table_parts(table: Table) -> list[str]:

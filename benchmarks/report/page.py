@@ -14,7 +14,7 @@ from .style import INK, KINDS, PAPER, Kind, kind
 HERE = Path(__file__).parent
 
 
-def page(title: str, summary: str, sections: Sequence[Section], methods: Iterable[str]) -> str:
+def page(title: str, summary: str, sections: Sequence[Section], methods: Iterable[str], lead: str = "") -> str:
     """All text is escaped by the template; only pictures, which escape their own, go in as they are."""
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -22,6 +22,7 @@ def page(title: str, summary: str, sections: Sequence[Section], methods: Iterabl
     used = {kind(method).title for method in methods}
     return environment.get_template("page.html").render(
         title=title,
+        lead=lead,
         summary=summary,
         sections=sections,
         kinds=[(k.title, mark(k)) for k in KINDS if k.title in used],

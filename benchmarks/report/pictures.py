@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import combinations
 from statistics import mean
 
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FuncFormatter, NullFormatter
 
 from .content import Gallery, Picture
 from .intervals import score_interval
-from .labels import distance, place, spread
+from .labels import distance, overlap, place, spread
 from .rows import Row, Setting, settings_of
+from .same_runs import same_notes
 from .style import FONT, INK, Look, draw, short, slug
 from .tables import metric_title
 
 Looks = dict[str, Look]
 WHITE = "#FFFFFF"
+LEAST_SPAN = 5.0
+"""Points from one end of an axis of scores to the other, at least."""
 LEADER = {"arrowstyle": "-", "linewidth": 0.6, "shrinkA": 1, "shrinkB": 3}
 
 
@@ -38,6 +43,7 @@ def score_gallery(rows: Sequence[Row], looks: Looks) -> Gallery:
         "line with its method beside it. Else: one line per method, further right is better; small dots are seeds, the "
         "large mark is their mean." + bar_meaning(rows)
     )
+    reading = " ".join((reading, *same_notes(rows)))
     return Gallery("Scores of all methods", reading, tuple(pictures))
 
 
@@ -70,6 +76,7 @@ def dots(setting: Setting, metric: str, rows: Sequence[Row], looks: Looks) -> Pi
             axes.plot(scores, [y] * len(scores), ".", color=look.colour, markersize=5, alpha=0.7)
             axes.plot([mean(scores)], [y], look.marker, color=look.colour, markersize=6.5)
         method_axis(axes, rows)
+        score_axis(axes, "x")
         axes.set_xlabel(f"{metric_title(metric)}, %")
 
     name = slug("score", *names(setting), metric)
@@ -106,10 +113,29 @@ def lines(setting: Setting, metric: str, rows: Sequence[Row], looks: Looks) -> P
         axes.minorticks_off()
         axes.set_xlabel("of the training examples")
         axes.set_ylabel(f"{metric_title(metric)}, %")
+        score_axis(axes, "y")
         end_labels(axes, ends, height)
 
     name = slug("fraction", setting.dataset, setting.model if setting.several_models else "", metric)
     return draw(name, title, height, paint)
+
+
+def score_axis(axes: Axes, which: str, margin: float = 0.03) -> None:
+    """Limit an axis to the percents that there are, and to no less than a few of them where all scores are the same.
+
+    Args:
+        margin: room beyond 0 and 100, as a share of the axis, so that marks on these are whole.
+    """
+    low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
+    if high - low < LEAST_SPAN:
+        low, high = (low + high - LEAST_SPAN) / 2, (low + high + LEAST_SPAN) / 2
+    if low < 0:
+        low, high = 0.0, max(high, LEAST_SPAN)
+    if high > 100:
+        low, high = min(low, 100 - LEAST_SPAN), 100.0
+    room = margin * (high - low)
+    ends = (low - room * (low == 0), high + room * (high == 100))
+    (axes.set_xlim if which == "x" else axes.set_ylim)(*ends)
 
 
 def bar_ends(row: Row, metric: str) -> tuple[float, float] | None:
@@ -161,43 +187,77 @@ def size_gallery(rows: Sequence[Row], looks: Looks) -> Gallery:
 
 
 def by_size(setting: Setting, metric: str, rows: Sequence[Row], looks: Looks) -> Picture:
-    def paint(axes: Axes) -> None:
-        axes.set_xscale("log")
-        axes.margins(0.12, 0.15)
-        points = [(row.num_trainable, mean(row.scores(metric))) for row in rows]
-        for row, (x, y) in zip(rows, points, strict=True):
-            look = looks[row.method]
-            axes.plot([x], [y], look.marker, color=look.colour, markersize=6)
-            error_bar(axes, row, metric, x, look)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: short_count(count)))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set_xlabel("trainable parameters")
-        axes.set_ylabel(f"{metric_title(metric)}, %")
-        axes.figure.draw_without_rendering()  # type: ignore[union-attr]
-        size = FONT - 1
-        scale = 72 / axes.figure.dpi
-        pixels = [(scale * float(x), scale * float(y)) for x, y in axes.transData.transform(points)]
-        frame = axes.get_window_extent()
-        boxes = place(
-            pixels,
-            [(0.6 * size * len(short(row.method)), 1.1 * size) for row in rows],
-            (scale * frame.x0, scale * frame.y0, scale * frame.x1, scale * frame.y1),
-        )
-        for row, point, pixel, box in zip(rows, points, pixels, boxes, strict=True):
-            centre = ((box[0] + box[2]) / 2 - pixel[0], (box[1] + box[3]) / 2 - pixel[1])
-            leader = {**LEADER, "color": INK, "alpha": 0.6} if distance(pixel, box) > 7 else None
-            axes.annotate(
-                short(row.method),
-                xy=point,
-                xytext=centre,
-                textcoords="offset points",
-                ha="center",
-                va="center",
-                fontsize=size,
-                arrowprops=leader,
-            )
+    """Names beside the points; where there is no room for them, numbers, and a key below."""
+    name, title = slug("size", *names(setting), metric), heading(setting, metric)
+    fits = True
 
-    return draw(slug("size", *names(setting), metric), heading(setting, metric), 3.6, paint)
+    def paint(axes: Axes) -> None:
+        nonlocal fits
+        points = size_points(axes, metric, rows, looks)
+        fits = label_points(axes, points, [short(row.method) for row in rows])
+
+    def paint_numbers(axes: Axes) -> None:
+        columns = 1 if max(len(short(row.method)) for row in rows) > 22 else 2
+        marks = [
+            Line2D([], [], linestyle="", marker=look.marker, color=look.colour, label=f"{number} {short(row.method)}")
+            for number, row in enumerate(rows, 1)
+            for look in [looks[row.method]]
+        ]
+        axes.figure.legend(
+            handles=marks, loc="outside lower left", ncols=columns, fontsize=FONT - 1, labelspacing=0.3, handlelength=1
+        )
+        points = size_points(axes, metric, rows, looks)
+        label_points(axes, points, [str(number) for number in range(1, len(rows) + 1)])
+
+    picture = draw(name, title, 3.6, paint)
+    return picture if fits else draw(name, title, 3.7 + 0.145 * len(rows), paint_numbers)
+
+
+def size_points(axes: Axes, metric: str, rows: Sequence[Row], looks: Looks) -> list[tuple[float, float]]:
+    """Draw a mark for each row; returns where they are, as parameters and percent."""
+    axes.set_xscale("log")
+    axes.margins(0.12, 0.15)
+    points = [(row.num_trainable, mean(row.scores(metric))) for row in rows]
+    for row, (x, y) in zip(rows, points, strict=True):
+        look = looks[row.method]
+        axes.plot([x], [y], look.marker, color=look.colour, markersize=6)
+        error_bar(axes, row, metric, x, look)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: short_count(count)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("trainable parameters")
+    axes.set_ylabel(f"{metric_title(metric)}, %")
+    score_axis(axes, "y", margin=0.12)
+    return points
+
+
+def label_points(axes: Axes, points: Sequence[tuple[float, float]], labels: Sequence[str]) -> bool:
+    """Write a label beside each point; returns whether all of them are free of one another and of the points."""
+    axes.figure.draw_without_rendering()  # type: ignore[union-attr]
+    size = FONT - 1
+    scale = 72 / axes.figure.dpi
+    pixels = [(scale * float(x), scale * float(y)) for x, y in axes.transData.transform(points)]
+    frame = axes.get_window_extent()
+    boxes = place(
+        pixels,
+        [(0.6 * size * len(label), 1.1 * size) for label in labels],
+        (scale * frame.x0, scale * frame.y0, scale * frame.x1, scale * frame.y1),
+    )
+    for label, point, pixel, box in zip(labels, points, pixels, boxes, strict=True):
+        centre = ((box[0] + box[2]) / 2 - pixel[0], (box[1] + box[3]) / 2 - pixel[1])
+        leader = {**LEADER, "color": INK, "alpha": 0.6} if distance(pixel, box) > 7 else None
+        axes.annotate(
+            label,
+            xy=point,
+            xytext=centre,
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=size,
+            arrowprops=leader,
+        )
+    return all(overlap(one, other) == 0 for one, other in combinations(boxes, 2)) and not any(
+        distance(pixel, box) < 2 for pixel in pixels for box in boxes
+    )
 
 
 def short_count(count: float) -> str:
@@ -244,7 +304,7 @@ def bars(axes: Axes, rows: Sequence[Row], figure: str, unit: float, looks: Looks
             values, [y] * len(values), "o", color=WHITE, markeredgecolor="#444444", markeredgewidth=0.7, markersize=3
         )
     method_axis(axes, rows)
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, None if any(any(row.figures(figure)) for row in rows) else 1)
 
 
 def method_axis(axes: Axes, rows: Sequence[Row]) -> None:

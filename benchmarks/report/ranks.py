@@ -52,7 +52,7 @@ def ranks(scores: Mapping[str, float], tied: Callable[[str, str], bool | None]) 
 def mean_ranks(rows: Sequence[Row]) -> dict[str, tuple[float, int]]:
     """Of each method with a score of every seed: its mean rank, each data set counting once, and over how many.
 
-    Methods whose difference has an interval with 0 in it are tied.
+    Methods whose difference has an interval with 0 in it are tied. What has one seed and no interval is not ranked.
     """
     by_group: dict[str, dict[tuple[str, str], list[float]]] = {}
     for setting in settings_of(rows):
@@ -64,9 +64,11 @@ def mean_ranks(rows: Sequence[Row]) -> dict[str, tuple[float, int]]:
 
 
 def ranks_of(rows: Sequence[Row], metric: str) -> dict[str, float]:
-    """Of rows of one setting."""
-    here = {row.method: row for row in rows}
-    means = {row.method: mean(row.scores(metric)) for row in rows}
+    """Of rows of one setting. One seed without an interval has no rank: there is nothing to judge a difference by."""
+    here = {row.method: row for row in rows if row.num_seeds > 1 or metric in row.draws}
+    if len(here) < min(2, len(rows)):
+        return {}
+    means = {method: mean(row.scores(metric)) for method, row in here.items()}
     return ranks(means, lambda one, other: tied(here[one], here[other], metric))
 
 

@@ -25,6 +25,7 @@ DATASETS = {
     "woz2": "WOZ 2.0",
     "multiwoz21": "MultiWOZ 2.1",
     "generated": "Generated sentences",
+    "everyday": "Everyday sentences",
 }
 CONFIG_FIELDS = ("task", "dataset", "protocol", "seed", "model_id", "learning_rate", "steps", "batch_size")
 BUDGET = ("steps", "meta_steps", "batch_size", "max_length", "num_test_examples")

@@ -42,7 +42,7 @@ def figure_cell(
     """Mean and deviation over seeds, or another text.
 
     Of the methods with all seeds, the best mean and those that are tied with it are best, unless all are; where it is
-    not known what is tied, those that show the same mean.
+    not known what is tied, those that show the same mean, or none if there is one seed.
     """
     here = {row.method: row for row in rows if row.setting == setting}
     if method not in here:
@@ -57,7 +57,7 @@ def figure_cell(
 
     def is_best(row: Row) -> bool:
         same = tied(row, leader)
-        return shown(row) == shown(leader) if same is None else same
+        return row.num_seeds > 1 and shown(row) == shown(leader) if same is None else same
 
     told = text(row) or shown(row) + (f" ± {stdev(values):.{digits}f}" if len(values) > 1 else "")
     if len(values) < row.num_seeds:

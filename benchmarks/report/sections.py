@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from . import course, pictures
+from .conclusion import conclusion
 from .content import Gallery, Picture, Section, Table
 from .paper import paper_section
+from .predictions import prediction_section
 from .provenance import provenance
 from .ranks import main_settings
 from .rows import Row, settings_of
@@ -18,7 +20,8 @@ from .tables import TASKS, data_set_table, loss_tables, overview
 TITLE = "Fish-Dip beside other ways to fine-tune"
 OVERVIEW = (
     "Scores are means over seeds ± the sample standard deviation (divided by n - 1; a single seed has none), in "
-    "percent; the best mean of each column is bold. The mean rank gives each data set the same weight; 1 is best."
+    "percent; the best mean of each column is bold. The mean rank gives each data set the same weight; 1 is best. With "
+    "one seed nothing is bold or ranked."
 )
 INTERVALS = (
     "Scores are means over seeds in percent, with 95 % intervals in brackets: percentiles of a bootstrap over seeds "
@@ -56,15 +59,32 @@ def sections(rows: Sequence[Row], reference: str) -> list[Section]:
     text = INTERVALS if any(row.draws for row in rows) else OVERVIEW
     if len(shown) < len(settings_of(rows)):
         text += " Of each data set, one setting stands here: " + "; ".join(setting.title for setting in shown) + "."
-    by_model = [[row for row in main_rows if row.setting.model == model] for model in models(rows)]
+    by_model = rows_by_model(main_rows)
     result: list[Section | None] = [
         Section("overview", "Overview", text, tuple(table for own in by_model for table in tables_of(own))),
         *picture_sections(main_rows, rows),
+        prediction_section(main_rows),
         *data_set_sections(rows, reference),
         paper_section(rows),
         provenance(rows),
     ]
     return distinct([section for section in result if section])
+
+
+def overviews(rows: Sequence[Row]) -> list[Table]:
+    """The table of scores of each model."""
+    shown = main_settings(rows)
+    return [overview(own) for own in rows_by_model([row for row in rows if row.setting in shown])]
+
+
+def rows_by_model(rows: Sequence[Row]) -> list[list[Row]]:
+    return [[row for row in rows if row.setting.model == model] for model in models(rows)]
+
+
+def lead(rows: Sequence[Row]) -> str:
+    """What the results come to, of the settings that stand for all."""
+    shown = main_settings(rows)
+    return conclusion([row for row in rows if row.setting in shown])
 
 
 def tables_of(rows: Sequence[Row]) -> tuple[Table, ...]:

@@ -10,6 +10,7 @@ from .intervals import notes_of
 from .ranks import mean_ranks, ordered_methods
 from .remarks import remarks
 from .rows import Row, first_error, one_line, settings_of, train_config
+from .same_runs import same_notes
 from .score_cells import NOTHING, difference_cell, figure_cell, forgetting_cell, forgetting_notes, score_cell
 
 TASKS = {
@@ -53,7 +54,7 @@ def overview(rows: Sequence[Row]) -> Table:
         f"{s.data_title}{f' ({s.protocol})' if s.group in repeated else ''} {metric_title(metric)}"
         for s, metric in columns
     )
-    notes = (*notes_of(rows), *forgetting_notes(rows), *failures(rows))
+    notes = (*notes_of(rows), *same_notes(rows), *unranked(rows), *forgetting_notes(rows), *failures(rows))
     if any(count != num_groups for _, count in known.values()):
         notes = (
             "A mean rank with (n of m) is over the n data sets on which the method has a score of every seed.",
@@ -64,6 +65,19 @@ def overview(rows: Sequence[Row]) -> Table:
     caption = f"Mean {spread}, in percent; {model}"
     first = ("method", "mean rank", "trainable share", *(["forgetting"] if shows_forgetting else []))
     return Table(caption, (*first, *header), tuple(lines), notes)
+
+
+def unranked(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Where methods have no rank, although they have a score of every seed."""
+    alone = [
+        row.setting.title
+        for row in rows
+        if row.num_seeds == 1 and any(row.scores(metric) and metric not in row.draws for metric in row.setting.metrics)
+    ]
+    if not alone:
+        return ()
+    where = "; ".join(dict.fromkeys(alone))
+    return (f"One seed and no interval, which tells no methods apart, so that there are no ranks: {where}.",)
 
 
 def loss_tables(rows: Sequence[Row]) -> tuple[Table, ...]:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 
 import pytest
 
@@ -54,6 +55,9 @@ def test_each_run_leaves_one_result_in_the_schema_of_method_comparison(output):
         config = result["run_info"]["train_config"]
         assert (config["task"], config["dataset"], config["fraction"]) == ("ner", "generated", 0.5)
         assert (config["num_train_examples"], config["num_test_examples"]) == (5, 2)
+        predictions = result["train_info"]["predictions"]
+        assert [one.keys() for one in predictions] == [{"source", "gold", "predicted"}] * 2
+        assert all(re.sub(r"\[ | \| [a-z]+ \]", "", one["gold"]) == one["source"] for one in predictions)
 
 
 def test_the_learning_rate_is_the_best_on_training_examples_of_the_first_seed(output):

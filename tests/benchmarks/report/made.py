@@ -67,7 +67,7 @@ def make_result(
                 "dataset": dataset,
                 "protocol": protocol or f"{100 * fraction:g} % of the training examples",
                 "fraction": fraction,
-                "num_train_examples": 92,
+                "num_train_examples": 92 if fraction is None else round(920 * fraction),
                 "num_test_examples": 288,
             },
             "rate_choice": [

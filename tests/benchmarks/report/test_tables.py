@@ -75,9 +75,10 @@ def test_losses_have_a_table_in_which_the_lowest_is_bold(tmp_path):
 def test_ranks_are_averaged_over_data_sets():
     results = []
     for method, (joint, ner) in {"a/a": (0.9, 0.1), "b/b": (0.5, 0.5), "c/c": (0.1, 0.9)}.items():
-        results.append(make_result(method, scores={"entity_f1": joint, "relation_f1": joint}))
-        results.append(make_result(method, "wnut17", scores={"f1": ner}))
-    results.append(make_result("d/d", "wnut17", scores={"f1": 0.95}))
+        for seed in (0, 1):
+            results.append(make_result(method, seed=seed, scores={"entity_f1": joint, "relation_f1": joint}))
+            results.append(make_result(method, "wnut17", seed, scores={"f1": ner}))
+    results += [make_result("d/d", "wnut17", seed, scores={"f1": 0.95}) for seed in (0, 1)]
     results.append(make_result("e/e", "wnut17", error="RuntimeError: none"))
     rows = make_rows(results)
     assert mean_ranks(rows) == {"a/a": (2.5, 2), "b/b": (2.5, 2), "c/c": (2.5, 2), "d/d": (1.0, 1)}
