@@ -121,7 +121,7 @@ class FishDipConfig(PeftConfig):
     max_support: float | None = setting(
         2.0,
         "Most entries that have a delta, in multiples of K, so that adapters do not grow with each mask: a mask update "
-        "returns the inactive entries with the smallest deltas to the base value. 1 is dropped='reset'. None: no bound.",
+        "returns the inactive entries with the smallest deltas to the base value. 1: dropped='reset'. None: no bound.",
     )
     init_mask: InitMask = setting("random", "Mask before the first update: 'random', or 'magnitude' of the base.")
     delta_scale: DeltaScale = setting(
