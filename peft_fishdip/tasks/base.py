@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
+from .checks import check_lists
 from .grammar import Grammar, Pieces
 from .offsets import TextSpan, spans_of, to_offsets
 from .records import JointExample, NerExample, RelationExample, SrlExample
@@ -193,6 +194,7 @@ Scores = Mapping[str, float]
 
 
 def check_lengths(gold: Sequence[Any], predicted: Sequence[Any]) -> None:
-    """Refuse to score lists that cannot belong together."""
+    """Refuse to score what are no lists, or lists that cannot belong together."""
+    check_lists(gold=gold, predicted=predicted)
     if len(gold) != len(predicted):
         raise ValueError(f"{len(gold)} gold examples but {len(predicted)} predictions; pass one per example")

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import DataCollatorForSeq2Seq, DataCollatorWithPadding
 
+from .checks import check_is_tokenizer
 from .coders import one_row_batch
 from .families import CAUSAL, SEQUENCES, task_type
 
@@ -26,6 +27,7 @@ class TaskCollator:
     """
 
     def __init__(self, tokenizer: Any, model: Any) -> None:
+        check_is_tokenizer(tokenizer)
         if tokenizer.pad_token_id is None:
             raise ValueError(
                 f"{type(tokenizer).__name__} has no padding token; set tokenizer.pad_token = tokenizer.eos_token, as "

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from .base import Task
+from .checks import check_is_task, check_is_tokenizer, check_items
 from .coders import Coder, coder_for
 from .families import SEQUENCES, TOKENS, sequence_classes, task_type, token_classes
 from .lengths import check_positive, check_tokenizer, read_sources, source_room, text_of
@@ -52,6 +53,9 @@ def to_features(
     and the like). Raises ValueError if the tokenizer cannot write the names of the task's labels, or if the model and
     the task do not fit.
     """
+    check_is_task(task)
+    check_is_tokenizer(tokenizer)
+    check_items("examples", examples, f"a list of {task.example_type.__name__}")
     check_positive(max_source_length=max_source_length, max_target_length=max_target_length)
     kind = None if model is None else task_type(model)
     if kind in (TOKENS, SEQUENCES):

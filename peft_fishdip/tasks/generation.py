@@ -14,6 +14,7 @@ from transformers import LogitsProcessorList
 
 from .base import Decoded, Problem, Scores, Task
 from .calibration import calibration_of
+from .checks import check_is_task, check_is_tokenizer, check_items
 from .coders import Coder, coder_for
 from .constraint import Constraint, Path, Reading
 from .families import SEQUENCES, TOKENS, task_type
@@ -188,6 +189,9 @@ def _predict(
 ) -> list[Decoded[E]]:
     if isinstance(texts, str):
         raise TypeError("predict takes a list of texts; put the one text into a list")
+    check_is_task(task)
+    check_is_tokenizer(tokenizer)
+    check_items("texts", texts, "a list of texts, token lists or records")
     if task_type(model) in (TOKENS, SEQUENCES):
         return label(model, tokenizer, task, texts, batch_size, max_source_length, progress, windows)
     coder = coder_for(model, tokenizer, template, chat)

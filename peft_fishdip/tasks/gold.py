@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .base import Task
+from .checks import check_is_task
 
 
 def check_gold(task: Task[Any], examples: Sequence[Any]) -> None:
@@ -15,6 +16,7 @@ def check_gold(task: Task[Any], examples: Sequence[Any]) -> None:
         TypeError: an example is no record of the task, such as a text.
         ValueError: an example has no label, or one that the task does not know.
     """
+    check_is_task(task)
     kind = task.example_type.__name__
     if isinstance(examples, str) or not isinstance(examples, Sequence):
         raise TypeError(f"examples={examples!r}: give a list of {kind} with their labels")

@@ -14,6 +14,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TypeVar
 
+from .checks import check_items, shown
 from .readers.common import DataFormatError, read_json
 from .records import Record, RelationExample
 
@@ -26,7 +27,9 @@ def fraction_indices(size: int, fraction: float, seed: int) -> list[int]:
     As the reference: shuffle all positions by the seed, take the first round(fraction * size). Fractions
     of one seed are therefore nested. Raises ValueError where nothing would be left.
     """
-    if not 0 < fraction <= 1:
+    if not isinstance(size, int):
+        raise TypeError(f"size={shown(size)}: give the number of examples")
+    if not isinstance(fraction, (int, float)) or not 0 < fraction <= 1:
         raise ValueError(f"fraction={fraction!r}: give a share above 0 and up to 1, e.g. 0.01 for 1 %")
     count = round(fraction * size)
     if count < 1:
@@ -59,8 +62,8 @@ def sample_episode(
     Raises ValueError where there are fewer.
     """
     for name, value, least in (("num_ways", num_ways, 1), ("num_shots", num_shots, 1), ("num_queries", num_queries, 0)):
-        if value < least:
-            raise ValueError(f"{name}={value}: must be at least {least}")
+        if not isinstance(value, int) or value < least:
+            raise ValueError(f"{name}={value!r}: must be a whole number of at least {least}")
     by_label = _by_label(examples)
     if num_ways > len(by_label):
         raise ValueError(f"num_ways={num_ways}, but the examples have only {len(by_label)} relations")
@@ -89,9 +92,10 @@ def meta_split(
     that does not. Relations are drawn by the seed.
     """
     by_label = _by_label(examples)
-    if not 0 < num_test_relations < len(by_label):
+    if not isinstance(num_test_relations, int) or not 0 < num_test_relations < len(by_label):
         raise ValueError(
-            f"num_test_relations={num_test_relations}: leave at least one of the {len(by_label)} relations on each side"
+            f"num_test_relations={num_test_relations!r}: leave at least one of the {len(by_label)} relations on each "
+            "side"
         )
     test = set(_generator(seed).sample(list(by_label), num_test_relations))
     sides: tuple[list[RelationExample], list[RelationExample]] = ([], [])
@@ -101,6 +105,7 @@ def meta_split(
 
 
 def _by_label(examples: Iterable[RelationExample]) -> dict[str, list[RelationExample]]:
+    check_items("examples", examples, "a list of RelationExample")
     groups: dict[str, list[RelationExample]] = {}
     for example in examples:
         if example.label is None:

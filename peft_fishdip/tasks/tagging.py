@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from numbers import Integral
 from typing import Any
 
+from .checks import check_items, check_records
 from .records import Span
 
 SCHEMES = ("conll", "iob1", "bio", "iobes", "bilou", "bmes", "io")
@@ -56,6 +57,9 @@ def tags_to_spans(tags: Sequence[str], scheme: str = "conll") -> list[Span]:
     """
     if scheme not in SCHEMES:
         raise ValueError(f"scheme={scheme!r}: choose one of {', '.join(SCHEMES)}")
+    check_items(
+        "tags", tags, "a list of tags, one for each token, such as ['B-PER', 'O']; `split` a text at its spaces"
+    )
     spans: list[Span] = []
     start, label = 0, ""  # label "" = no span is open
     for position, tag in enumerate((*tags, "O")):
@@ -103,6 +107,11 @@ def _expected(scheme: str) -> str:
 
 def spans_to_tags(spans: Iterable[Span], length: int) -> list[str]:
     """BIO tags of spans that do not overlap; ValueError where they do."""
+    check_items("spans", spans, "a list of Span")
+    spans = list(spans)
+    check_records("spans", spans, Span)
+    if not isinstance(length, Integral) or isinstance(length, bool) or length < 0:
+        raise TypeError(f"length={length!r}: give the number of tokens")
     tags = ["O"] * length
     for span in spans:
         if span.end > length:

@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from ..base import Problem
+from ..checks import as_path
 from ..readers.common import DataFormatError, StrPath, is_blank, read_lines, read_text
 from .checks import Entity, Link, finish, make_document
 from .document import Document
@@ -29,7 +30,7 @@ def read_brat(path: StrPath, *, encoding: str = "utf-8") -> list[Document]:
     "annotation_left_out"; a span that is interrupted by white space only is one span. Offsets count code points; where
     the words in the file say that they count something else, they are converted.
     """
-    given = Path(path)
+    given = as_path(path)
     files = sorted(given.glob("*.ann")) if given.is_dir() else [given.with_suffix(".ann")]
     documents = []
     for file in files:

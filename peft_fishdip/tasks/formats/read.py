@@ -8,9 +8,9 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
+from ..checks import as_path
 from ..readers.ace05 import read_ace05
 from ..readers.common import (
     DataFormatError,
@@ -104,7 +104,7 @@ def read(path: StrPath, *, format: str | None = None, **options: Any) -> Loaded:
 
 def recognise(path: StrPath, encoding: str = "utf-8") -> str:
     """Name of the format of a file, as `read` takes it. ValueError if its content is of no known format."""
-    file = Path(path)
+    file = as_path(path)
     if file.is_dir() or file.suffix == ".ann" or (file.suffix == ".txt" and file.with_suffix(".ann").is_file()):
         return "brat"
     content = read_bytes(path)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base import Decoded
+from ..checks import as_path
 from ..readers.common import DataFormatError, StrPath
 from ..records import JointExample, NerExample
 from .brat import read_brat, render_brat
@@ -85,7 +86,7 @@ def write(
             raise ValueError(f"two documents have the id {document.id!r}: give each its own, or none")
         seen.add(document.id)
     content = chosen.render(given, **options)
-    target = Path(path)
+    target = as_path(path)
     if isinstance(content, dict) and target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise FileExistsError(f"{target} exists and is no empty folder; give the name of a new folder")
     # The ending stays, since it says how the file is read.

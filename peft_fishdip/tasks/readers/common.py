@@ -14,6 +14,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from ..checks import as_path
+
 StrPath = str | PathLike[str]
 _MOST_SHOWN = 300
 
@@ -67,8 +69,8 @@ def read_text(path: StrPath, encoding: str = "utf-8") -> str:
 
 
 def read_bytes(path: StrPath) -> bytes:
-    """Content of a file; gzip if the name ends in .gz."""
-    if not str(path).endswith(".gz"):
+    """Content of a file; gzip if the name ends in .gz. TypeError for what names no file."""
+    if as_path(path).suffix != ".gz":
         return Path(path).read_bytes()
     try:
         with gzip.open(path) as file:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
+from ..checks import as_path
 from ..records import NerExample
 from ..tagging import TagError, is_tag, tags_to_spans
 from .common import DataFormatError, StrPath, is_blank, read_lines, warn_without
@@ -28,7 +28,7 @@ def read_conll(
     begins with "#" and white space is left out, unless it has as many columns as the other lines and a tag. Raises
     DataFormatError with file and line; warns of a file without any entity.
     """
-    name = Path(path).name
+    name = as_path(path).name
     examples: list[NerExample] = []
     at_least = max(column + 1 if column >= 0 else -column for column in (token, tag))
 

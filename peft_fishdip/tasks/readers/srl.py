@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 
+from ..checks import as_path
 from ..records import Span, SrlExample
 from ..tagging import TagError, tags_to_spans
 from .bracket_column import bracket_spans
@@ -25,7 +26,7 @@ def read_srl_columns(
     Lines that begin with "#" and hold no tab are comments. Raises DataFormatError with file and line.
     """
     examples: list[SrlExample] = []
-    name = Path(path).name
+    name = as_path(path).name
     blocks = column_blocks(path, max(word, predicate) + 1, comments=True, encoding=encoding)
     for number, rows in enumerate(blocks):
         words = tuple(columns[word] for _, columns in rows)
@@ -41,7 +42,7 @@ def read_conll2005(words_path: StrPath, props_path: StrPath, *, encoding: str = 
     The props file has the predicate's lemma or "-", then one bracket column per predicate.
     """
     examples: list[SrlExample] = []
-    name = Path(props_path).name
+    name = as_path(props_path).name
     both = (column_blocks(path, 1, encoding=encoding) for path in (words_path, props_path))
     blocks = zip_longest(*both, fillvalue=None)
     for number, (words, props) in enumerate(blocks):

@@ -1,0 +1,59 @@
+"""Checks of what users pass to the functions of the tasks: the message names the argument, its value and the remedy."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence, Sized
+from pathlib import Path
+from typing import Any
+
+LONGEST = 80
+"""Characters of a value in a message."""
+
+
+def shown(value: object) -> str:
+    """A value in a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+
+
+def as_path(path: object) -> Path:
+    """The path of a file or folder; TypeError for what names none."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path={shown(path)}: give the name of a file, as a text or a pathlib.Path")
+    return Path(path)
+
+
+def check_items(name: str, value: object, what: str) -> None:
+    """Raise TypeError for what holds no items, or is a text, which would be read by its characters."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise TypeError(f"{name}={shown(value)}: give {what}")
+
+
+def check_lists(**lists: object) -> None:
+    """Raise TypeError for arguments that are no lists or other sequences with a length."""
+    for name, value in lists.items():
+        if isinstance(value, (str, bytes)) or not isinstance(value, Sized) or not isinstance(value, Iterable):
+            raise TypeError(f"{name}={shown(value)}: give a list, with one entry for each example")
+
+
+def check_is_task(task: Any) -> None:
+    """Raise TypeError for what is no task."""
+    if isinstance(task, type) or not all(hasattr(task, name) for name in ("example_type", "source", "decode")):
+        raise TypeError(f"task={shown(task)}: give a task, such as NerTask({{'PER': 'person'}})")
+
+
+def check_is_tokenizer(tokenizer: Any) -> None:
+    """Raise TypeError for what is no tokenizer."""
+    known = any(hasattr(tokenizer, name) for name in ("pad_token_id", "eos_token_id"))
+    if isinstance(tokenizer, type) or not callable(tokenizer) or not known:
+        raise TypeError(
+            f"tokenizer={shown(tokenizer)}: give the tokenizer of the model, such as the one that load_model returns"
+        )
+
+
+def check_records(name: str, records: Sequence[Any], kind: type) -> None:
+    """Raise TypeError for an entry that is none of a kind."""
+    for number, record in enumerate(records):
+        if not isinstance(record, kind):
+            raise TypeError(f"{name}[{number}]={shown(record)}: must be a {kind.__name__}")

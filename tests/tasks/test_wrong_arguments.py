@@ -1,0 +1,73 @@
+"""Wrong arguments of the tasks' functions are answered with the argument, its value and the remedy."""
+
+import pytest
+
+from peft_fishdip import tasks
+from peft_fishdip.tasks import (
+    NerExample,
+    NerTask,
+    Span,
+    TaskCollator,
+    evaluate,
+    fraction_indices,
+    meta_split,
+    micro_f1,
+    predict,
+    sample_episode,
+    spans_to_tags,
+    tags_to_spans,
+    to_features,
+)
+
+TASK = NerTask({"PER": "person"})
+EPISODE = {"num_ways": 1, "num_shots": 1, "seed": 0}
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: tags_to_spans(5), r"tags=5: give a list of tags"),
+        (lambda: tags_to_spans("B-PER O"), r"tags='B-PER O': give .* `split` a text at its spaces"),
+        (lambda: spans_to_tags(None, 3), r"spans=None: give a list of Span"),
+        (lambda: spans_to_tags([(0, 1, "PER")], 3), r"spans\[0\]=\(0, 1, 'PER'\): must be a Span"),
+        (lambda: spans_to_tags([Span(0, 1, "PER")], "3"), r"length='3': give the number of tokens"),
+        (lambda: micro_f1(5, [set()]), r"gold=5: give a list, with one entry for each example"),
+        (lambda: micro_f1([set()], "ab"), r"predicted='ab': give a list"),
+        (lambda: TASK.score("ab", "ab"), r"gold='ab': give a list"),
+        (lambda: fraction_indices("many", 0.1, 0), r"size='many': give the number of examples"),
+        (lambda: fraction_indices(5, "x", 0), r"fraction='x': give a share above 0"),
+        (lambda: sample_episode(5, **EPISODE), r"examples=5: give a list of RelationExample"),
+        (lambda: sample_episode([], **{**EPISODE, "num_ways": "a"}), r"num_ways='a': must be a whole number"),
+        (lambda: meta_split(5, num_test_relations=1, seed=0), r"examples=5: give a list of RelationExample"),
+        (lambda: meta_split([], num_test_relations="x", seed=0), r"num_test_relations='x': leave at least one"),
+        (lambda: predict(5, 5, 5, ["a"]), r"task=5: give a task, such as NerTask"),
+        (lambda: predict(5, 5, NerTask, ["a"]), r"task=<class .*>: give a task"),
+        (lambda: predict(5, 5, TASK, ["a"]), r"tokenizer=5: give the tokenizer of the model"),
+        (lambda: evaluate(5, 5, 5, []), r"task=5: give a task"),
+        (lambda: evaluate(5, 5, TASK, 5), r"examples=5: give a list of NerExample"),
+        (lambda: to_features(5, 5, []), r"task=5: give a task"),
+        (lambda: to_features(TASK, 5, [NerExample(["a"])]), r"tokenizer=5: give the tokenizer"),
+        (lambda: TaskCollator(5, 5), r"tokenizer=5: give the tokenizer"),
+    ],
+)
+def test_the_argument_its_value_and_the_remedy_are_named(call, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        call()
+
+
+READERS = sorted({name for name in tasks.__all__ if name.startswith("read")} - {"read_spacy"})  # needs spaCy
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("path", [5, None, ["train.txt"]], ids=str)
+def test_a_reader_says_what_it_was_given_in_place_of_a_path(name, path):
+    more = [path] if name == "read_conll2005" else []
+    with pytest.raises(TypeError) as told:
+        getattr(tasks, name)(path, *more)
+    assert f"path={path!r}" in str(told.value)
+
+
+def test_a_long_value_is_cut():
+    with pytest.raises(TypeError) as told:
+        TASK.score("x" * 1000, [])
+    assert len(str(told.value)) < 200
