@@ -88,7 +88,7 @@ def test_episodes_that_cannot_be_drawn():
         sample_episode(FEWREL, num_ways=1, num_shots=5, seed=0)
     for wrong in ({"num_ways": 0}, {"num_shots": 0}, {"num_queries": -1}):
         (name, value), *_ = wrong.items()
-        with pytest.raises(ValueError, match=f"{name}={value}: must be at least"):
+        with pytest.raises(ValueError, match=f"{name}={value}: must be a whole number of at least"):
             sample_episode(FEWREL, **{"num_ways": 2, "num_shots": 2, "seed": 0} | wrong)
 
 
