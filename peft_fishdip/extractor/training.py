@@ -14,6 +14,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transformers.trainer_callback import TrainerState
 
 from ..config import FishDipConfig
+from ..schedule import Interval, update_is_due
 from ..tasks.collator import TaskCollator
 from ..tasks.families import CAUSAL, task_type
 from ..tasks.features import to_features
@@ -42,6 +43,18 @@ class OneDevice(TrainingArguments):
     @property
     def n_gpu(self) -> int:
         return min(int(super().n_gpu), 1)
+
+
+def checkpoint_interval(steps: int, interval: Interval) -> int:
+    """Steps between two checkpoints: about a tenth of all, so that no mask is due at one where that can be.
+
+    A mask that is due when a training goes on comes some steps later, when the model has heard a few losses.
+    """
+    least = max(steps // 10, 10)
+    for found in range(least, 2 * least):
+        if not any(update_is_due(interval, step) for step in range(found, steps, found)):
+            return found
+    return least
 
 
 class Bar(TrainerCallback):
@@ -134,7 +147,7 @@ def train(
         dataloader_pin_memory=on_gpu,
         remove_unused_columns=False,
         logging_steps=10,
-        save_steps=max(steps // 10, 10),
+        save_steps=checkpoint_interval(steps, recipe.interval),
         save_total_limit=2,
         report_to="none",
         disable_tqdm=True,

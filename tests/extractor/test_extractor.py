@@ -138,7 +138,7 @@ def test_an_interrupted_training_goes_on(t5, tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             Extractor.train(DOCUMENTS, t5, tmp_path / "adapter", **{**options, "progress": True})
     assert not (tmp_path / "adapter").exists()
-    assert (tmp_path / "adapter.training" / "all examples" / "checkpoint-10").is_dir()
+    assert (tmp_path / "adapter.training" / "all examples" / "checkpoint-11").is_dir()
     with pytest.raises(FileExistsError, match="--resume"):
         Extractor.train(DOCUMENTS, t5, tmp_path / "adapter", **options)
     with pytest.raises(ValueError, match="another data"):

@@ -14,6 +14,7 @@ from peft_fishdip.extractor.names import natural_names
 from peft_fishdip.extractor.recipe import Recipe
 from peft_fishdip.extractor.settings import Settings, base_name
 from peft_fishdip.extractor.suggestion import suggest
+from peft_fishdip.extractor.training import checkpoint_interval
 from peft_fishdip.extractor.workplace import new_folder, training_folder
 from peft_fishdip.tasks import Decoded, Document, NerExample, NerTask, RelationExample, Span
 
@@ -153,6 +154,19 @@ def test_steps_follow_from_the_number_of_examples():
     for wrong in ({"steps": 0}, {"learning_rate": 0}, {"density": 1.5}, {"seed": -1}, {"batch_size": None}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             Recipe(**wrong)
+
+
+@pytest.mark.parametrize("steps", [1, 24, 200, 333, 500, 1000])
+@pytest.mark.parametrize("interval", ["auto", 70, 100])
+def test_no_mask_is_due_at_a_checkpoint(steps, interval):
+    masks = {0, 10, 20, 40, 80, 160, *range(260, 1001, 100)} if interval == "auto" else {*range(0, 1001, interval)}
+    found = checkpoint_interval(steps, interval)
+    assert max(10, steps // 10) <= found < 2 * max(10, steps // 10)
+    assert not masks & {*range(found, steps, found)}
+
+
+def test_checkpoints_are_made_even_where_a_mask_is_due_at_each_step():
+    assert checkpoint_interval(200, 1) == 20
 
 
 def test_small_models_train_a_larger_share():

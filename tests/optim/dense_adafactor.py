@@ -27,7 +27,12 @@ class DenseAdafactor:
         self.optimizer = Adafactor(self.parameters.values(), **{**RECIPE, **options})
 
     def take_mask(self, model: Any, adapter: str | None = None) -> None:
-        """The mask that a tuned model has now."""
+        """The mask that a tuned model has now; entries outside of its support return to the base."""
+        for name, (positions, _) in model.base_model.delta(adapter).items():
+            outside = torch.ones(self.start[name].numel(), dtype=torch.bool)
+            outside[positions] = False
+            with torch.no_grad():
+                self.parameters[name].view(-1)[outside] = self.start[name].view(-1)[outside]
         for name, positions in model.base_model.mask(adapter).items():
             self.mask[name] = torch.zeros(self.mask[name].numel(), dtype=torch.bool)
             self.mask[name][positions] = True
