@@ -1,5 +1,5 @@
 # make bench   Fish-Dip's default, LoRA and full fine-tuning on 48 invented sentences, three seeds each: the overview and
-#              some predictions, and the rest as files in runs/bench. About 9 minutes on two quiet cores
+#              some predictions, and the rest as files in runs/bench. About 8 minutes on two quiet cores
 # make test    lint, types and the tests, but for slow ones
 # make test-all  ... and the slow ones, and those of other libraries
 # make test-integrations   the tests of other libraries (trl, sentence-transformers, Lightning, spaCy) and of pages in a

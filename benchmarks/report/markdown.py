@@ -6,7 +6,7 @@ import html
 import re
 from collections.abc import Sequence
 
-from .content import Cell, Gallery, Section, Table
+from .content import Gallery, Section, Table
 
 
 def markdown(title: str, summary: str, sections: Sequence[Section], lead: str = "") -> str:
@@ -28,23 +28,25 @@ def paragraphs(parts: Sequence[str]) -> str:
 
 
 def brief(lead: str, tables: Sequence[Table]) -> str:
-    """A sentence and tables, without marks that only a renderer of Markdown would hide."""
-    text = paragraphs([escaped(lead), *(part for table in tables for part in table_parts(table))])
-    return html.unescape(re.sub(r"\\([\\|*_`\[\]])", r"\1", text.replace("**", "")))
+    """A sentence and tables for a terminal: nothing is escaped, and nothing is bold."""
+    return paragraphs([lead, *(part for table in tables for part in table_parts(table, plain=True))])
 
 
-def table_parts(table: Table) -> list[str]:
-    lines = [[escaped(title) for title in table.header], *([shown(cell) for cell in cells] for cells in table.lines)]
+def table_parts(table: Table, plain: bool = False) -> list[str]:
+    def write(text: str) -> str:
+        return " ".join(text.split()) if plain else escaped(text)
+
+    def bold(text: str) -> str:
+        return text if plain else f"**{text}**"
+
+    cells = [[bold(write(cell.text)) if cell.best else write(cell.text) for cell in line] for line in table.lines]
+    lines = [[write(title) for title in table.header], *cells]
     widths = [max(len(line[column]) for line in lines) for column in range(len(table.header))]
     text = ["| " + " | ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + " |" for line in lines]
     rule = ["-" * (width + 1) + (":" if table.is_number(i) else "-") for i, width in enumerate(widths)]
     text.insert(1, "|" + "|".join(rule) + "|")
-    notes = "\n".join(f"- {escaped(note)}" for note in table.notes)
-    return [f"**{escaped(table.caption)}**", "\n".join(text), notes]
-
-
-def shown(cell: Cell) -> str:
-    return f"**{escaped(cell.text)}**" if cell.best else escaped(cell.text)
+    notes = "\n".join(f"- {write(note)}" for note in table.notes)
+    return [bold(write(table.caption)), "\n".join(text), notes]
 
 
 def gallery_parts(gallery: Gallery) -> list[str]:
