@@ -20,13 +20,15 @@ from .report import write_report
 from .serving import measure_serving
 from .settings import add_settings, settings_of
 from .steps import measure_compilation, measure_largest, measure_memory, measure_scale, measure_steps
+from .stored import measure_files
 from .update import measure_update
 
 PARTS = {
     "steps": (measure_steps, "seconds of training steps of all methods, in turns"),
     "memory": (measure_memory, "memory of training and bytes saved for backward, each method in processes of its own"),
     "update": (measure_update, "mask updates by phase, their share of training; selection and Fisher information"),
-    "decode": (measure_decode, "greedy decoding, saving and loading"),
+    "decode": (measure_decode, "greedy decoding with merged and unmerged adapters"),
+    "files": (measure_files, "saving and loading adapters, and the size of their files"),
     "serving": (measure_serving, "many adapters over one base: switches, memory of an adapter, requests by threads"),
     "causal": (measure_causal, "steps and updates of a decoder-only model with a large vocabulary"),
     "scale": (measure_scale, "steps and updates by size of the model"),

@@ -59,6 +59,8 @@ def conditions(part: Part) -> str:
     if part["part"] == "causal":
         what = f"{part['model']}, {own['dtype']}, {own['device']}, batch {own['causal_batch']} x "
         what += f"({own['causal_tokens']} + {own['causal_tokens']})"
+    if part["part"] == "files":
+        what = f"T5 {own['geometry']}, {own['device']}"
     return (
         f"{what}, {own['rounds']} rounds after {own['warmup']}, seed {own['seed']}; "
         f"revision {short_revision(machine['revision'], 10)}, {machine['measured_at']}{load}."
@@ -177,13 +179,17 @@ def decode_tables(part: Part) -> Iterator[Table]:
         f"{median(merged['unmerge_seconds']) * 1e3:.3g} ms.",
     )
     yield table("Greedy decoding", ("", "ms per token", SPREAD, "to base"), rows, *notes)
-    rows = []
-    for name, record in part["files"].items():
-        milliseconds = [1e3 * median(record[way]) for way in ("save_seconds", "load_seconds")]
-        method, comma, way = name.partition(", ")
-        title = Method.parse(method).title + comma + way
-        rows.append((title, record["trainable"], record["bytes"], *milliseconds))
-    yield table("Files", ("", "trained entries", "bytes", "save, ms", "load, ms"), rows)
+
+
+def files_tables(part: Part) -> Iterator[Table]:
+    for dtype, records in part["files"].items():
+        rows: list[tuple[Any, ...]] = []
+        for name, record in records.items():
+            milliseconds = [1e3 * median(record[way]) for way in ("save_seconds", "load_seconds")]
+            method, comma, way = name.partition(", ")
+            title = Method.parse(method).title + comma + way
+            rows.append((title, record["trainable"], record["bytes"], *milliseconds))
+        yield table(f"Files, {dtype} base", ("", "trained entries", "bytes", "save, ms", "load, ms"), rows)
 
 
 def serving_tables(part: Part) -> Iterator[Table]:
@@ -314,6 +320,7 @@ TABLES: dict[str, Callable[[Part], Iterator[Table]]] = {
     "memory": memory_table,
     "update": update_tables,
     "decode": decode_tables,
+    "files": files_tables,
     "serving": serving_tables,
     "causal": causal_tables,
     "scale": scale_tables,

@@ -124,6 +124,7 @@ class Settings:
     fisher_lengths: tuple[int, ...] = option((16, 32, 64, 128), "update", "their tokens, of source and of target")
     new_tokens: int = option(32, "decode", "tokens to decode")
     decode_batch: int = option(1, "decode", "sentences decoded at once")
+    file_dtypes: tuple[str, ...] = option(DTYPES, "files", "data types of the base whose adapters are saved")
     serving_adapters: int = option(100, "serving", "adapters over one base")
     serving_few: int = option(10, "serving", "of which so many come first, for comparison")
     serving_requests: int = option(50, "serving", "requests of a turn")
@@ -149,7 +150,11 @@ class Settings:
         for text in (self.geometry, *self.geometries, self.largest):
             if text.partition(":")[0] not in GEOMETRIES:
                 raise SettingsError(f"geometry {text!r} is unknown; there are {', '.join(GEOMETRIES)}")
-        for dtype in (self.dtype, *(text.partition(":")[2] for text in (*self.geometries, self.largest))):
+        for dtype in (
+            self.dtype,
+            *self.file_dtypes,
+            *(text.partition(":")[2] for text in (*self.geometries, self.largest)),
+        ):
             if dtype not in ("", *DTYPES):
                 raise SettingsError(f"dtype {dtype!r} is unknown; there are {', '.join(DTYPES)}")
         for name, value in vars(self).items():

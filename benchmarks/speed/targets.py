@@ -9,9 +9,9 @@ from statistics import median
 from typing import Any
 
 from ..report.content import shown
-from .decode import COMPACT
 from .measure import ratios
 from .settings import Method
+from .stored import COMPACT
 
 Results = Mapping[str, Any]
 """By part the content of its JSON file."""
@@ -99,20 +99,19 @@ def decode(results: Results, gpu: bool) -> Iterator[Finding]:
     unmerged, merged = (ratios(spent[name], spent["base"]) if spent else () for name in ("fishdip", "fishdip_merged"))
     yield Finding("decoding unmerged, to base", "at most 1.10 x", unmerged, 1.10)
     yield Finding("decoding merged, to base", "= 1 x, within 2 %", merged, 1.02)
-    yield from compact_files(results.get("decode", {}))
 
 
-def compact_files(part: Mapping[str, Any]) -> Iterator[Finding]:
+def compact_files(results: Results, gpu: bool) -> Iterator[Finding]:
     """Size of our compact file, names included, and its times to those of the usual one."""
-    files = part.get("files", {})
-    names = [name for name in files if name + COMPACT in files]
-    most = 3.1 if part and part["settings"]["dtype"] == "bfloat16" else 5.1
-    sizes = [files[name + COMPACT]["tensor_bytes"] / files[name + COMPACT]["trainable"] for name in names]
-    yield Finding("compact file, bytes per entry", f"at most {most:g}", sizes, most)
-    for way in ("save", "load"):
-        spent = [(files[name + COMPACT], files[name]) for name in names[:1]]
-        values = [ratio for x, y in spent for ratio in ratios(x[f"{way}_seconds"], y[f"{way}_seconds"])]
-        yield Finding(f"compact file, time to {way} it, to the usual one", "at most 1.30 x", values, 1.3)
+    limits, found = {"float32": 5.1, "bfloat16": 3.1}, results.get("files", {}).get("files", {})
+    for dtype, records in (found or dict.fromkeys(limits, {})).items():
+        compact = next((name for name in records if name.endswith(COMPACT)), None)
+        ours, usual = (records[compact], records[compact.removesuffix(COMPACT)]) if compact else ({}, {})
+        sizes = [ours["tensor_bytes"] / ours["trainable"]] if ours else []
+        yield Finding(f"compact file, {dtype}, bytes per entry", f"at most {limits[dtype]:g}", sizes, limits[dtype])
+        for way in ("save", "load"):
+            values = ratios(ours[f"{way}_seconds"], usual[f"{way}_seconds"]) if ours else ()
+            yield Finding(f"compact file, {dtype}, time to {way} it, to the usual one", "at most 1.30 x", values, 1.3)
 
 
 def update(results: Results, gpu: bool) -> Iterator[Finding]:
@@ -172,7 +171,7 @@ def causal(results: Results, gpu: bool) -> Iterator[Finding]:
 
 
 AUTOCAST = ("fishdip, autocast", "lora, autocast")
-RULES = (steps, memory, decode, update, causal, scale, compilation)
+RULES = (steps, memory, decode, compact_files, update, causal, scale, compilation)
 
 
 def update_share(part: Mapping[str, Any]) -> float:

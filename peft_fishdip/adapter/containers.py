@@ -7,8 +7,8 @@ name; either way all tensors of an adapter are collected first, then checked and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -176,15 +176,15 @@ def install_before_load(module: Any, state_dict: Mapping[str, Tensor], prefix: s
     error_msgs = load[-1]
     writes: list[Write] = []
     try:
-        for state, tensors in tensors_in(module, state_dict, prefix).items():
+        for state, tensors in tensors_in(places_in(module, prefix), state_dict, prefix).items():
             if state.last_load[0] is error_msgs:
                 continue
-            vector = tensors.pop((VALUES, "flat"), None)
-            state.last_load = (error_msgs, bool(tensors), vector is not None)
+            has_vector = any(key in state_dict for key in vector_keys(module, prefix, state))
+            state.last_load = (error_msgs, bool(tensors), has_vector)
             was_installed, state.installed = state.is_installed(tensors), None
             if was_installed:
                 continue  # PEFT has had them checked and installed before
-            lacking = missing(state, tensors) if tensors or vector is not None else None
+            lacking = missing(state, tensors) if tensors or has_vector else None
             if lacking and not is_current(module, state, state_dict, prefix):
                 raise ValueError(
                     f"the state dict has only a part of adapter {state.adapter_name!r}: {lacking}. Nothing was loaded; "
@@ -199,8 +199,8 @@ def install_before_load(module: Any, state_dict: Mapping[str, Tensor], prefix: s
 
 def is_current(module: nn.Module, state: AdapterState, state_dict: Mapping[str, Tensor], prefix: str) -> bool:
     """Whether all that a state dict has of an adapter within a module is what the adapter has now."""
-    keys = [(key, container, delta) for key, container, delta in keys_of(module, prefix) if container.state is state]
-    present = [(container.stored(delta), state_dict[key]) for key, container, delta in keys if key in state_dict]
+    places = [place for place in places_in(module, prefix) if place.container.state is state]
+    present = [(at.container.stored(at.delta), state_dict[at.key]) for at in places if at.key in state_dict]
     vectors = [(state.flat, state_dict[key]) for key in vector_keys(module, prefix, state) if key in state_dict]
     return all(is_same(a, b) for a, b in present + vectors)
 
@@ -209,16 +209,33 @@ def is_same(a: Tensor, b: Tensor) -> bool:
     return a is b or (a.dtype == b.dtype and a.shape == b.shape and torch.equal(a, b.to(a.device)))
 
 
+class Place(NamedTuple):
+    """Where a state dict has a tensor of an adapter."""
+
+    key: str
+    container: Container
+    delta: SparseDelta | None
+
+
+def places_in(module: nn.Module, prefix: str = "") -> list[Place]:
+    """The places of the tensors of all adapters within a module."""
+    return [
+        Place(path + key, container, delta)
+        for path, container in containers_in(module, prefix)
+        for key, delta in container.owned().items()
+    ]
+
+
 def tensors_in(
-    module: nn.Module, state_dict: Mapping[str, Tensor], prefix: str = ""
+    places: Iterable[Place], state_dict: Mapping[str, Tensor], prefix: str = ""
 ) -> dict[AdapterState, dict[tuple[str, str], Tensor]]:
-    """The tensors in a state dict of each adapter within a module, the vector as (VALUES, "flat").
+    """The tensors that a state dict has of each adapter.
 
     Raises:
         ValueError: a shared module has different tensors under two of its names.
     """
     found: dict[AdapterState, dict[tuple[str, str], Tensor]] = {}
-    for key, container, delta in keys_of(module, prefix):
+    for key, container, delta in places:
         tensors = found.setdefault(container.state, {})
         # FSDP1 adds its name to the keys of an inner unit only when torch reaches that unit
         for name in (key, prefix + key.removeprefix(prefix).replace(FSDP_NAME, "")):
@@ -227,23 +244,12 @@ def tensors_in(
                 if not is_same(tensors.setdefault((container.kind, name_of(delta)), tensor), tensor):
                     raise ValueError(f"{key!r} is of a shared module, and differs from its tensor under another name.")
                 break
-    for state, tensors in found.items():
-        for key in vector_keys(module, prefix, state):
-            if key in state_dict:
-                tensors[VALUES, "flat"] = state_dict[key]
     return found
 
 
 def vector_keys(module: nn.Module, prefix: str, state: AdapterState) -> list[str]:
     """The keys in a state dict of an adapter's trainable vector within a module."""
     return [path + "flat" for path, container in containers_in(module, prefix) if container is state.carrier]
-
-
-def keys_of(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, Container, SparseDelta | None]]:
-    """The keys in a state dict of all adapters within a module, each with its container and delta."""
-    for path, container in containers_in(module, prefix):
-        for key, delta in container.owned().items():
-            yield path + key, container, delta
 
 
 def containers_in(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, Container]]:
@@ -279,19 +285,19 @@ def install_from(model: nn.Module, state: AdapterState, state_dict: Mapping[str,
     Returns:
         the state dict, with positions and deltas in place of the tensors of a compact file.
     """
-    known = {key for key, _, _ in keys_of(model)}
+    places = places_in(model)
+    known = {place.key for place in places}
     unknown = [key for key in state_dict if ".fishdip_" in key and key not in known]
     if unknown:
         raise ValueError(
             f"the adapter has the tensor {unknown[0]!r} ({len(unknown)} such), unknown to this model: it "
             "was made for another model, or with other target_modules."
         )
-    tensors = tensors_in(model, state_dict)[state]
-    tensors.pop((VALUES, "flat"), None)
+    tensors = tensors_in(places, state_dict)[state]
     installation = installing(state, tensors)
     apply_all(installation.writes)
     state.installed = (dict(installation.tensors), state.contents())
-    return with_tensors(model, state, state_dict, installation.tensors)
+    return with_tensors(places, state, state_dict, installation.tensors)
 
 
 def compact_state_dict(
@@ -305,8 +311,8 @@ def compact_state_dict(
     Returns:
         the state dict and its `FishDipConfig.compact_storage`; as it is and None if it does not have the whole adapter.
     """
-    tensors = tensors_in(model, state_dict).get(state, {})
-    tensors.pop((VALUES, "flat"), None)
+    places = places_in(model)
+    tensors = tensors_in(places, state_dict).get(state, {})
     if len(tensors) < number_of_tensors(state) or any(tensor.is_meta for tensor in tensors.values()):
         return dict(state_dict), None
     numbers = tensors[SUMMARY, ""][WORDS:]
@@ -317,19 +323,18 @@ def compact_state_dict(
         deltas = [found.deltas.get(name, tensors[VALUES, name]) for name in names]
         checksum = digest(state, list(zip(stored, deltas, strict=True)), numbers)
         found.tensors[SUMMARY, ""] = torch.cat([checksum, numbers])
-    return with_tensors(model, state, state_dict, found.tensors), found.storage
+    return with_tensors(places, state, state_dict, found.tensors), found.storage
 
 
 def with_tensors(
-    model: nn.Module, state: AdapterState, state_dict: Mapping[str, Tensor], tensors: Tensors
+    places: Iterable[Place], state: AdapterState, state_dict: Mapping[str, Tensor], tensors: Tensors
 ) -> dict[str, Tensor]:
-    """A state dict with the keys of `model` in which an adapter has these tensors, where it has any."""
+    """A state dict in which an adapter has these tensors, where it has any."""
     result = dict(state_dict)
-    for key, container, delta in keys_of(model):
-        place = container.kind, name_of(delta)
-        if container.state is state and place in tensors:
+    for key, container, delta in places:
+        if container.state is state and (container.kind, name_of(delta)) in tensors:
             for name in {key, key.replace(FSDP_NAME, "")} & result.keys():
-                result[name] = tensors[place]
+                result[name] = tensors[container.kind, name_of(delta)]
     return result
 
 

@@ -21,9 +21,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:Sparse:UserWarning", "ignore:Uns
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    """A folder with the steps, the update and the decoding of a tiny model."""
+    """A folder with the steps, the update, the decoding and the files of a tiny model."""
     folder = tmp_path_factory.mktemp("speed")
-    for part in ("steps", "update", "decode"):
+    for part in ("steps", "update", "decode", "files"):
         assert main([part, *TINY, "--real-steps", "1", *BRIEF, "--output", str(folder)]) == 0
     return folder
 
@@ -93,9 +93,19 @@ def test_decoding_merged_and_unmerged_gives_the_same_tokens(measured):
     part = read(measured, "decode")
     assert part["decode"]["fishdip_merged"]["same_tokens"]
     assert all(len(record["seconds_per_token"]) == 2 for record in part["decode"].values())
-    ours = {"fishdip-uniform@0.01", "fishdip-uniform@0.01, compact"}
-    assert part["files"].keys() == {*ours, "lora", "shira@0.01", "supertuning@0.01", "full"}
-    assert all(record["bytes"] > 0 and len(record["load_seconds"]) == 2 for record in part["files"].values())
+
+
+def test_files_of_both_data_types_are_measured(measured):
+    files = read(measured, "files")["files"]
+    assert files.keys() == {"float32", "bfloat16"}
+    for records in files.values():
+        ours = {"fishdip-uniform@0.01", "fishdip-uniform@0.01, compact"}
+        assert records.keys() == {*ours, "lora", "shira@0.01", "supertuning@0.01", "full"}
+        assert all(record["bytes"] > 0 and len(record["load_seconds"]) == 2 for record in records.values())
+    usual, compact = (files["bfloat16"]["fishdip-uniform@0.01" + way] for way in ("", ", compact"))
+    (found,) = [x for x in findings({"files": read(measured, "files")}) if "bfloat16, time to save" in x.target]
+    assert found.values == [a / b for a, b in zip(compact["save_seconds"], usual["save_seconds"], strict=True)]
+    assert files["bfloat16"]["full"]["bytes"] < files["float32"]["full"]["bytes"]
 
 
 def test_the_report_is_rebuilt_from_the_files(measured, capsys):
