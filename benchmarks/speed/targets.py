@@ -104,7 +104,7 @@ def decode(results: Results, gpu: bool) -> Iterator[Finding]:
 def compact_files(results: Results, gpu: bool) -> Iterator[Finding]:
     """Size of our compact file, names included, and its times to those of the usual one."""
     limits, found = {"float32": 5.1, "bfloat16": 3.1}, results.get("files", {}).get("files", {})
-    for dtype, records in (found or dict.fromkeys(limits, {})).items():
+    for dtype, records in (found or {dtype: {} for dtype in limits}).items():
         compact = next((name for name in records if name.endswith(COMPACT)), None)
         ours, usual = (records[compact], records[compact.removesuffix(COMPACT)]) if compact else ({}, {})
         sizes = [ours["tensor_bytes"] / ours["trainable"]] if ours else []
