@@ -20,7 +20,7 @@ from .jobs import lock, work_through
 from .plain_text import read_plain_text
 from .pretrained import check_length, check_task, digest, load_config, load_model
 from .problems import Protocol, problem, rate_problem
-from .results import failed, not_possible, read_result
+from .results import failed, model_name, not_possible, read_result
 from .run_spec import RunSpec
 from .settings import SettingsError
 from .training import warm_up
@@ -175,7 +175,7 @@ class Comparison:
         """
         protocol = self.protocols[0]
         common: dict[str, Any] = {
-            "model": self.base_model,
+            "model": model_name(self.base_model),
             "data": None if self.root is None else self.root.resolve().name,
             "rates": list(self.rates),
             "rate seed": self.seeds[0] if self.rates else None,

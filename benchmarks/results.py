@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
@@ -22,11 +22,18 @@ NOT_POSSIBLE = "not possible"
 PACKAGES = ("peft-fishdip", "peft", "transformers", "torch", "safetensors", "datasets", "sentencepiece")
 
 
+def model_name(base_model: str) -> str:
+    """What results say of a model: a Hub id or a relative folder as it is, and of any other folder its name, because
+    where it lies on one machine tells nothing on another."""
+    return PurePath(base_model).name if PurePath(base_model).is_absolute() else base_model
+
+
 def write_result(
     path: Path,
     experiment: Experiment,
     problem: Problem,
     outcome: Outcome,
+    base_model: str,
     error: str = "",
     reason: str = "",
     fingerprint: str = "",
@@ -40,9 +47,11 @@ def write_result(
         reason: why a run that was not done is not possible.
         fingerprint: of what the experiment and the model were.
         rate_choice: what the learning rate was chosen by, see rates.trial_row.
-        config: what else the run was made with, such as model_id, seed and protocol.
+        config: what else the run was made with, such as seed and protocol.
     """
-    trace = outcome.trace
+    trace, adapter_config = outcome.trace, outcome.adapter_config
+    if adapter_config and "base_model_name_or_path" in adapter_config:
+        adapter_config = {**adapter_config, "base_model_name_or_path": model_name(base_model)}
     test_row = {
         "step": trace.step,
         "test accuracy": outcome.scores.get(METRICS[problem.kind][0]),
@@ -70,10 +79,11 @@ def write_result(
                 "train_file": problem.train_file,
                 **({"num_unlabelled_examples": len(problem.unlabelled)} if problem.unlabelled else {}),
                 "task_type": outcome.task_type,
+                "model_id": model_name(base_model),
                 **config,
             },
             "rate_choice": list(rate_choice),
-            "peft_config": outcome.adapter_config,
+            "peft_config": adapter_config,
             "error_msg": error or reason,
         },
         "train_info": {

@@ -9,7 +9,7 @@ from typing import Any
 from ..rates import ENOUGH
 from ..results import short_revision
 from .content import Cell, Section, Table
-from .rows import Result, Row, model_name, settings_of, train_config
+from .rows import Result, Row, model_of, settings_of, train_config
 from .tables import TASKS, amounts, rates, span
 
 
@@ -120,7 +120,7 @@ def environment(runs: Sequence[Result]) -> Table:
         for name, version in run["meta_info"]["package_info"].items():
             packages.setdefault(name.removesuffix("-version"), set()).add(str(version))
     facts = {
-        "models": {model_name(run) for run in runs},
+        "models": {model_of(run) for run in runs},
         "machines": {machine(run["meta_info"]["system_info"]) for run in runs},
         "packages": {f"{name} {' or '.join(sorted(versions))}" for name, versions in packages.items()},
         "git revisions": {short_revision(str(run["run_info"].get("git_revision", "unknown"))) for run in runs},

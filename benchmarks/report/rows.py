@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePath
 from statistics import mean
 from typing import Any
 
 from ..problems import METRICS
-from ..results import failed, not_possible
+from ..results import failed, model_name, not_possible
 from ..settings import SettingsError
 from .bootstrap import Draws
 
@@ -163,14 +162,14 @@ def make_rows(results: Iterable[Result]) -> list[Row]:
         raise SettingsError("there are no results to report; run `python -m benchmarks compare` first")
     for result in results:
         check(result)
-    several_models = len({model_name(result) for result in results}) > 1
+    several_models = len({model_of(result) for result in results}) > 1
     runs: dict[Setting, dict[str, dict[int, Result]]] = {}
     budgets: dict[Setting, dict[str, Any]] = {}
     for result in results:
         config, method = train_config(result), result["run_info"]["experiment_name"]
         setting = Setting(
             *(config["task"], config["dataset"], config.get("fraction"), config["protocol"]),
-            *(model_name(result), several_models),
+            *(model_of(result), several_models),
         )
         budget = {name: config.get(name) for name in BUDGET}
         for name, value in budgets.setdefault(setting, budget).items():
@@ -213,12 +212,6 @@ def train_config(result: Result) -> dict[str, Any]:
     return config
 
 
-def model_name(result: Result) -> str:
-    """A Hub id as it is; of a folder its name, not where it lies."""
-    name = str(train_config(result)["model_id"])
-    return PurePath(name).name if PurePath(name).is_absolute() else name
-
-
 def settings_of(rows: Iterable[Row]) -> list[Setting]:
     return list(dict.fromkeys(row.setting for row in rows))
 
@@ -231,3 +224,8 @@ def first_error(row: Row) -> str:
 def one_line(text: str | None, length: int = 200) -> str:
     words = " ".join((text or "").split())
     return words if len(words) <= length else words[: length - 1] + "…"
+
+
+def model_of(result: Result) -> str:
+    """As results tell it today, where older ones told the whole path of a folder."""
+    return model_name(str(train_config(result)["model_id"]))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from ..data_sets import DATA_SETS
 
 REPORTS = Path(__file__).parents[1] / "reports"
 STUDY = REPORTS / "study"
+NANO = REPORTS.parent / "nano"
+NANO_RATES = REPORTS.parent / "nano_rates"
 NAMES = {
     "fishdip/default": "Fish-Dip 1 %",
     "fishdip/density-5-auto": "Fish-Dip 5 %",
@@ -14,18 +18,27 @@ NAMES = {
     "static/random": "random mask 1 %",
     "lora/rank-8": "LoRA r8",
     "lora/rate-1e-3": "LoRA r8",
+    "lora/rate-0.01": "LoRA r8",
     "full/adamw": "full fine-tuning",
     "full/rate-5e-5": "full fine-tuning",
     "variant/unbounded": "no bound of the support",
     "variant/max-support-1.5": "at most 1.5 K entries with a delta",
     "variant/reset": "at most K: what leaves the mask is reset",
     "variant/density-5": "5 % of the parameters",
+    "variant/density-10": "10 % of the parameters",
+    "variant/all-examples": "importance on all examples",
+    "variant/random-examples": "importance on as many random examples",
+    "variant/interval-50": "an update every 50 steps",
+    "variant/mean-loss": "importance by mean losses in place of sums",
     "variant/adafactor": "SparseAdafactor at 1e-2, unit of 1 RMS",
 }
 """Of methods and of variants, in words."""
 FEW = ("fishdip/default", "fishdip/density-5-auto", "lora/rank-8", "full/adamw")
 MORE = (*FEW, "static/fisher", "static/random")
-VARIANTS = ("unbounded", "max-support-1.5", "reset", "density-5", "adafactor")
+VARIANTS = (
+    *("unbounded", "max-support-1.5", "reset", "density-5", "density-10", "adafactor"),
+    *("all-examples", "random-examples", "interval-50", "mean-loss"),
+)
 ENTITIES = ("conll04-ner", "masakhaner-swa", "masakhaner-hau")
 RATES = ("1e-4", "3e-4", "1e-3", "3e-3", "1e-2")
 
@@ -36,7 +49,7 @@ class Cell:
 
     name: str
     model: str
-    """Of its folder, among the models."""
+    """Its folder among the models; or nano, which is here."""
     num_train: int
     tasks: tuple[str, ...]
     methods: tuple[str, ...]
@@ -53,6 +66,8 @@ class Cell:
     max_test: int = 200
     max_plain: int = 0
     bf16: bool = False
+    more: tuple[str, ...] = ()
+    """Other options of `python -m benchmarks compare`."""
     root: Path = STUDY
 
     @property
@@ -60,20 +75,32 @@ class Cell:
         """Of its runs."""
         return self.root / self.name
 
+    @property
+    def finds_entities(self) -> bool:
+        """Whether its scores are F1 of entities alone, so that their mean tells something."""
+        return all(DATA_SETS[name].kind == "ner" for name in self.tasks)
+
     def arguments(self, data: Path, models: Path) -> list[str]:
         """Of `python -m benchmarks`."""
         chosen = ["--rate-task", self.tasks[0], "--rates-by", "validation"] if self.rates != ("own",) else []
         if self.rates_from:
             chosen += ["--rates-from", str(STUDY / self.rates_from)]
         return [
-            *("compare", "--data", str(data), "--model", str(models / self.model)),
+            *("compare", "--data", str(data), "--model", str(NANO if self.model == NANO.name else models / self.model)),
             *("--experiments", str(self.experiments), "--methods", *self.methods, "--tasks", *self.tasks),
             *("--rates", *self.rates, *chosen, "--part", self.part),
             *("--fractions", "1.0", "--max-train", str(self.num_train), "--max-test", str(self.max_test)),
             *("--steps", str(self.steps), "--batch-size", str(self.batch_size), "--max-length", "128"),
-            *("--max-plain", str(self.max_plain), *(["--bf16"] if self.bf16 else [])),
+            *("--max-plain", str(self.max_plain), *(["--bf16"] if self.bf16 else []), *self.more),
             *("--seeds", *map(str, range(self.seeds)), "--output", str(self.folder)),
         ]
+
+
+def nano(name: str, num_train: int, tasks: tuple[str, ...], *more: str) -> Cell:
+    """Augmented text by nano, at rates that suit it."""
+    methods = ("fishdip/default", "lora/rate-0.01", "full/adamw")
+    cell = Cell(f"nano-{name}", NANO.name, num_train, tasks, methods, NANO_RATES, seeds=2, more=more)
+    return replace(cell, max_test=60, max_plain=16)
 
 
 def minilm(num_train: int, methods: tuple[str, ...], rates_from: str = "minilm-64") -> Cell:
@@ -90,12 +117,15 @@ CELLS = {
         Cell(
             *("gemma-64", "gemma-3-270m", 64, ("conll04-ner",)),
             *(("fishdip/default", "lora/rate-1e-3", "full/rate-5e-5"), REPORTS / "decoder" / "methods"),
+            seeds=2,
             steps=60,
             batch_size=8,
             max_test=100,
             max_plain=16,
             bf16=True,
         ),
+        nano("64", 64, ("conll04-ner", "conll04", "woz2", "ewt_srl")),
+        nano("relation", 384, ("fewrel",), "--episodes", "2", "--meta-steps", "150"),
         Cell(
             *("minilm-variants", "minilm", 64, ENTITIES),
             *(("fishdip/default", *(f"variant/{name}" for name in VARIANTS)), STUDY / "variants"),

@@ -9,16 +9,18 @@ from statistics import mean
 from ..report import write_files
 from ..report.content import Cell as Field
 from ..report.content import Gallery, Section, Table, table
-from ..report.rows import Row
-from ..report.score_cells import NOT_APART, NOTHING, bounds
+from ..report.intervals import difference
+from ..report.rows import DATASETS, Row
+from ..report.score_cells import NOT_APART, NOTHING, bounds, score_cell
 from ..results import short_revision
 from ..settings import SettingsError
+from .answer import LORA, answer
 from .cells import CELLS, NAMES, STUDY
 from .pictures import score_by_examples, score_by_size
 from .summary import Summary, summarized
 
 TITLE = "What Fish-Dip is good for"
-LORA, DEFAULT = "LoRA r8", "fishdip/default"
+DEFAULT = "fishdip/default"
 QUESTION = (
     "Entities are to be found by a pretrained model with few labelled sentences. How does Fish-Dip, as it is by "
     "default, compare with full fine-tuning, LoRA and masks that stay, in the score, in what it keeps and in what it "
@@ -28,6 +30,10 @@ SCORES = (
     "F1 in percent, mean over seeds and then over the data sets of a cell. In brackets the difference to LoRA r8 with "
     "its 95 % interval, a bootstrap over seeds and test sentences; the data sets are taken as they are, and nothing is "
     "corrected for the number of comparisons."
+)
+DATA_SETS = (
+    "Scores in percent, mean over seeds, with the 95 % interval of a bootstrap over seeds and test examples. The last "
+    "line is the difference of Fish-Dip as it is by default to LoRA r8."
 )
 COSTS = (
     "Losses are in nats per word (MiniLM) or target token; forgetting is the rise of the loss on plain text. Changed "
@@ -49,17 +55,20 @@ def write_study(folder: Path = STUDY) -> Path:
     """
     found = [summary for cell in CELLS.values() if (summary := summarized(cell))]
     tested = [summary for summary in found if summary.cell.part == "test"]
-    if not tested:
+    entities = [summary for summary in tested if summary.cell.finds_entities]
+    if not entities:
         raise SettingsError(
             "no cell has runs of all methods on a data set yet; run `python -m benchmarks.study measure`"
         )
     blocks = (
-        score_table(tested),
-        difference_table(tested),
-        Gallery("Pictures", "", (score_by_examples(tested), score_by_size(tested))),
+        score_table(entities),
+        difference_table(entities),
+        Gallery("Pictures", "", (score_by_examples(entities), score_by_size(entities))),
     )
     parts = [
+        Section("answer", "Answer", answer(entities), ()),
         Section("scores", "Scores", SCORES, blocks),
+        Section("data-sets", "Each data set", DATA_SETS, tuple(map(data_set_table, tested))),
         Section("costs", "Losses and costs", COSTS, tuple(map(cost_table, tested))),
         *(
             Section("variants", "Variants of the recipe", VARIANTS, (variant_table(summary),))
@@ -72,11 +81,6 @@ def write_study(folder: Path = STUDY) -> Path:
     return folder / "report.md"
 
 
-def named(summary: Summary, name: str) -> str | None:
-    """The method of a cell that has this name in words, if there is one."""
-    return next((method for method in summary.methods if NAMES[method] == name), None)
-
-
 def names_of(found: Sequence[Summary]) -> list[str]:
     """Of all methods, in words, in the order of the cells."""
     return list(dict.fromkeys(NAMES[method] for summary in found for method in summary.methods))
@@ -87,7 +91,7 @@ def score_table(found: Sequence[Summary]) -> Table:
     for name in names_of(found):
         row: list[object] = [name]
         for summary in found:
-            method = named(summary, name)
+            method = summary.named(name)
             row.append(NOTHING if method is None else score_field(summary, method))
         rows.append(row)
     header = ("method", *(title(summary) for summary in found))
@@ -100,7 +104,7 @@ def difference_table(found: Sequence[Summary]) -> Table:
     for name in names_of(found):
         row: list[object] = [name]
         for summary in found:
-            method = named(summary, name)
+            method = summary.named(name)
             row.append(NOTHING if method in (None, DEFAULT) else difference_field(summary, DEFAULT, method or ""))
         rows.append(row)
     shown = [row for row in rows if row[0] != NAMES[DEFAULT]]
@@ -115,12 +119,13 @@ def difference_field(summary: Summary, method: str, other: str) -> Field:
 
 def title(summary: Summary) -> str:
     cell = summary.cell
-    return f"{cell.model}, {cell.num_train} sentences ({len(summary.data_sets)} data sets)"
+    count = len(summary.data_sets)
+    return f"{cell.model}, {cell.num_train} sentences ({count} data set{'s' * (count > 1)})"
 
 
 def score_field(summary: Summary, method: str) -> Field:
     """The score and its difference to LoRA; the best, and what is not told apart from it, are marked."""
-    value, reference = summary.score(method), named(summary, LORA)
+    value, reference = summary.score(method), summary.named(LORA)
     best = max(summary.methods, key=summary.score)
     leads = method == best or summary.difference(method, best).contains_zero
     if reference is None or method == reference:
@@ -129,8 +134,31 @@ def score_field(summary: Summary, method: str) -> Field:
     return Field(f"{value:.1f} ({found.value:+.1f} {bounds(found, '+')})", value, leads)
 
 
+def data_set_table(summary: Summary) -> Table:
+    """Of all metrics."""
+    columns = [(name, metric) for name in summary.data_sets for metric in summary.rows[name, DEFAULT].setting.metrics]
+    rows: list[list[object]] = []
+    for method in summary.methods:
+        own = [summary.rows[name, method] for name, _ in columns]
+        every = list(summary.rows.values())
+        fields = [score_cell(every, method, row.setting, metric) for row, (_, metric) in zip(own, columns, strict=True)]
+        rows.append([NAMES[method], *fields])
+    if reference := summary.named(LORA):
+        ours = [(summary.rows[name, DEFAULT], summary.rows[name, reference], metric) for name, metric in columns]
+        rows.append([f"{NAMES[DEFAULT]} minus {LORA}", *(difference_cell(*pair) for pair in ours)])
+    header = ("method", *(f"{DATASETS.get(name, name)}, {metric.replace('_', ' ')}" for name, metric in columns))
+    return table(title(summary), header, rows)
+
+
+def difference_cell(row: Row, other: Row, metric: str) -> Field:
+    found = difference(row, other, metric)
+    if found is None:
+        return NOTHING
+    return Field(f"{found.value:+.1f} {bounds(found, '+')}", found.value)
+
+
 def cost_table(summary: Summary) -> Table:
-    reference = named(summary, LORA) or summary.methods[0]
+    reference = summary.named(LORA) or summary.methods[0]
     rows = []
     for method in summary.methods:
         own = summary.of(method)
@@ -141,7 +169,7 @@ def cost_table(summary: Summary) -> Table:
             number(summary.mean(method, training_losses), 3),
             number(mean(forgetting), 2) if forgetting else NOTHING,
             number(summary.mean(method, changed_share), 2),
-            number(summary.mean(method, lambda row: row.figures("file_size")) / 2**20, 1),
+            number(summary.saved(method), 1),
             number(summary.mean(method, peak) / summary.mean(reference, peak), 2),
             ", ".join(f"{rate:g}" for rate in sorted({rate for row in own for rate in learning_rates(row)})),
         ]
@@ -164,11 +192,11 @@ def variant_table(summary: Summary) -> Table:
             number(loss, 3),
             number(summary.mean(method, training_losses), 3),
             number(summary.mean(method, changed_share), 2),
-            number(summary.mean(method, lambda row: row.figures("file_size")) / 2**20, 1),
+            number(summary.saved(method), 1),
         ]
         rows.append(row)
     header = ("variant", "F1", "difference", "loss", "training loss", "changed, %", "MiB on disk")
-    return table(f"{title(summary)}, {summary.cell.seeds} seeds", header, rows)
+    return table(f"{title(summary)}, {summary.num_seeds} seeds", header, rows)
 
 
 def condition_table(found: Sequence[Summary]) -> Table:
@@ -185,7 +213,7 @@ def condition_table(found: Sequence[Summary]) -> Table:
             cell.num_train,
             f"{cell.steps} of {cell.batch_size}",
         ]
-        row += [cell.seeds, cell.max_test, f"{rates}{chosen}{where}", summary.num_runs]
+        row += [summary.num_seeds, cell.max_test, f"{rates}{chosen}{where}", summary.num_runs]
         rows.append([*row, ", ".join(revisions(summary))])
     header = (
         "cell",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import mean
+from typing import Any
 
 import numpy as np
 
@@ -14,16 +15,20 @@ from ..report.bootstrap import LEVEL, SEEDS, Draws, Interval, generator
 from ..report.intervals import positions, with_intervals
 from ..report.rows import Row, make_rows
 from ..results import read_results
-from .cells import Cell
+from .cells import NAMES, Cell
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The rows of a cell, of those data sets on which each of its methods has a run of each seed."""
+    """The rows of a cell, of those data sets and seeds for which each of its methods has a run."""
 
     cell: Cell
     rows: dict[tuple[str, str], Row]
     """By data set and method."""
+
+    @property
+    def num_seeds(self) -> int:
+        return next(iter(self.rows.values())).num_seeds
 
     @property
     def data_sets(self) -> list[str]:
@@ -32,6 +37,10 @@ class Summary:
     @property
     def methods(self) -> list[str]:
         return [method for method in self.cell.methods if any(method == other for _, other in self.rows)]
+
+    def named(self, name: str) -> str | None:
+        """The method that has this name in words, if there is one."""
+        return next((method for method in self.methods if NAMES[method] == name), None)
 
     def of(self, method: str) -> list[Row]:
         """Its rows, one for each data set."""
@@ -44,6 +53,10 @@ class Summary:
     def mean(self, method: str, figure: Callable[[Row], Sequence[float]]) -> float:
         """Mean over seeds and then over data sets of a figure of each run."""
         return mean(mean(figure(row)) for row in self.of(method))
+
+    def saved(self, method: str) -> float:
+        """MiB of what is saved."""
+        return self.mean(method, lambda row: row.figures("file_size")) / 2**20
 
     def difference(self, method: str, other: str) -> Interval:
         """Of the scores of two methods, on the same data sets, seeds and test examples.
@@ -66,16 +79,35 @@ class Summary:
 
 
 def summarized(cell: Cell) -> Summary | None:
-    """None if there is no data set yet on which all methods have all seeds."""
-    results = read_results(cell.folder)
-    rows = {(row.setting.dataset, row.method): row for row in with_intervals(make_rows(results))} if results else {}
-    complete = [
-        name
+    """None if there is no data set yet on which all methods have a run of the same seed.
+
+    A method without any run is left out. Of the data sets those count that have most seeds with runs of all others, and
+    of these seeds those which all of these data sets have.
+    """
+    runs = {place_of(result): result for result in read_results(cell.folder) if is_success(result)}
+    methods = [method for method in cell.methods if any(method == other for _, other, _ in runs)]
+    if not methods:
+        return None
+    common = {
+        name: set.intersection(*({seed for *place, seed in runs if place == [name, method]} for method in methods))
         for name in cell.tasks
-        if all(len(rows[name, m].successes) == cell.seeds if (name, m) in rows else False for m in cell.methods)
-    ]
-    kept = {key: row for key, row in rows.items() if key[0] in complete and key[1] in cell.methods}
-    return Summary(cell, kept) if kept else None
+    }
+    names = [name for name in cell.tasks if len(common[name]) == max(map(len, common.values()))]
+    seeds = set.intersection(*(common[name] for name in names))
+    kept = [run for (name, method, seed), run in runs.items() if name in names and method in methods and seed in seeds]
+    if not kept:
+        return None
+    return Summary(cell, {(row.setting.dataset, row.method): row for row in with_intervals(make_rows(kept))})
+
+
+def is_success(result: Mapping[str, Any]) -> bool:
+    return bool(result["train_info"]["status"] == "success")
+
+
+def place_of(result: Mapping[str, Any]) -> tuple[str, str, int]:
+    """Data set, method and seed of a run."""
+    config = result["run_info"]["train_config"]
+    return config["dataset"], result["run_info"]["experiment_name"], config["seed"]
 
 
 def metric_of(row: Row) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from statistics import mean
 
 import pytest
@@ -13,6 +14,7 @@ from benchmarks.experiment import EXPERIMENTS, folders, load_experiments
 from benchmarks.results import read_results
 from benchmarks.study import report
 from benchmarks.study.__main__ import main
+from benchmarks.study.answer import answer
 from benchmarks.study.cells import CELLS, NAMES, STUDY, Cell
 from benchmarks.study.summary import summarized
 
@@ -102,7 +104,51 @@ def test_a_data_set_that_lacks_a_run_is_left_out(cell):
     path.unlink()
     assert summarized(cell).data_sets == ["conll04-ner"]
     path.write_bytes(content)
-    assert summarized(replace(cell, methods=(*METHODS, "full/adamw"))) is None
+    assert summarized(replace(cell, methods=(*METHODS, "full/adamw"))).methods == list(METHODS)
+    assert summarized(replace(cell, methods=("full/adamw",))) is None
+
+
+def test_a_seed_that_a_method_lacks_is_left_out(cell):
+    """As it is where a cell is measured in part; so the means of all methods are over the same runs."""
+    paths = [*cell.folder.glob("results/*/*/lora--rank-8--seed1.json")]
+    contents = [path.read_bytes() for path in paths]
+    for path in paths:
+        path.unlink()
+    summary = summarized(cell)
+    assert summary.data_sets == ["conll04-ner", "wnut17"]
+    assert summary.num_seeds == 1
+    assert {row.runs[0]["run_info"]["train_config"]["seed"] for row in summary.rows.values()} == {0}
+    for path, content in zip(paths, contents, strict=True):
+        path.write_bytes(content)
+
+
+def test_the_answer_says_where_which_method_is_ahead(cell):
+    """With counts for which the intervals are far from 0, or hold it."""
+    ahead = {(m, name): (9, 9) if m == METHODS[0] else (2, 2) for m in METHODS for name in ("conll04-ner", "wnut17")}
+    with_scores(cell, ahead)
+    found = summarized(cell)
+    assert "Compared with LoRA r8 by F1, Fish-Dip 1 % is ahead with tiny on 4 sentences." in answer([found])
+    assert "reached by Fish-Dip 1 % with tiny on 4 and 8 sentences" in answer(
+        [found, replace(found, cell=replace(cell, num_train=8))]
+    )
+    even = {(m, name): (5, 4) if m == METHODS[0] else (4, 5) for m in METHODS for name in ("conll04-ner", "wnut17")}
+    with_scores(cell, even)
+    assert "Fish-Dip 1 % is not told apart with tiny on 4 sentences." in answer([summarized(cell)])
+    behind = {(m, name): (2, 2) if m == METHODS[0] else (9, 9) for m in METHODS for name in ("conll04-ner", "wnut17")}
+    with_scores(cell, behind)
+    text = answer([summarized(cell)])
+    assert "Fish-Dip 1 % is behind with tiny on 4 sentences." in text
+    assert "reached by LoRA r8 with tiny on 4 sentences" in text
+
+
+def test_each_data_set_has_its_scores_and_their_difference_to_lora(cell):
+    ours, lora = METHODS
+    right = {(ours, "conll04-ner"): (3, 5), (ours, "wnut17"): (8, 10), (lora, "conll04-ner"): (2, 4)}
+    with_scores(cell, {**right, (lora, "wnut17"): (1, 3)})
+    table = report.data_set_table(summarized(cell))
+    assert table.header == ("method", "CoNLL04 entities, f1", "WNUT 2017, f1")
+    texts = [[field.text.split(" ")[0] for field in line[1:]] for line in table.lines]
+    assert texts == [["40.0", "90.0"], ["30.0", "20.0"], ["+10.0", "+70.0"]]
 
 
 def test_the_report_is_written_from_the_runs(cell, tmp_path, capsys, monkeypatch):
@@ -120,3 +166,14 @@ def test_the_report_is_written_from_the_runs(cell, tmp_path, capsys, monkeypatch
     monkeypatch.setattr(report, "CELLS", {"other": replace(cell, methods=("full/adamw",))})
     assert main(["report", "--to", str(tmp_path)]) == 2
     assert "no cell has runs of all methods" in capsys.readouterr().err
+
+
+def test_results_hold_no_path_of_the_machine(cell, base_model):
+    files = [*cell.folder.rglob("*.json")]
+    assert len(files) == 9
+    for path in files:
+        text = path.read_text(encoding="utf-8")
+        assert str(cell.root) not in text
+        assert str(base_model) not in text
+    config = read_results(cell.folder)[0]["run_info"]["train_config"]
+    assert config["model_id"] == Path(base_model).name
