@@ -10,7 +10,7 @@ from .summary import Summary
 
 LORA, FULL = "LoRA r8", "full fine-tuning"
 DEFAULT, LARGER = "Fish-Dip 1 %", "Fish-Dip 5 %"
-FIXED = ("fixed Fisher mask 1 %", "random mask 1 %")
+FIXED = ("fixed Fisher mask 1 %", "random mask 1 %", "fixed Fisher mask 2 %", "random mask 2 %")
 
 
 def answer(found: Sequence[Summary]) -> str:
@@ -42,12 +42,13 @@ def to_fixed_masks(found: Sequence[Summary]) -> list[str]:
             method, reference = summary.named(DEFAULT), summary.named(name)
             if method and reference:
                 difference = summary.difference(method, reference)
-                told = f", {NOT_APART}" if difference.contains_zero else ""
-                gain = f"{difference.value:+.1f} points {bounds(difference, '+')}{told}"
-                parts.append(f"{gain}, to a {name} with {places([summary])}")
-    return (
-        [f"With the same rate and as many trained entries, a mask that moves makes {listed(parts)}."] if parts else []
-    )
+                told = f" ({NOT_APART})" if difference.contains_zero else ""
+                parts.append(
+                    f"{difference.value:+.1f} {bounds(difference, '+')}{told} to a {name} ({places([summary])})"
+                )
+    if not parts:
+        return []
+    return [f"{DEFAULT}, which trains 1 % at a time and has changed 2 % in the end, differs by {listed(parts)}."]
 
 
 def leaders(found: Sequence[Summary]) -> str:

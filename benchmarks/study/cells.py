@@ -19,6 +19,10 @@ NAMES = {
     "lora/rank-8": "LoRA r8",
     "lora/rate-1e-3": "LoRA r8",
     "lora/rate-0.01": "LoRA r8",
+    "lora/rate-2e-3": "LoRA r8 at 2e-3",
+    "lora/rank-32": "LoRA r32",
+    "static/fisher-2": "fixed Fisher mask 2 %",
+    "static/random-2": "random mask 2 %",
     "full/adamw": "full fine-tuning",
     "full/rate-5e-5": "full fine-tuning",
     "variant/unbounded": "no bound of the support",
@@ -35,10 +39,13 @@ NAMES = {
 """Of methods and of variants, in words."""
 FEW = ("fishdip/default", "fishdip/density-5-auto", "lora/rank-8", "full/adamw")
 MORE = (*FEW, "static/fisher", "static/random")
+CONTROLS = ("static/fisher-2", "static/random-2", "lora/rate-2e-3", "lora/rank-32")
+"""Masks that stay, with as many entries as Fish-Dip has changed in the end; LoRA at another rate, and a larger one."""
 VARIANTS = (
     *("unbounded", "max-support-1.5", "reset", "density-5", "density-10", "adafactor"),
     *("all-examples", "random-examples", "interval-50", "mean-loss"),
 )
+AT_16 = ("all-examples", "random-examples", "density-5")
 ENTITIES = ("conll04-ner", "masakhaner-swa", "masakhaner-hau")
 RATES = ("1e-4", "3e-4", "1e-3", "3e-3", "1e-2")
 
@@ -57,6 +64,8 @@ class Cell:
     """Those that are not among the benchmarks' own."""
     rates: tuple[str, ...] = ("own",)
     """To choose from, by the validation part of the first data set."""
+    shown_with: str = ""
+    """The cell in whose tables its methods stand, if it has none of its own; with the same data sets and seeds."""
     rates_from: str = ""
     """The cell that chose them, if it is another one."""
     part: str = "test"
@@ -104,8 +113,8 @@ def nano(name: str, num_train: int, tasks: tuple[str, ...], *more: str) -> Cell:
 
 
 def minilm(num_train: int, methods: tuple[str, ...], rates_from: str = "minilm-64") -> Cell:
-    name = f"minilm-{num_train}"
-    return Cell(name, "minilm", num_train, ENTITIES, methods, STUDY / "methods", RATES, rates_from)
+    cell = Cell(f"minilm-{num_train}", "minilm", num_train, ENTITIES, methods, STUDY / "methods")
+    return replace(cell, rates=RATES, rates_from=rates_from)
 
 
 CELLS = {
@@ -114,6 +123,10 @@ CELLS = {
         minilm(16, FEW),
         minilm(64, MORE, rates_from=""),
         minilm(256, FEW),
+        Cell(
+            *("minilm-64-controls", "minilm", 64, ENTITIES, CONTROLS, STUDY / "methods"),
+            shown_with="minilm-64",
+        ),
         Cell(
             *("gemma-64", "gemma-3-270m", 64, ("conll04-ner",)),
             *(("fishdip/default", "lora/rate-1e-3", "full/rate-5e-5"), REPORTS / "decoder" / "methods"),
@@ -126,6 +139,12 @@ CELLS = {
         ),
         nano("64", 64, ("conll04-ner", "conll04", "woz2", "ewt_srl")),
         nano("relation", 384, ("fewrel",), "--episodes", "2", "--meta-steps", "150"),
+        Cell(
+            *("minilm-variants-16", "minilm", 16, ENTITIES),
+            *(("fishdip/default", *(f"variant/{name}" for name in AT_16)), STUDY / "variants"),
+            part="validation",
+            seeds=2,
+        ),
         Cell(
             *("minilm-variants", "minilm", 64, ENTITIES),
             *(("fishdip/default", *(f"variant/{name}" for name in VARIANTS)), STUDY / "variants"),

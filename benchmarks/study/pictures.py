@@ -16,10 +16,12 @@ AXIS = "entity F1, mean of the data sets, %"
 
 
 def score_by_examples(found: Sequence[Summary]) -> Picture:
-    """Of the model with the most cells."""
-    models = [summary.cell.model for summary in found]
-    model = max(dict.fromkeys(models), key=models.count)
-    own = sorted((summary for summary in found if summary.cell.model == model), key=lambda x: x.cell.num_train)
+    """Of the model and data sets with the most cells."""
+    kinds = [(summary.cell.model, summary.data_sets) for summary in found]
+    model, names = max(kinds, key=kinds.count)
+    own = sorted(
+        (x for x in found if (x.cell.model, x.data_sets) == (model, names)), key=lambda summary: summary.cell.num_train
+    )
     style = style_of(own)
 
     def paint(axes: Axes) -> None:

@@ -27,23 +27,26 @@ QUESTION = (
     "costs?"
 )
 SCORES = (
-    "F1 in percent, mean over seeds and then over the data sets of a cell. In brackets the difference to LoRA r8 with "
-    "its 95 % interval, a bootstrap over seeds and test sentences; the data sets are taken as they are, and nothing is "
-    "corrected for the number of comparisons."
+    "F1 in percent, mean over seeds and then over the data sets of a cell. In brackets the difference to LoRA r8 with"
+    " its 95 % interval, a bootstrap over the seeds and test sentences of each data set; the data sets are taken as "
+    "they are. With two or three seeds such intervals are too narrow, and nothing is corrected for the number of "
+    "comparisons: one that nearly reaches 0 shows little."
 )
 DATA_SETS = (
-    "Scores in percent, mean over seeds, with the 95 % interval of a bootstrap over seeds and test examples. The last "
-    "line is the difference of Fish-Dip as it is by default to LoRA r8."
+    "Scores in percent, mean over seeds, with the 95 % interval of a bootstrap over seeds and test examples. The last"
+    " line is the difference of Fish-Dip as it is by default to LoRA r8."
 )
 COSTS = (
-    "Losses are in nats per word (MiniLM) or target token; forgetting is the rise of the loss on plain text. Changed "
-    "entries are in percent of the base model's parameters; of methods without a mask, all that are trained. The peak "
-    "of memory in training is relative to that of LoRA r8 in the same cell. Times are left out, since other processes "
-    "shared the machine: the report on speed has them."
+    "Losses are in nats per word (MiniLM) or target token; forgetting is the rise of the loss on plain text. Entries "
+    "are in percent of the base model's parameters: those that a mask has changed in the end, and of methods without "
+    "a mask those that are trained; LoRA's, once merged, change all weights of its matrices. Files hold float32 "
+    "values and the classifier. The peak of memory in training, mask updates included, is relative to that of LoRA r8"
+    " in the same cell. Times are left out, since other processes shared the machine: the report on speed has them."
 )
 VARIANTS = (
-    "Each row changes one thing of the default recipe; scores are of validation sentences, and differences are to the "
-    "default."
+    "Each row changes one thing of the default recipe; that of another optimizer its rate and the unit of deltas, "
+    "too. Scores are of validation sentences, by some of which the rate of the default was chosen; differences are to"
+    " it."
 )
 
 
@@ -53,7 +56,11 @@ def write_study(folder: Path = STUDY) -> Path:
     Raises:
         SettingsError: no cell has runs of all methods and seeds on a data set yet.
     """
-    found = [summary for cell in CELLS.values() if (summary := summarized(cell))]
+    beside = [cell for cell in CELLS.values() if cell.shown_with]
+    shown = [cell for cell in CELLS.values() if not cell.shown_with]
+    found = [
+        x for cell in shown if (x := summarized(cell, *(other for other in beside if other.shown_with == cell.name)))
+    ]
     tested = [summary for summary in found if summary.cell.part == "test"]
     entities = [summary for summary in tested if summary.cell.finds_entities]
     if not entities:
@@ -168,14 +175,14 @@ def cost_table(summary: Summary) -> Table:
             number(summary.mean(method, lambda row: row.losses), 3),
             number(summary.mean(method, training_losses), 3),
             number(mean(forgetting), 2) if forgetting else NOTHING,
-            number(summary.mean(method, changed_share), 2),
+            number(summary.mean(method, changed_share), 1),
             number(summary.saved(method), 1),
             number(summary.mean(method, peak) / summary.mean(reference, peak), 2),
             ", ".join(f"{rate:g}" for rate in sorted({rate for row in own for rate in learning_rates(row)})),
         ]
         rows.append(row)
     header = (
-        *("method", "test loss", "training loss", "forgetting", "changed, %", "MiB on disk", "peak memory"),
+        *("method", "test loss", "training loss", "forgetting", "entries, %", "MiB on disk", "peak memory"),
         "learning rate",
     )
     return table(title(summary), header, rows)
@@ -191,11 +198,11 @@ def variant_table(summary: Summary) -> Table:
             NOTHING if method == DEFAULT else difference_field(summary, method, DEFAULT),
             number(loss, 3),
             number(summary.mean(method, training_losses), 3),
-            number(summary.mean(method, changed_share), 2),
+            number(summary.mean(method, changed_share), 1),
             number(summary.saved(method), 1),
         ]
         rows.append(row)
-    header = ("variant", "F1", "difference", "loss", "training loss", "changed, %", "MiB on disk")
+    header = ("variant", "F1", "difference", "loss", "training loss", "entries, %", "MiB on disk")
     return table(f"{title(summary)}, {summary.num_seeds} seeds", header, rows)
 
 
@@ -227,8 +234,21 @@ def condition_table(found: Sequence[Summary]) -> Table:
         "runs",
         "revision",
     )
-    note = "Each cell has a report of its own in its folder, with all seeds, intervals and pictures."
-    return table("The cells", header, rows, note)
+    notes = [
+        "Each cell has a report of its own in its folder, with all seeds, intervals and pictures.",
+        "A new classifier is trained at 1e-3 beside every adapter, and at the rate of the rest in full fine-tuning.",
+        *filter(None, map(missing, found)),
+    ]
+    return table("The cells", header, rows, *notes)
+
+
+def missing(summary: Summary) -> str:
+    """What of a cell was not measured, or failed, in a sentence; empty if nothing."""
+    cell = summary.cell
+    parts = [NAMES[method] for method in cell.methods if method not in summary.methods]
+    parts += [name for name in cell.tasks if name not in summary.data_sets]
+    parts += [f"seed {seed}" for seed in range(summary.num_seeds, cell.seeds)]
+    return f"{cell.name} has no complete runs yet of {', '.join(parts)}." if parts else ""
 
 
 def revisions(summary: Summary) -> list[str]:

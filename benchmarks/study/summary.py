@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..problems import METRICS
-from ..report.bootstrap import LEVEL, SEEDS, Draws, Interval, generator
+from ..report.bootstrap import LEVEL, SEEDS, Draws, Floats, Interval, generator
 from ..report.intervals import positions, with_intervals
 from ..report.rows import Row, make_rows
 from ..results import read_results
@@ -36,7 +36,7 @@ class Summary:
 
     @property
     def methods(self) -> list[str]:
-        return [method for method in self.cell.methods if any(method == other for _, other in self.rows)]
+        return list(dict.fromkeys(method for _, method in self.rows))
 
     def named(self, name: str) -> str | None:
         """The method that has this name in words, if there is one."""
@@ -78,14 +78,16 @@ class Summary:
         return sum(len(row.successes) for row in self.rows.values())
 
 
-def summarized(cell: Cell) -> Summary | None:
+def summarized(cell: Cell, *others: Cell) -> Summary | None:
     """None if there is no data set yet on which all methods have a run of the same seed.
 
     A method without any run is left out. Of the data sets those count that have most seeds with runs of all others, and
     of these seeds those which all of these data sets have.
     """
-    runs = {place_of(result): result for result in read_results(cell.folder) if is_success(result)}
-    methods = [method for method in cell.methods if any(method == other for _, other, _ in runs)]
+    cells = [cell, *others]
+    runs = {place_of(run): run for each in cells for run in read_results(each.folder) if is_success(run)}
+    planned = [method for each in cells for method in each.methods]
+    methods = [method for method in planned if any(method == other for _, other, _ in runs)]
     if not methods:
         return None
     common = {
@@ -97,7 +99,8 @@ def summarized(cell: Cell) -> Summary | None:
     kept = [run for (name, method, seed), run in runs.items() if name in names and method in methods and seed in seeds]
     if not kept:
         return None
-    return Summary(cell, {(row.setting.dataset, row.method): row for row in with_intervals(make_rows(kept))})
+    rows = {(row.setting.dataset, row.method): row for row in with_intervals(make_rows(kept))}
+    return Summary(cell, {(name, method): rows[name, method] for name in names for method in methods})
 
 
 def is_success(result: Mapping[str, Any]) -> bool:
@@ -123,9 +126,17 @@ def difference_draws(row: Row, other: Row) -> Draws:
 
 
 def mean_over_data_sets(draws: Sequence[Draws], value: float) -> Interval:
-    """The percentile interval of the mean over data sets of the mean over seeds; all have the same seeds."""
-    seeds = draws[0].shape[1]
-    chosen = generator(SEEDS).integers(seeds, size=(len(draws[0]), seeds))
-    means = np.mean([np.take_along_axis(own, chosen, axis=1).mean(axis=1) for own in draws], axis=0)
+    """The percentile interval of the mean over data sets of the mean over seeds.
+
+    Each data set has seeds and test examples of its own: that its seed 0 has the number of another's tells nothing.
+    """
+    means = np.mean([means_over_seeds(own, generator(SEEDS, i)) for i, own in enumerate(draws)], axis=0)
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(value, float(low), float(high))
+
+
+def means_over_seeds(draws: Draws, random: np.random.Generator) -> Floats:
+    """Of seeds drawn with replacement, for each draw of examples, in a random order: (draws,)."""
+    chosen = random.integers(draws.shape[1], size=draws.shape)
+    means: Floats = np.take_along_axis(draws, chosen, axis=1).mean(axis=1)
+    return random.permutation(means)
