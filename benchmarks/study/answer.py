@@ -9,7 +9,7 @@ from .cells import NAMES
 from .summary import Summary
 
 LORA, FULL = "LoRA r8", "full fine-tuning"
-DEFAULT, LARGER = "Fish-Dip 1 %", "Fish-Dip 5 %"
+DEFAULT, LARGER, ADAFACTOR = "Fish-Dip 1 %", "Fish-Dip 5 %", "Fish-Dip 5 % (SparseAdafactor)"
 FIXED = ("fixed Fisher mask 1 %", "random mask 1 %", "fixed Fisher mask 2 %", "random mask 2 %")
 
 
@@ -21,7 +21,7 @@ def answer(found: Sequence[Summary]) -> str:
 def to_lora(found: Sequence[Summary]) -> list[str]:
     """In which cells Fish-Dip is ahead of LoRA, behind it, or not told apart from it."""
     parts = []
-    for name in (DEFAULT, LARGER):
+    for name in (DEFAULT, LARGER, ADAFACTOR):
         groups: dict[str, list[Summary]] = {"ahead": [], "behind": [], NOT_APART: []}
         for summary in found:
             method, reference = summary.named(name), summary.named(LORA)

@@ -14,6 +14,8 @@ NANO_RATES = REPORTS.parent / "nano_rates"
 NAMES = {
     "fishdip/default": "Fish-Dip 1 %",
     "fishdip/density-5-auto": "Fish-Dip 5 %",
+    "fishdip/adafactor-5": "Fish-Dip 5 % (SparseAdafactor)",
+    "full/adafactor": "full fine-tuning (Adafactor)",
     "static/fisher": "fixed Fisher mask 1 %",
     "static/random": "random mask 1 %",
     "lora/rank-8": "LoRA r8",
@@ -29,23 +31,16 @@ NAMES = {
     "variant/max-support-1.5": "at most 1.5 K entries with a delta",
     "variant/reset": "at most K: what leaves the mask is reset",
     "variant/density-5": "5 % of the parameters",
-    "variant/density-10": "10 % of the parameters",
-    "variant/all-examples": "importance on all examples",
-    "variant/random-examples": "importance on as many random examples",
-    "variant/interval-50": "an update every 50 steps",
-    "variant/mean-loss": "importance by mean losses in place of sums",
+    "variant/adafactor-5": "SparseAdafactor and 5 %",
     "variant/adafactor": "SparseAdafactor at 1e-2, unit of 1 RMS",
 }
 """Of methods and of variants, in words."""
-FEW = ("fishdip/default", "fishdip/density-5-auto", "lora/rank-8", "full/adamw")
+ADAFACTOR = ("fishdip/adafactor-5", "full/adafactor")
+FEW = ("fishdip/default", "fishdip/density-5-auto", "lora/rank-8", "full/adamw", *ADAFACTOR)
 MORE = (*FEW, "static/fisher", "static/random")
 CONTROLS = ("static/fisher-2", "static/random-2", "lora/rate-2e-3", "lora/rank-32")
 """Masks that stay, with as many entries as Fish-Dip has changed in the end; LoRA at another rate, and a larger one."""
-VARIANTS = (
-    *("unbounded", "max-support-1.5", "reset", "density-5", "density-10", "adafactor"),
-    *("all-examples", "random-examples", "interval-50", "mean-loss"),
-)
-AT_16 = ("all-examples", "random-examples", "density-5")
+VARIANTS = ("unbounded", "max-support-1.5", "reset", "density-5", "adafactor", "adafactor-5")
 ENTITIES = ("conll04-ner", "masakhaner-swa", "masakhaner-hau")
 RATES = ("1e-4", "3e-4", "1e-3", "3e-3", "1e-2")
 
@@ -139,12 +134,6 @@ CELLS = {
         ),
         nano("64", 64, ("conll04-ner", "conll04", "woz2", "ewt_srl")),
         nano("relation", 384, ("fewrel",), "--episodes", "2", "--meta-steps", "150"),
-        Cell(
-            *("minilm-variants-16", "minilm", 16, ENTITIES),
-            *(("fishdip/default", *(f"variant/{name}" for name in AT_16)), STUDY / "variants"),
-            part="validation",
-            seeds=2,
-        ),
         Cell(
             *("minilm-variants", "minilm", 64, ENTITIES),
             *(("fishdip/default", *(f"variant/{name}" for name in VARIANTS)), STUDY / "variants"),

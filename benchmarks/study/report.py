@@ -61,7 +61,7 @@ def write_study(folder: Path = STUDY) -> Path:
     found = [
         x for cell in shown if (x := summarized(cell, *(other for other in beside if other.shown_with == cell.name)))
     ]
-    tested = [summary for summary in found if summary.cell.part == "test"]
+    tested = [summary for summary in found if summary.cell.part == "test" and len(summary.methods) > 1]
     entities = [summary for summary in tested if summary.cell.finds_entities]
     if not entities:
         raise SettingsError(

@@ -23,6 +23,7 @@ _OPTIONS = {
     "num_folds=": "--folds ",
     "held_out_share=": "--held-out ",
     "learning_rate=": "--lr ",
+    "optimizer=": "--optimizer ",
     "steps=": "--steps ",
     "batch_size=": "--batch-size ",
     "density=": "--density ",

@@ -29,7 +29,14 @@ def train(
     refit: Annotated[bool, typer.Option("--refit", help="Train again on all examples after the scores.")] = False,
     steps: Annotated[int | None, typer.Option(help="Training steps; by default 10 an example, 200 to 1000.")] = None,
     batch_size: Annotated[int, typer.Option(help="Examples in a step.")] = 8,
-    lr: Annotated[float, typer.Option(help="Learning rate of AdamW, which falls linearly to 0.")] = 1e-3,
+    optimizer: Annotated[
+        str | None,
+        typer.Option(help="adamw or sparse_adafactor; by default the latter for encoders, adamw for others."),
+    ] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(help="Learning rate, which falls linearly to 0; by default 1e-3, with sparse_adafactor 1e-2."),
+    ] = None,
     density: Annotated[
         float | None,
         typer.Option(help="Share of the parameters that is trained at any time; by default 1 %, of small models more."),
@@ -72,6 +79,7 @@ def train(
             device=device,
             steps=steps,
             batch_size=batch_size,
+            optimizer=optimizer,
             learning_rate=lr,
             density=density,
             update_interval=update_interval,

@@ -125,6 +125,8 @@ class Extractor:
         if isinstance(unlabelled, str):
             raise TypeError("unlabelled is a list of texts; put the one text into a list")
         texts = None if unlabelled is None else [*unlabelled]
+        if texts is not None and chosen.optimizer == "sparse_adafactor":
+            raise ValueError("optimizer='sparse_adafactor': self-training on unlabelled texts has adamw alone")
         parts = plan(examples, num_folds, held_out_share, refit, chosen.seed)
         choices = {
             "data": digest([(example.id, example.text, example) for example in examples]),

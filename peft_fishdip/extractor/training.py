@@ -14,6 +14,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transformers.trainer_callback import TrainerState
 
 from ..config import FishDipConfig
+from ..optim.adafactor import SparseAdafactor
 from ..schedule import Interval, update_is_due
 from ..tasks.collator import TaskCollator
 from ..tasks.families import CAUSAL, task_type
@@ -106,10 +107,14 @@ def train(
     features = to_features(
         task, tokenizer, examples, model=model, template=settings.template, chat=settings.chat, windows=True
     )
+    self_training = unlabelled is not None
+    sparse = recipe.optimizer_for(kind, self_training) == "sparse_adafactor"
+    rate = recipe.rate_for(kind, self_training)
     config = FishDipConfig(
         task_type=kind,
         density=recipe.density_for(sum(parameter.numel() for parameter in model.parameters())),
         update_interval=recipe.interval,
+        delta_scale="rms" if sparse else "auto",
         seed=recipe.seed,
     )
     model = get_peft_model(model, config)
@@ -131,7 +136,7 @@ def train(
             steps=steps,
             tuning_steps=steps // 4,
             batch_size=recipe.batch_size,
-            learning_rate=recipe.learning_rate,
+            learning_rate=rate,
             bf16=bf16,
             seed=recipe.seed,
         )
@@ -140,7 +145,7 @@ def train(
         str(folder),
         max_steps=steps,
         per_device_train_batch_size=recipe.batch_size,
-        learning_rate=recipe.learning_rate,
+        learning_rate=rate,
         seed=recipe.seed,
         use_cpu=not on_gpu,
         bf16=bf16,
@@ -152,7 +157,14 @@ def train(
         report_to="none",
         disable_tqdm=True,
     )
-    trainer = Trainer(model, arguments, train_dataset=features, data_collator=TaskCollator(tokenizer, model))
+    optimizer = SparseAdafactor(model.to(device), lr=rate) if sparse else None  # None: AdamW
+    trainer = Trainer(
+        model,
+        arguments,
+        train_dataset=features,
+        data_collator=TaskCollator(tokenizer, model),
+        optimizers=(optimizer, None),
+    )
     trainer.remove_callback(PrinterCallback)
     if progress:
         trainer.add_callback(Bar(title))

@@ -52,6 +52,7 @@ def here(place, tmp_path, monkeypatch):  # noqa: F811
         ([*TRAIN, "--steps", "0"], "--steps 0: give a whole number above 0"),
         ([*TRAIN, "--steps", "ten"], "Invalid value for '--steps'"),
         ([*TRAIN, "--batch-size", "0"], "--batch-size 0: give a whole number above 0"),
+        ([*TRAIN, "--optimizer", "sgd"], "--optimizer 'sgd': choose one of adamw, sparse_adafactor"),
         ([*TRAIN, "--lr", "0"], "--lr 0.0: give a number above 0, such as 1e-3"),
         ([*TRAIN, "--density", "2"], "--density 2.0: give a share above 0 and up to 1"),
         ([*TRAIN, "--update-interval", "0"], "--update-interval 0: give a whole number above 0"),

@@ -82,7 +82,7 @@ def test_a_causal_lm_has_its_template(tmp_path):
 
 def test_an_encoder_tags_entities_and_refuses_relations(tmp_path):
     base = random_bert(tmp_path / "base")
-    options = {**QUICK, "steps": 60, "learning_rate": 1e-2, "density": 0.5}
+    options = {**QUICK, "steps": 60, "learning_rate": 5e-2, "density": 0.5}
     Extractor.train(DOCUMENTS, base, tmp_path / "adapter", **options)
     loaded = Extractor.load(tmp_path / "adapter", device="cpu")
     assert loaded.settings.task_type == "TOKEN_CLS"
@@ -90,6 +90,16 @@ def test_an_encoder_tags_entities_and_refuses_relations(tmp_path):
     assert spans_of(loaded(TEXTS, progress=False)) == SPANS
     with pytest.raises(ValueError, match="an encoder, which finds entities but no relations"):
         Extractor.train(RELATED, base, **QUICK)
+
+
+def test_an_encoder_is_trained_in_units_of_its_weights(t5, tmp_path):
+    """As suits SparseAdafactor, whose steps are relative to them."""
+    base = random_bert(tmp_path / "base")
+    for model, options, unit in ((base, {}, "rms"), (base, {"optimizer": "adamw"}, "auto"), (t5, {}, "auto")):
+        trained = Extractor.train(DOCUMENTS, model, labels=NAMES, **{**QUICK, "learning_rate": None, **options})
+        assert trained.model.peft_config["default"].delta_scale == unit
+    with pytest.raises(ValueError, match="optimizer='sparse_adafactor': self-training on unlabelled texts has adamw"):
+        Extractor.train(DOCUMENTS, base, unlabelled=["Bo left ."], optimizer="sparse_adafactor", **QUICK)
 
 
 @pytest.mark.parametrize(
@@ -124,9 +134,12 @@ def test_what_is_trained_on_and_what_is_tested(t5, monkeypatch, options, parts):
         assert len(extractor.evaluation.folds["f1"]) == 2
 
 
-def test_an_interrupted_training_goes_on(t5, tmp_path, monkeypatch):
-    options = {**QUICK, "steps": 24, "labels": NAMES}
-    whole = Extractor.train(DOCUMENTS, t5, tmp_path / "whole", **options)
+@pytest.mark.parametrize("kind", ["T5", "encoder"])
+def test_an_interrupted_training_goes_on(kind, t5, tmp_path, monkeypatch):
+    """With AdamW, and with SparseAdafactor, which is the default of encoders."""
+    base = t5 if kind == "T5" else random_bert(tmp_path / "base")
+    options = {**QUICK, "steps": 24, "labels": NAMES, "learning_rate": 1e-4 if kind == "T5" else None}
+    whole = Extractor.train(DOCUMENTS, base, tmp_path / "whole", **options)
 
     class Interrupt(training.Bar):
         def on_step_end(self, args, state, control, **kwargs):
@@ -136,17 +149,17 @@ def test_an_interrupted_training_goes_on(t5, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(training, "Bar", Interrupt)
         with pytest.raises(KeyboardInterrupt):
-            Extractor.train(DOCUMENTS, t5, tmp_path / "adapter", **{**options, "progress": True})
+            Extractor.train(DOCUMENTS, base, tmp_path / "adapter", **{**options, "progress": True})
     assert not (tmp_path / "adapter").exists()
     assert (tmp_path / "adapter.training" / "all examples" / "checkpoint-11").is_dir()
     with pytest.raises(FileExistsError, match="--resume"):
-        Extractor.train(DOCUMENTS, t5, tmp_path / "adapter", **options)
+        Extractor.train(DOCUMENTS, base, tmp_path / "adapter", **options)
     with pytest.raises(ValueError, match="another data"):
-        Extractor.train(DOCUMENTS[1:], t5, tmp_path / "adapter", resume=True, **options)
-    resumed = Extractor.train(DOCUMENTS, t5, tmp_path / "adapter", resume=True, **options)
+        Extractor.train(DOCUMENTS[1:], base, tmp_path / "adapter", resume=True, **options)
+    resumed = Extractor.train(DOCUMENTS, base, tmp_path / "adapter", resume=True, **options)
     assert not (tmp_path / "adapter.training").exists()
-    one, other = whole.model.base_model.delta(), resumed.model.base_model.delta()
-    assert all(torch.equal(a, b) for name in one for a, b in zip(one[name], other[name], strict=True))
+    one, other = (x.model.state_dict() for x in (whole, resumed))
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_self_training_reads_unlabelled_texts_and_goes_on(t5, tmp_path, monkeypatch):

@@ -151,7 +151,8 @@ def test_steps_follow_from_the_number_of_examples():
     assert [Recipe().steps_for(n) for n in (1, 20, 50, 100, 1000)] == [200, 200, 500, 1000, 1000]
     assert Recipe(steps=7).steps_for(50) == 7
     assert (Recipe().interval, Recipe(update_interval=3).interval) == ("auto", 3)
-    for wrong in ({"steps": 0}, {"learning_rate": 0}, {"density": 1.5}, {"seed": -1}, {"batch_size": None}):
+    wrong_ones = ({"steps": 0}, {"learning_rate": 0}, {"density": 1.5}, {"seed": -1}, {"batch_size": None})
+    for wrong in (*wrong_ones, {"optimizer": "sgd"}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             Recipe(**wrong)
 
@@ -173,6 +174,20 @@ def test_small_models_train_a_larger_share():
     sizes = (9_500_000, 22_700_000, 66_000_000, 100_000_000, 250_000_000)
     assert [round(Recipe().density_for(n), 4) for n in sizes] == [0.05, 0.0441, 0.0152, 0.01, 0.01]
     assert [Recipe(density=0.2).density_for(n) for n in sizes] == [0.2] * 5
+
+
+def test_encoders_are_trained_with_adafactor_and_others_with_adamw():
+    for kind, self_training, optimizer, rate in (
+        ("TOKEN_CLS", False, "sparse_adafactor", 1e-2),
+        ("TOKEN_CLS", True, "adamw", 1e-3),
+        ("SEQ_2_SEQ_LM", False, "adamw", 1e-3),
+        ("CAUSAL_LM", False, "adamw", 1e-3),
+    ):
+        assert Recipe().optimizer_for(kind, self_training) == optimizer
+        assert Recipe().rate_for(kind, self_training) == rate
+    assert Recipe(optimizer="adamw").rate_for("TOKEN_CLS") == 1e-3
+    assert Recipe(optimizer="sparse_adafactor").rate_for("CAUSAL_LM") == 1e-2
+    assert Recipe(learning_rate=0.5).rate_for("TOKEN_CLS") == 0.5
 
 
 def test_interval_is_that_of_a_binomial_share():
