@@ -25,6 +25,8 @@ from .data import Example
 from .recipe import Recipe
 from .settings import Settings
 
+WARMUP = 0.1
+"""Share of the steps in which the rate of SparseAdafactor rises: its first steps are as large as any."""
 STATE = "trainer_state.json"
 """The last file of a checkpoint that a Trainer writes."""
 
@@ -146,6 +148,7 @@ def train(
         max_steps=steps,
         per_device_train_batch_size=recipe.batch_size,
         learning_rate=rate,
+        warmup_steps=WARMUP if sparse else 0,
         seed=recipe.seed,
         use_cpu=not on_gpu,
         bf16=bf16,
