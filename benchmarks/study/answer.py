@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..report.score_cells import NOT_APART, bounds
 from .cells import NAMES
-from .summary import Summary
+from .summary import Summary, changed_share
 
 LORA, FULL = "LoRA r8", "full fine-tuning"
 DEFAULT, LARGER, ADAFACTOR = "Fish-Dip 1 %", "Fish-Dip 5 %", "Fish-Dip 5 % (SparseAdafactor)"
@@ -48,7 +48,8 @@ def to_fixed_masks(found: Sequence[Summary]) -> list[str]:
                 )
     if not parts:
         return []
-    return [f"{DEFAULT}, which trains 1 % at a time and has changed 2 % in the end, differs by {listed(parts)}."]
+    shares = {f"{x.mean(method, changed_share):.1f} %" for x in found if (method := x.named(DEFAULT))}
+    return [f"{DEFAULT}, which has changed {listed(sorted(shares))} in the end, differs by {listed(parts)}."]
 
 
 def leaders(found: Sequence[Summary]) -> str:

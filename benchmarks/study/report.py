@@ -17,7 +17,7 @@ from ..settings import SettingsError
 from .answer import LORA, answer
 from .cells import CELLS, NAMES, STUDY
 from .pictures import score_by_examples, score_by_size
-from .summary import Summary, summarized
+from .summary import Summary, changed_share, summarized
 
 TITLE = "What Fish-Dip is good for"
 DEFAULT = "fishdip/default"
@@ -259,17 +259,6 @@ def revisions(summary: Summary) -> list[str]:
 def training_losses(row: Row) -> list[float]:
     """Of the last steps."""
     return [run["train_info"]["metrics"][-1]["train loss"] for run in row.successes]
-
-
-def changed_share(row: Row) -> list[float]:
-    """Entries that training changed, in percent of the base model's parameters."""
-    of = row.figures("num_base_params")
-    infos = [run["train_info"] for run in row.successes]
-    last = [(info["mask_updates"] or [{}])[-1] for info in infos]
-    entries = [
-        update.get("mask_support", info["num_trainable_params"]) for update, info in zip(last, infos, strict=True)
-    ]
-    return [100 * count / total for count, total in zip(entries, of, strict=True)]
 
 
 def peak(row: Row) -> list[float]:

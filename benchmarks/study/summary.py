@@ -117,6 +117,17 @@ def metric_of(row: Row) -> str:
     return METRICS[row.setting.task][0]
 
 
+def changed_share(row: Row) -> list[float]:
+    """Entries that training changed, in percent of the base model's parameters."""
+    of = row.figures("num_base_params")
+    infos = [run["train_info"] for run in row.successes]
+    last = [(info["mask_updates"] or [{}])[-1] for info in infos]
+    entries = [
+        update.get("mask_support", info["num_trainable_params"]) for update, info in zip(last, infos, strict=True)
+    ]
+    return [100 * count / total for count, total in zip(entries, of, strict=True)]
+
+
 def difference_draws(row: Row, other: Row) -> Draws:
     """Of each draw of test examples and each seed that both rows have."""
     own, others, metric = positions(row), positions(other), metric_of(row)

@@ -103,8 +103,12 @@ def test_a_data_set_that_lacks_a_run_is_left_out(cell):
     content = path.read_bytes()
     path.unlink()
     assert summarized(cell).data_sets == ["conll04-ner"]
+    assert report.missing(summarized(cell)) == "tiny-4 has no complete runs yet of wnut17."
     path.write_bytes(content)
-    assert summarized(replace(cell, methods=(*METHODS, "full/adamw"))).methods == list(METHODS)
+    assert report.missing(summarized(cell)) == ""
+    larger = summarized(replace(cell, methods=(*METHODS, "full/adamw")))
+    assert larger.methods == list(METHODS)
+    assert report.missing(larger) == "tiny-4 has no complete runs yet of full fine-tuning."
     assert summarized(replace(cell, methods=("full/adamw",))) is None
 
 
