@@ -14,17 +14,19 @@ from peft_fishdip import SparseAdafactor
 from peft_fishdip.tasks import task_type
 from peft_fishdip.tasks.families import SEQUENCES, TOKENS
 
+from .adaptation import HEADS
 from .settings import TrainingParams
 
 HEAD_RATE = 1e-3
-"""With which AdamW trains a new classifier: what methods train beside it may be of other sizes and units."""
+"""With which AdamW trains a new classifier beside an adapter, whose parameters may be of other sizes and units."""
 
 
 def make_optimizer(model: Any, params: TrainingParams) -> torch.optim.Optimizer:
     """The optimizer of a run, over the trainable parameters of a model.
 
     Adafactor and SparseAdafactor as in the paper's code: rates scaled by each tensor's RMS, no relative step. AdamW has
-    a group of its own for the new classifier of an encoder, see `HEAD_RATE`.
+    a group of its own for the new classifier of an encoder, if that has a rate of its own: `head_rate`, or beside an
+    adapter `HEAD_RATE`.
     """
     if params.optimizer == "sparse_adafactor":
         return SparseAdafactor(model, lr=params.learning_rate, weight_decay=params.weight_decay)
@@ -32,19 +34,24 @@ def make_optimizer(model: Any, params: TrainingParams) -> torch.optim.Optimizer:
     if params.optimizer == "adafactor":
         options: Any = {"scale_parameter": True, "relative_step": False, "warmup_init": False}
         return Adafactor(trainable, lr=params.learning_rate, weight_decay=params.weight_decay, **options)
-    head = classifier(model)
+    rate = params.head_rate or (HEAD_RATE if isinstance(model, PeftModel) else None)
+    head = classifier(model) if rate else {}
     groups: list[dict[str, Any]] = [{"params": [parameter for parameter in trainable if id(parameter) not in head]}]
     if head:
-        groups.append({"params": [*head.values()], "lr": HEAD_RATE})
+        groups.append({"params": [*head.values()], "lr": rate})
     return torch.optim.AdamW(groups, lr=params.learning_rate, weight_decay=params.weight_decay)
 
 
 def classifier(model: Any) -> dict[int, nn.Parameter]:
-    """Parameters of the new classifier of an encoder that PEFT trains whole beside an adapter, by identity."""
-    if not isinstance(model, PeftModel) or task_type(model) not in (TOKENS, SEQUENCES):
+    """Trainable parameters of an encoder's new classifier, which PEFT has a copy of beside an adapter, by identity."""
+    if task_type(model) not in (TOKENS, SEQUENCES):
         return {}
-    named = model.named_parameters()
-    return {id(x): x for name, x in named if x.requires_grad and ".modules_to_save." in name}
+    adapted = isinstance(model, PeftModel)
+    found = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and (".modules_to_save." in name if adapted else name.split(".")[0] in HEADS):
+            found[id(parameter)] = parameter
+    return found
 
 
 def make_scheduler(optimizer: torch.optim.Optimizer, params: TrainingParams, steps: int) -> LambdaLR:

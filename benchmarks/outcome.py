@@ -87,6 +87,8 @@ class Outcome:
     """By metric, what each test example adds to it; one entry, or one for each episode."""
     predictions: list[dict[str, str]] = field(default_factory=list)
     """A few test examples with what was predicted, see `predictions`; of episodes, of the first one."""
+    calibration_error: float | None = None
+    """Of the scores of all answers, see `peft_fishdip.tasks.calibration_of`; None where answers have none."""
     forgetting: Forgetting | None = None
     """None if it was not asked for."""
     task_type: str | None = None

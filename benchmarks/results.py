@@ -59,6 +59,7 @@ def write_result(
         "train samples": trace.samples,
         "train total tokens": trace.tokens,
         **({} if outcome.forgetting is None else {"forgetting": outcome.forgetting.value}),
+        **({} if outcome.calibration_error is None else {"calibration error": outcome.calibration_error}),
         **{f"test {name}": value for name, value in outcome.scores.items()},
     }
     content = {

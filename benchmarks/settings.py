@@ -12,6 +12,7 @@ DEFAULTS = Path(__file__).parent / "default_training_params.json"
 OPTIMIZERS = ("adamw", "adafactor", "sparse_adafactor")
 MASKS = ("fisher", "random", "lottery")
 LATER = {
+    "head_rate": "head_rate",
     "density_of": "density_of",
     "self_training_rounds": "self_training_rounds",
     "reweight": "self_training_rounds",
@@ -67,6 +68,9 @@ class TrainingParams:
     """If greater than 0: unlabelled sentences are learnt from, too, in so many rounds, each of as many steps."""
     reweight: bool
     """Whether pseudo-labels of these are weighed by the meta-gradient."""
+    head_rate: float
+    """If greater than 0: the rate of AdamW for the new classifier of an encoder, in place of `optimizers.HEAD_RATE`
+    beside an adapter and of `learning_rate` in full fine-tuning."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -76,7 +80,8 @@ class TrainingParams:
             if not getattr(self, name) > 0:
                 raise SettingsError(f"{name}={getattr(self, name)!r} must be greater than 0")
         for name in (
-            *("warmup_share", "weight_decay", "early_stop_loss", "in_context_examples", "self_training_rounds"),
+            *("warmup_share", "weight_decay", "early_stop_loss", "head_rate"),
+            *("in_context_examples", "self_training_rounds"),
         ):
             if not getattr(self, name) >= 0:
                 raise SettingsError(f"{name}={getattr(self, name)!r} must not be negative")

@@ -18,6 +18,7 @@ import torch
 from peft_fishdip.tasks import (
     Episode,
     Task,
+    calibration_of,
     candidate_losses,
     choose,
     predict,
@@ -150,6 +151,8 @@ class TrainedModel:
         scores = self.task.score(examples, predictions)
         self.outcome.add_counts(example_counts(self.task, examples, predictions, scores))
         self.outcome.predictions = first_predictions(self.task, examples, predictions)
+        if calibration := calibration_of(self.task, examples, predictions):
+            self.outcome.calibration_error = calibration.error
         batch_size = self.params.eval_batch_size
         with precision(self.params, self.device):
             loss = mean_loss(self.model, self.features(examples), batch_size, self.device, self.collator)

@@ -123,6 +123,12 @@ class Row:
         values = [run["train_info"]["metrics"][-1].get("forgetting") for run in self.successes]
         return [value for value in values if value is not None and math.isfinite(value)]
 
+    @property
+    def calibration_errors(self) -> list[float]:
+        """Of each run that succeeded and has one."""
+        values = [run["train_info"]["metrics"][-1].get("calibration error") for run in self.successes]
+        return [value for value in values if value is not None]
+
     def figures(self, name: str) -> list[float]:
         """A figure of train_info, of each run that succeeded."""
         return [run["train_info"][name] for run in self.successes]

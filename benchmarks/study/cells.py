@@ -25,6 +25,16 @@ NAMES = {
     "lora/rank-32": "LoRA r32",
     "static/fisher-2": "fixed Fisher mask 2 %",
     "static/random-2": "random mask 2 %",
+    "static/gradient": "fixed gradient mask 1 %",
+    "static/lift": "LIFT 1 %",
+    "static/gallop": "GaLLoP 1 %",
+    "static/fisher-10-adafactor": "fixed Fisher mask 10 % (SparseAdafactor)",
+    "static/random-10-adafactor": "random mask 10 % (SparseAdafactor)",
+    "lora/adafactor": "LoRA r8 (Adafactor)",
+    "full/own-head": "full fine-tuning, classifier at 1e-3",
+    "ia3/all": "(IA)3",
+    "shira/rank-8": "SHiRA r8",
+    "supertuning/density-1": "Super-Tuning 1 %",
     "full/adamw": "full fine-tuning",
     "full/rate-5e-5": "full fine-tuning",
     "variant/unbounded": "no bound of the support",
@@ -33,6 +43,16 @@ NAMES = {
     "variant/density-5": "5 % of the parameters",
     "variant/adafactor-5": "SparseAdafactor and 5 %",
     "variant/adafactor": "SparseAdafactor at 1e-2, unit of 1 RMS",
+    "variant/adafactor-5-3e-2": "SparseAdafactor at 3e-2 and 5 %",
+    "variant/num-samples-25": "importance of 25 examples (default: 6)",
+    "variant/random-examples": "importance of random examples",
+    "variant/all-examples": "importance of all 64 examples",
+    "variant/one-mask": "the first mask stays",
+    "variant/interval-20": "a mask every 20 steps",
+    "variant/interval-100": "a mask every 100 steps",
+    "variant/mean-loss": "mean loss of an example's words",
+    "variant/unit-rms": "unit of 1 RMS, AdamW at 1e-2",
+    "variant/unit-none": "no unit (the paper's), AdamW at 1e-3",
 }
 """Of methods and of variants, in words."""
 ADAFACTOR = ("fishdip/adafactor-5", "full/adafactor")
@@ -40,9 +60,21 @@ FEW = ("fishdip/default", "fishdip/density-5-auto", "lora/rank-8", "full/adamw",
 MORE = (*FEW, "static/fisher", "static/random")
 CONTROLS = ("static/fisher-2", "static/random-2", "lora/rate-2e-3", "lora/rank-32")
 """Masks that stay, with as many entries as Fish-Dip has changed in the end; LoRA at another rate, and a larger one."""
+ADAPTERS = ("shira/rank-8", "ia3/all", "supertuning/density-1")
+MASKS = ("static/gradient", "static/lift", "static/gallop")
+OF_10 = ("static/fisher-10-adafactor", "static/random-10-adafactor")
+"""As many entries as Fish-Dip at 5 % has changed in the end, by its optimizer."""
+ABLATIONS = (
+    *("num-samples-25", "random-examples", "all-examples", "one-mask", "interval-20", "interval-100", "mean-loss"),
+    *("unit-rms", "unit-none", "adafactor-5-3e-2"),
+)
 VARIANTS = ("unbounded", "max-support-1.5", "reset", "density-5", "adafactor", "adafactor-5")
 ENTITIES = ("conll04-ner", "masakhaner-swa", "masakhaner-hau")
 RATES = ("1e-4", "3e-4", "1e-3", "3e-3", "1e-2")
+LOWER = ("1e-5", "3e-5", "1e-4", "3e-4", "1e-3")
+HIGHER = ("1e-3", "3e-3", "1e-2", "3e-2", "1e-1")
+HIGHEST = ("1e-2", "3e-2", "1e-1", "3e-1", "1")
+"""Five of each, around where a method of its kind usually is; for Adafactor shares of a tensor's RMS."""
 
 
 @dataclass(frozen=True)
@@ -112,16 +144,31 @@ def minilm(num_train: int, methods: tuple[str, ...], rates_from: str = "minilm-6
     return replace(cell, rates=RATES, rates_from=rates_from)
 
 
+def beside(name: str, methods: tuple[str, ...], rates: tuple[str, ...]) -> Cell:
+    """Other methods on the data of minilm-64."""
+    cell = Cell(f"minilm-64-{name}", "minilm", 64, ENTITIES, methods, STUDY / "methods")
+    return replace(cell, rates=rates, shown_with="minilm-64")
+
+
+def variants(name: str, titles: tuple[str, ...], *methods: str, shown_with: str = "") -> Cell:
+    """Of the default recipe, on validation sentences."""
+    found = (*methods, *(f"variant/{title}" for title in titles))
+    cell = Cell(name, "minilm", 64, ENTITIES, found, STUDY / "variants")
+    return replace(cell, part="validation", seeds=2, shown_with=shown_with)
+
+
 CELLS = {
     cell.name: cell
     for cell in (
         minilm(16, FEW),
         minilm(64, MORE, rates_from=""),
         minilm(256, FEW),
-        Cell(
-            *("minilm-64-controls", "minilm", 64, ENTITIES, CONTROLS, STUDY / "methods"),
-            shown_with="minilm-64",
-        ),
+        beside("controls", CONTROLS, ("own",)),
+        beside("adapters", ADAPTERS, HIGHER),
+        beside("masks", MASKS, RATES),
+        beside("masks-10", OF_10, HIGHER),
+        beside("lora", ("lora/adafactor",), HIGHEST),
+        beside("full", ("full/own-head",), LOWER),
         Cell(
             *("gemma-64", "gemma-3-270m", 64, ("conll04-ner",)),
             *(("fishdip/default", "lora/rate-1e-3", "full/rate-5e-5"), REPORTS / "decoder" / "methods"),
@@ -134,11 +181,7 @@ CELLS = {
         ),
         nano("64", 64, ("conll04-ner", "conll04", "woz2", "ewt_srl")),
         nano("relation", 384, ("fewrel",), "--episodes", "2", "--meta-steps", "150"),
-        Cell(
-            *("minilm-variants", "minilm", 64, ENTITIES),
-            *(("fishdip/default", *(f"variant/{name}" for name in VARIANTS)), STUDY / "variants"),
-            part="validation",
-            seeds=2,
-        ),
+        variants("minilm-variants", VARIANTS, "fishdip/default"),
+        variants("minilm-ablations", ABLATIONS, shown_with="minilm-variants"),
     )
 }

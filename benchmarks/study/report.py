@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean
 
 from ..report import write_files
 from ..report.content import Cell as Field
@@ -16,6 +15,7 @@ from ..results import short_revision
 from ..settings import SettingsError
 from .answer import LORA, answer
 from .cells import CELLS, NAMES, STUDY
+from .costs import COSTS, cost_table, number, training_losses
 from .pictures import score_by_examples, score_by_size
 from .summary import Summary, changed_share, summarized
 
@@ -35,13 +35,6 @@ SCORES = (
 DATA_SETS = (
     "Scores in percent, mean over seeds, with the 95 % interval of a bootstrap over seeds and test examples. The last"
     " line is the difference of Fish-Dip as it is by default to LoRA r8."
-)
-COSTS = (
-    "Losses are in nats per word (MiniLM) or target token; forgetting is the rise of the loss on plain text. Entries "
-    "are in percent of the base model's parameters: those that a mask has changed in the end, and of methods without "
-    "a mask those that are trained; LoRA's, once merged, change all weights of its matrices. Files hold float32 "
-    "values and the classifier. The peak of memory in training, mask updates included, is relative to that of LoRA r8"
-    " in the same cell. Times are left out, since other processes shared the machine: the report on speed has them."
 )
 VARIANTS = (
     "Each row changes one thing of the default recipe; that of another optimizer its rate and the unit of deltas, "
@@ -76,7 +69,7 @@ def write_study(folder: Path = STUDY) -> Path:
         Section("answer", "Answer", answer(entities), ()),
         Section("scores", "Scores", SCORES, blocks),
         Section("data-sets", "Each data set", DATA_SETS, tuple(map(data_set_table, tested))),
-        Section("costs", "Losses and costs", COSTS, tuple(map(cost_table, tested))),
+        Section("costs", "Losses and costs", COSTS, tuple(cost_table(summary, title(summary)) for summary in tested)),
         *(
             Section("variants", "Variants of the recipe", VARIANTS, (variant_table(summary),))
             for summary in found
@@ -164,30 +157,6 @@ def difference_cell(row: Row, other: Row, metric: str) -> Field:
     return Field(f"{found.value:+.1f} {bounds(found, '+')}", found.value)
 
 
-def cost_table(summary: Summary) -> Table:
-    reference = summary.named(LORA) or summary.methods[0]
-    rows = []
-    for method in summary.methods:
-        own = summary.of(method)
-        forgetting = [value for row in own for value in row.forgetting]
-        row = [
-            NAMES[method],
-            number(summary.mean(method, lambda row: row.losses), 3),
-            number(summary.mean(method, training_losses), 3),
-            number(mean(forgetting), 2) if forgetting else NOTHING,
-            number(summary.mean(method, changed_share), 1),
-            number(summary.saved(method), 1),
-            number(summary.mean(method, peak) / summary.mean(reference, peak), 2),
-            ", ".join(f"{rate:g}" for rate in sorted({rate for row in own for rate in learning_rates(row)})),
-        ]
-        rows.append(row)
-    header = (
-        *("method", "test loss", "training loss", "forgetting", "entries, %", "MiB on disk", "peak memory"),
-        "learning rate",
-    )
-    return table(title(summary), header, rows)
-
-
 def variant_table(summary: Summary) -> Table:
     rows = []
     for method in summary.methods:
@@ -254,20 +223,3 @@ def missing(summary: Summary) -> str:
 def revisions(summary: Summary) -> list[str]:
     runs = (run for row in summary.rows.values() for run in row.successes)
     return sorted({short_revision(run["run_info"]["git_revision"]) for run in runs})
-
-
-def training_losses(row: Row) -> list[float]:
-    """Of the last steps."""
-    return [run["train_info"]["metrics"][-1]["train loss"] for run in row.successes]
-
-
-def peak(row: Row) -> list[float]:
-    return row.figures("memory_after_fit")
-
-
-def learning_rates(row: Row) -> list[float]:
-    return [run["run_info"]["train_config"]["learning_rate"] for run in row.successes]
-
-
-def number(value: float, digits: int) -> Field:
-    return Field(f"{value:.{digits}f}", value)

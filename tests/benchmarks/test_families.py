@@ -1,6 +1,7 @@
 """A comparison with a causal LM and with an encoder as the base model."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,10 +15,10 @@ from benchmarks.optimizers import HEAD_RATE, make_optimizer
 from benchmarks.pretrained import load_model
 from benchmarks.problems import METRICS, Protocol, problem
 from benchmarks.rates import LOW_RATES, RATES
-from benchmarks.results import read_results
+from benchmarks.results import read_result, read_results, write_result
 from benchmarks.settings import SettingsError
 from benchmarks.training import run
-from peft_fishdip.tasks import NerTask, RelationTask, task_type
+from peft_fishdip.tasks import Decoded, NerTask, RelationTask, task_type
 
 from . import tiny
 
@@ -203,6 +204,19 @@ def test_a_classifier_has_a_rate_of_its_own_with_adamw(models):
     assert {tuple(x.shape) for x in head["params"]} == {(3, 64), (3,)}
 
 
+def test_in_full_fine_tuning_a_classifier_has_a_rate_of_its_own_if_one_is_given(models):
+    (experiment,) = load_experiments(["full/adamw"], {"head_rate": 0.25})
+    model = load_model(models["TOKEN_CLS"], TASK).model
+    own, head = make_optimizer(model, experiment.params).param_groups
+    assert (own["lr"], head["lr"]) == (experiment.params.learning_rate, 0.25)
+    assert {id(x) for x in head["params"]} == {id(x) for x in model.classifier.parameters()}
+    assert len(own["params"]) + len(head["params"]) == len([*model.parameters()])
+    (alone,) = make_optimizer(model, replace(experiment.params, head_rate=0.0)).param_groups
+    assert alone["lr"] == experiment.params.learning_rate
+    with pytest.raises(SettingsError, match=r"head_rate=-1.0 must not be negative"):
+        replace(experiment.params, head_rate=-1.0)
+
+
 def test_weights_that_an_encoder_lacks_are_named_but_for_what_is_new_on_top(tmp_path):
     words = tiny.tokenizer()
     whole = tiny.saved(tmp_path / "a", lambda size: BertForMaskedLM(tiny.bert(size).config), words)
@@ -229,3 +243,23 @@ def test_training_lowers_the_loss(models, kind):
         (experiment,) = load_experiments(["fishdip/density-5"], {"steps": steps, "batch_size": 8, "max_length": 64})
         losses.append(run(experiment, part, models[kind], 0, CPU).scores["loss"])
     assert losses[1] < 0.9 * losses[0]
+
+
+def test_a_result_says_how_far_scores_are_from_the_share_of_right_answers(models, tmp_path, monkeypatch):
+    """Answers of 0.95, of which one of two is right, and of 0.25, of which none of one is."""
+    name, part = models["TOKEN_CLS"], problem("generated", None, Protocol(max_train=4, max_test=2), 0)
+    _, there = (replace(example, spans=example.spans[:1]) for example in part.test)
+    label = next(label for label in part.task.labels if label != there.spans[0].label)
+    wrong = replace(there, spans=(there.spans[0], replace(there.spans[0], start=4, end=6)))
+    other = replace(part.test[0], spans=(replace(part.test[0].spans[0], label=label),))
+    given = [Decoded(other, (), "", (0.25,)), Decoded(wrong, (), "", (0.95, 0.95))]
+    monkeypatch.setattr("benchmarks.trained_model.predict", lambda *_, **__: given)
+    (experiment,) = load_experiments(["full/adamw"], {"steps": 1, "batch_size": 2, "max_length": 48})
+    outcome = run(experiment, part, name, 0, CPU)
+    assert outcome.calibration_error == pytest.approx((1 * 0.25 + 2 * 0.45) / 3)
+    write_result(tmp_path / "result.json", experiment, part, outcome, name)
+    assert read_result(tmp_path / "result.json")["train_info"]["metrics"][-1]["calibration error"] == pytest.approx(
+        outcome.calibration_error
+    )
+    monkeypatch.setattr("benchmarks.trained_model.predict", lambda *_, **__: [replace(x, scores=()) for x in given])
+    assert run(experiment, part, name, 0, CPU).calibration_error is None

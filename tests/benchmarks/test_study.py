@@ -11,11 +11,13 @@ from benchmarks.__main__ import main as benchmarks
 from benchmarks.__main__ import parse
 from benchmarks.data_sets import DATA_SETS
 from benchmarks.experiment import EXPERIMENTS, folders, load_experiments
+from benchmarks.report.score_cells import NOTHING
 from benchmarks.results import read_results
 from benchmarks.study import report
 from benchmarks.study.__main__ import main
 from benchmarks.study.answer import answer
 from benchmarks.study.cells import CELLS, NAMES, STUDY, Cell
+from benchmarks.study.costs import cost_table
 from benchmarks.study.summary import summarized
 
 METHODS = ("fishdip/default", "lora/rank-8")
@@ -153,6 +155,30 @@ def test_each_data_set_has_its_scores_and_their_difference_to_lora(cell):
     assert table.header == ("method", "CoNLL04 entities, f1", "WNUT 2017, f1")
     texts = [[field.text.split(" ")[0] for field in line[1:]] for line in table.lines]
     assert texts == [["40.0", "90.0"], ["30.0", "20.0"], ["+10.0", "+70.0"]]
+
+
+def test_costs_stand_beside_the_scores(cell):
+    ours = METHODS[0]
+    with_scores(
+        cell, {(m, name): (6, 8) if m == ours else (5, 5) for m in METHODS for name in ("conll04-ner", "wnut17")}
+    )
+    results = {path: json.loads(path.read_text(encoding="utf-8")) for path in cell.folder.glob("results/*/*/*.json")}
+    own = []
+    for path, content in results.items():
+        content["train_info"]["metrics"][-1].pop("calibration error", None)
+        if content["run_info"]["experiment_name"] == ours:
+            own.append(content)
+            content["train_info"]["metrics"][-1]["calibration error"] = 0.25 * len(own)
+        path.write_text(json.dumps(content), encoding="utf-8")
+    assert len(own) == 4
+    table = cost_table(summarized(cell), "Costs")
+    texts = zip(*([field.text for field in line] for line in table.lines), strict=True)
+    columns = dict(zip(table.header, texts, strict=True))
+    assert columns["method"] == ("Fish-Dip 1 %", "LoRA r8")
+    assert columns["calibration error"] == (f"{0.25 * (1 + 2 + 3 + 4) / 4:.2f}", NOTHING.text)
+    assert columns["forgetting"] == (NOTHING.text, NOTHING.text)
+    assert columns["spread"] == ("14.1", "0.0"), "of 60 and 80: 20 over the root of 2"
+    assert columns["peak memory"][1] == "1.00"
 
 
 def test_the_report_is_written_from_the_runs(cell, tmp_path, capsys, monkeypatch):
