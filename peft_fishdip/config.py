@@ -17,7 +17,7 @@ from peft.utils import CONFIG_NAME
 from .criteria import ImportanceFunction, is_known, known_names, name_of, registered_name
 from .fingerprint import checked_fingerprint
 from .registration import PEFT_TYPE
-from .schedule import AUTO
+from .schedule import AUTO, Interval
 
 SampleSelection = Literal["highest_loss", "random", "all"]
 ExampleLoss = Literal["sum", "mean"]
@@ -93,7 +93,7 @@ class FishDipConfig(PeftConfig):
         None, "Modules that are trained and saved whole, such as a new classifier."
     )
     density: float = setting(0.01, "Share of the targeted parameters that is trainable at any time, in (0, 1].")
-    update_interval: int | str | None = setting(
+    update_interval: Interval = setting(
         AUTO,
         "Optimizer steps between two masks. 'auto': masks at steps 0, 10, 20, 40, 80 and 160, then every 100 steps. "
         "None: the mask of the first update stays.",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-AUTO = "auto"
+from typing import Final, Literal
+
+AUTO: Final = "auto"
 FIRST, LONGEST = 10, 100
 """With AUTO: steps from the first mask to the second, and the most between two masks, which is the paper's interval."""
 
-Interval = int | str | None
+Interval = int | Literal["auto"] | None
 
 
 def next_update(interval: Interval, step: int) -> int | None:

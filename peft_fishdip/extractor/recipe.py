@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..config import is_count, is_number
-from ..schedule import AUTO
+from ..schedule import AUTO, Interval
 from ..tasks.families import TOKENS
 
 ENTRIES = 1_000_000
@@ -69,5 +69,5 @@ class Recipe:
         return self.learning_rate or RATES[self.optimizer_for(task_type, self_training)]
 
     @property
-    def interval(self) -> int | str:
+    def interval(self) -> Interval:
         return self.update_interval or AUTO
