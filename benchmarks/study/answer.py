@@ -6,11 +6,16 @@ from collections.abc import Sequence
 
 from ..report.score_cells import NOT_APART, bounds
 from .cells import NAMES
-from .summary import Summary, changed_share
+from .summary import Summary
 
-LORA, FULL = "LoRA r8", "full fine-tuning"
+LORA, LORA_ADAFACTOR, FULL = "LoRA r8", "LoRA r8 (Adafactor)", "full fine-tuning"
 DEFAULT, LARGER, ADAFACTOR = "Fish-Dip 1 %", "Fish-Dip 5 %", "Fish-Dip 5 % (SparseAdafactor)"
-FIXED = ("fixed Fisher mask 1 %", "random mask 1 %", "fixed Fisher mask 2 %", "random mask 2 %")
+TO_LORA = ((LORA, (DEFAULT, LARGER, ADAFACTOR)), (LORA_ADAFACTOR, (ADAFACTOR,)))
+FIXED = (
+    (DEFAULT, ("fixed Fisher mask 2 %", "random mask 2 %")),
+    (ADAFACTOR, ("fixed Fisher mask 10 % (SparseAdafactor)", "random mask 10 % (SparseAdafactor)")),
+)
+"""Masks that stay, with as many entries as those of Fish-Dip have changed in the end, and its optimizer."""
 
 
 def answer(found: Sequence[Summary]) -> str:
@@ -21,35 +26,42 @@ def answer(found: Sequence[Summary]) -> str:
 def to_lora(found: Sequence[Summary]) -> list[str]:
     """In which cells Fish-Dip is ahead of LoRA, behind it, or not told apart from it."""
     parts = []
-    for name in (DEFAULT, LARGER, ADAFACTOR):
-        groups: dict[str, list[Summary]] = {"ahead": [], "behind": [], NOT_APART: []}
-        for summary in found:
-            method, reference = summary.named(name), summary.named(LORA)
-            if method and reference:
-                difference = summary.difference(method, reference)
-                told = "ahead" if difference.value > 0 else "behind"
-                groups[NOT_APART if difference.contains_zero else told].append(summary)
-        standing = [f"{told} with {places(group)}" for told, group in groups.items() if group]
-        parts += [f"{name} is {listed(standing)}"] if standing else []
-    return [f"Compared with {LORA} by F1, {'; '.join(parts)}."] if parts else []
+    for reference, names in TO_LORA:
+        standings = [f"{name} is {standing}" for name in names if (standing := standing_of(found, name, reference))]
+        parts += [f"Compared with {reference} by F1, {'; '.join(standings)}"] if standings else []
+    return [f"{'. '.join(parts)}."] if parts else []
+
+
+def standing_of(found: Sequence[Summary], name: str, other: str) -> str:
+    """Of one method beside another: where it is ahead, behind or neither; empty if nowhere both were measured."""
+    groups: dict[str, list[Summary]] = {"ahead": [], "behind": [], NOT_APART: []}
+    for summary in found:
+        method, reference = summary.named(name), summary.named(other)
+        if method and reference:
+            difference = summary.difference(method, reference)
+            told = "ahead" if difference.value > 0 else "behind"
+            groups[NOT_APART if difference.contains_zero else told].append(summary)
+    return listed([f"{told} with {places(group)}" for told, group in groups.items() if group])
 
 
 def to_fixed_masks(found: Sequence[Summary]) -> list[str]:
-    """By how much the mask that moves is ahead of masks that stay, where both were measured."""
+    """By how much masks that move are ahead of masks that stay with as many entries, where both were measured."""
     parts = []
-    for name in FIXED:
-        for summary in found:
-            method, reference = summary.named(DEFAULT), summary.named(name)
-            if method and reference:
-                difference = summary.difference(method, reference)
-                told = f" ({NOT_APART})" if difference.contains_zero else ""
-                parts.append(
-                    f"{difference.value:+.1f} {bounds(difference, '+')}{told} to a {name} ({places([summary])})"
-                )
-    if not parts:
-        return []
-    shares = {f"{x.mean(method, changed_share):.1f} %" for x in found if (method := x.named(DEFAULT))}
-    return [f"{DEFAULT}, which has changed {listed(sorted(shares))} in the end, differs by {listed(parts)}."]
+    for name, fixed in FIXED:
+        differences = [
+            difference_in_words(summary, name, other)
+            for other in fixed
+            for summary in found
+            if summary.named(name) and summary.named(other)
+        ]
+        parts += [f"{name} differs by {listed(differences)}"] if differences else []
+    return [f"With as many changed entries, the moving mask of {', and that of '.join(parts)}."] if parts else []
+
+
+def difference_in_words(summary: Summary, name: str, other: str) -> str:
+    found = summary.difference(summary.named(name) or "", summary.named(other) or "")
+    told = f" ({NOT_APART})" if found.contains_zero else ""
+    return f"{found.value:+.1f} {bounds(found, '+')}{told} from a {other} ({places([summary])})"
 
 
 def leaders(found: Sequence[Summary]) -> str:

@@ -147,6 +147,25 @@ def test_the_answer_says_where_which_method_is_ahead(cell):
     assert "reached by LoRA r8 with tiny on 4 sentences" in text
 
 
+def test_the_answer_compares_with_masks_of_as_many_entries(cell, monkeypatch):
+    ours, other = METHODS
+    with_scores(
+        cell, {(m, name): (9, 9) if m == ours else (2, 2) for m in METHODS for name in ("conll04-ner", "wnut17")}
+    )
+    summary = summarized(cell)
+    monkeypatch.setitem(NAMES, other, "random mask 2 %")
+    text = answer([summary])
+    assert "With as many changed entries, the moving mask of Fish-Dip 1 % differs by +70.0 " in text
+    assert " from a random mask 2 % (tiny on 4 sentences)." in text
+    assert "LoRA" not in text
+    monkeypatch.setitem(NAMES, ours, "Fish-Dip 5 % (SparseAdafactor)")
+    assert "moving mask" not in answer([summary]), "a mask of 2 % has fewer entries"
+    monkeypatch.setitem(NAMES, other, "LoRA r8 (Adafactor)")
+    assert "Compared with LoRA r8 (Adafactor) by F1, Fish-Dip 5 % (SparseAdafactor) is ahead with tiny" in answer(
+        [summary]
+    )
+
+
 def test_each_data_set_has_its_scores_and_their_difference_to_lora(cell):
     ours, lora = METHODS
     right = {(ours, "conll04-ner"): (3, 5), (ours, "wnut17"): (8, 10), (lora, "conll04-ner"): (2, 4)}
