@@ -27,6 +27,7 @@ from .documents import (
     show_problems,
 )
 from .messages import note, one_line_errors
+from .outputs import check_output
 
 _FORMATS = ", ".join(sorted({*FORMATS, "jsonl"} - {"fishdip"}))
 _MORE = {"scores": "scores", "problems": "problems", "generated_text": "generated texts", "metadata": "other keys"}
@@ -53,7 +54,7 @@ def convert(
     with one_line_errors():
         chosen = format_name(to, FORMATS, "--to")
         options = parse_options(write_options, FORMATS[chosen].render, "--write", chosen)
-        _check_target(source, target, overwrite)
+        _check_target(source, target, overwrite, is_folder=chosen == "brat")
         given = load(source, from_, unit, encoding, read)
         documents = _without_relations(given.documents, chosen, drop_relations)
         try:
@@ -66,14 +67,12 @@ def convert(
     typer.echo(f"{places[0]} ({given.format}) to {places[1]} ({chosen}): {counts(documents)}")
 
 
-def _check_target(source: Path, target: Path, overwrite: bool) -> None:
-    if not target.parent.is_dir():
-        raise ValueError(f"{target}: there is no folder {target.parent}; create it first")
-    if target.exists() and source.exists() and target.samefile(source):
-        raise ValueError(f"{target} is the input; give the output another name")
+def _check_target(source: Path, target: Path, overwrite: bool, *, is_folder: bool) -> None:
+    """Refuse a target that is there, unless it is an empty folder, or a file that may be replaced."""
     empty = target.is_dir() and not any(target.iterdir())
     if target.exists() and not empty and not overwrite:
         raise ValueError(f"{target} exists; give another name, or pass --overwrite to replace it")
+    check_output(target, [source], is_folder=is_folder)
 
 
 def _without_relations(documents: Sequence[Document], format: str, drop: bool) -> list[Document]:

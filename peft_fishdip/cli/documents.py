@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from types import NoneType
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 from rich.console import Console
@@ -52,19 +53,34 @@ def format_name(name: str, known: Mapping[str, Any], option: str) -> str:
 
 
 def parse_options(given: Options, function: Callable[..., Any], option: str, format: str) -> dict[str, Any]:
-    """Keyword arguments of a function from NAME=VALUE; a value is JSON, or else a text."""
-    known = _keywords(function)
+    """Keyword arguments of a function from NAME=VALUE, each of the type that the function asks for."""
+    known, types = _keywords(function), get_type_hints(function)
     found: dict[str, Any] = {}
     for text in given or ():
         name, equals, value = text.partition("=")
         if not equals or name not in known:
             allowed = f"NAME=VALUE, one of {', '.join(f'{name}=' for name in known)}" if known else "none"
             raise ValueError(f"{option} {text}: options of the format {format!r} are {allowed}")
-        try:
-            found[name] = json.loads(value)
-        except ValueError:
-            found[name] = value
+        found[name] = _typed(value, types[name], f"{option} {text}")
     return found
+
+
+def _typed(value: str, annotation: Any, given: str) -> Any:
+    """A value of the command line as one of the annotated type: true or false, a number, a text, or a list in JSON."""
+    try:
+        content = json.loads(value.lower() if value.lower() in ("true", "false") else value)
+    except ValueError:
+        content = value
+    types = get_args(annotation) or (annotation,)
+    if bool in types and not isinstance(content, bool):
+        raise ValueError(f"{given}: give true or false")
+    if int in types and type(content) is not int:
+        raise ValueError(f"{given}: give a whole number")
+    if str in types and not (isinstance(content, str) or (content is None and NoneType in types)):
+        return value
+    if get_origin(annotation) in (Iterable, Sequence) and not isinstance(content, list):
+        raise ValueError(f'{given}: give a list in JSON, such as ["a", "b"]')
+    return content
 
 
 def _keywords(function: Callable[..., Any]) -> list[str]:
@@ -75,6 +91,8 @@ def load(source: Path, format: str | None, unit: str | None, encoding: str | Non
     """Read documents; warnings go to stderr. Raises ValueError with what was wrong and the remedy."""
     if not source.exists():
         raise ValueError(f"{source}: there is no such file or folder; check the name")
+    if format is None and not (source.is_file() or source.is_dir()):
+        raise ValueError(f"{source} can be read once only, so that its format cannot be recognised; say it with --from")
     readers = DOCUMENT_READERS | RECORD_READERS
     name = format_name(format, readers, "--from") if format else recognise(source, encoding or "utf-8")
     options = parse_options(given, readers[name], "--read", name)

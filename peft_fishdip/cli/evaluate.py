@@ -11,10 +11,10 @@ from typing import Annotated
 import typer
 
 from ..extractor import Extractor
-from ..extractor.data import load_examples
 from ..view.reliability import check_plot, write_reliability
+from .inputs import load_labelled
 from .messages import note
-from .options import Adapter, Base, BatchSize, Device
+from .options import Adapter, Base, BatchSize, Device, Encoding
 from .outputs import check_output
 
 
@@ -28,6 +28,7 @@ def evaluate(
             metavar="FILE.png", help="Draw how often spans are right by their score: .png, .svg or .pdf (matplotlib)."
         ),
     ] = None,
+    encoding: Encoding = "utf-8",
     batch_size: BatchSize = 32,
     model: Base = None,
     device: Device = None,
@@ -36,7 +37,7 @@ def evaluate(
     if plot is not None:
         check_plot(plot)
         check_output(plot, [data])
-    examples = load_examples(data)  # a wrong file is told before a model is loaded
+    examples = load_labelled(data, encoding)  # a wrong file is told before a model is loaded
     extractor = Extractor.load(adapter, model=model, device=device)
     found = extractor.evaluate(examples, batch_size=batch_size, progress=sys.stderr.isatty())
     found = replace(found, of=str(data))

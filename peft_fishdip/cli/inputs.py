@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import sys
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from ..tasks.readers.common import DataFormatError, decode, is_blank, read_text
+from ..extractor.data import Example, load_examples
+from ..tasks.readers.common import DataFormatError, decode, encoding_of, is_blank, read_text
 from .messages import note
 
 STDIN = Path("-")
 ENDINGS = (".txt", ".jsonl")
+"""Of files with texts; .gz may follow."""
 
 
 class RawText(NamedTuple):
@@ -25,10 +30,12 @@ class RawText(NamedTuple):
 
 
 def files_of(paths: Sequence[Path], *, no_stdin: bool = False) -> list[tuple[Path, str]]:
-    """Each file that is meant, with its name: folders stand for the texts in them and in their subfolders.
+    """Each file that is meant, with a name that no other has: folders stand for the texts in them and their subfolders.
+
+    The name is that of the file, or its place in the folder, or the whole path where that is the name of another file.
 
     Raises:
-        ValueError: nothing is given, or there is no text in a folder.
+        ValueError: nothing is given, a file twice, or there is no text in a folder.
         FileNotFoundError: there is no such file.
     """
     if not paths:
@@ -41,7 +48,7 @@ def files_of(paths: Sequence[Path], *, no_stdin: bool = False) -> list[tuple[Pat
             found.append((path, "stdin"))
         elif path.is_dir():
             every = [x for x in sorted(path.rglob("*")) if x.is_file() and not _hidden(x.relative_to(path))]
-            some = [(x, x.relative_to(path).as_posix()) for x in every if x.suffix.lower() in ENDINGS]
+            some = [(x, x.relative_to(path).as_posix()) for x in every if _ending(x) in ENDINGS]
             if not some:
                 raise ValueError(f"{path}: no file .txt or .jsonl in this folder; give the files themselves")
             if len(some) < len(every):
@@ -51,50 +58,94 @@ def files_of(paths: Sequence[Path], *, no_stdin: bool = False) -> list[tuple[Pat
             found.append((path, path.name))
         else:
             raise FileNotFoundError(f"{path}: there is no such file or folder")
-    return found
+    return _with_own_names(found)
+
+
+def _with_own_names(files: Sequence[tuple[Path, str]]) -> list[tuple[Path, str]]:
+    found: dict[str, Path] = {}
+    for path, name in files:
+        if any(path == other for other in found.values()):
+            raise ValueError(f"{path} is given twice; give it once")
+        found[path.as_posix() if name in found else name] = path
+    return [(path, name) for name, path in found.items()]
 
 
 def _hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def read_texts(
-    files: Sequence[tuple[Path, str]], *, lines: bool = False, json_lines: bool = False
-) -> Iterator[RawText]:
-    """The texts of files: a .jsonl has one under "text" in each line, and any other file is one text, or one a line.
+def _ending(path: Path) -> str:
+    """The ending of a name in small letters, without that of a compressed file."""
+    name = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+    return name.suffix.lower()
 
-    Lines without anything visible are passed over.
+
+def read_texts(
+    files: Sequence[tuple[Path, str]],
+    *,
+    lines: bool = False,
+    json_lines: bool = False,
+    encoding: str = "utf-8",
+) -> Iterator[RawText]:
+    """The texts of files: a .jsonl has one under "text" in each line, and any other file is one text.
+
+    Each has an id that no other text of its file has. Lines without anything visible are passed over.
+
+    Args:
+        files: with their names.
+        lines: each line is a text of its own, but in a .jsonl.
+        json_lines: stdin is as a .jsonl.
+        encoding: of the files.
 
     Raises:
         DataFormatError: a file is not as it must be.
     """
     for path, name in files:
-        if (path.suffix.lower() == ".jsonl" and not lines) or (path == STDIN and json_lines):
-            yield from _of_json_lines(path, name)
+        if _ending(path) == ".jsonl" or (path == STDIN and json_lines):
+            yield from _of_json_lines(path, name, encoding)
         elif lines:
-            for number, line in _lines(path, name):
+            for number, line in _lines(path, name, encoding):
                 yield RawText(name, f"{name}:{number}", line, len(line.encode("utf-8", "surrogatepass")) + 1)
         else:
-            text = decode(sys.stdin.buffer.read(), name, "utf-8") if path == STDIN else read_text(path)
+            text = decode(sys.stdin.buffer.read(), name, encoding) if path == STDIN else read_text(path, encoding)
             yield RawText(name, name, text, len(text.encode("utf-8", "surrogatepass")))
 
 
-def lines_of(paths: Sequence[Path]) -> list[str]:
+def lines_of(paths: Sequence[Path], encoding: str = "utf-8") -> list[str]:
     """The texts of files and folders, each line of a .txt being one.
 
     Raises:
         ValueError: there is none.
         FileNotFoundError: there is no such file.
     """
-    files = files_of(paths)
-    found = [x.text for path, name in files for x in read_texts([(path, name)], lines=path.suffix.lower() != ".jsonl")]
+    found = [text.text for text in read_texts(files_of(paths), lines=True, encoding=encoding)]
     if not found:
         raise ValueError(f"there is no text in {', '.join(str(path) for path in paths)}: give files that are not blank")
     return found
 
 
-def _of_json_lines(path: Path, name: str) -> Iterator[RawText]:
-    for number, line in _lines(path, name):
+def load_labelled(path: Path, encoding: str = "utf-8") -> list[Example]:
+    """Annotated texts of a file, see `load_examples`."""
+    return load_examples(path) if encoding == "utf-8" else load_examples(path, encoding=encoding)
+
+
+def check_texts(files: Sequence[tuple[Path, str]], **options: Any) -> None:
+    """Read all that can be read twice, before a model is loaded.
+
+    Raises:
+        DataFormatError: a file is not as it must be.
+        ValueError: there is no text.
+    """
+    if all(path.is_file() for path, _ in files) and not sum(1 for _ in read_texts(files, **options)):
+        raise ValueError(NO_TEXT)
+
+
+NO_TEXT = "there is no text in what was given: the input is empty"
+
+
+def _of_json_lines(path: Path, name: str, encoding: str) -> Iterator[RawText]:
+    seen: set[str] = set()
+    for number, line in _lines(path, name, encoding):
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
@@ -104,27 +155,45 @@ def _of_json_lines(path: Path, name: str) -> Iterator[RawText]:
         if any("\ud800" <= character <= "\udfff" for character in row["text"]):
             raise DataFormatError(name, number, "a text without single surrogates", row["text"][:40])
         own = row.get("id")
-        known = isinstance(own, str | int) and not isinstance(own, bool)
-        size = len(line.encode("utf-8", "surrogatepass")) + 1
-        yield RawText(name, str(own) if known else f"{name}:{number}", row["text"], size)
+        known = isinstance(own, str | int) and not isinstance(own, bool) and str(own) not in seen
+        id = str(own) if known else f"{name}:{number}"
+        while id in seen:
+            id += "'"
+        seen.add(id)
+        yield RawText(name, id, row["text"], len(line.encode("utf-8", "surrogatepass")) + 1)
 
 
-def _lines(path: Path, name: str) -> Iterator[tuple[int, str]]:
+def _lines(path: Path, name: str, encoding: str) -> Iterator[tuple[int, str]]:
     """Number and text of each line that is not blank, as they come."""
-    stream = sys.stdin.buffer if path == STDIN else open(path, "rb")  # noqa: SIM115
+    stream: Any = (
+        sys.stdin.buffer if path == STDIN else (gzip.open if path.suffix.lower() == ".gz" else open)(path, "rb")
+    )
+    known = encoding_of(b"" if path == STDIN else stream.read(4), encoding)
+    if path != STDIN:
+        stream.seek(0)
+    number = 0
+    texts = io.TextIOWrapper(stream, known, newline=None)
     try:
-        for number, line in enumerate(stream, 1):
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-            except UnicodeDecodeError:
-                raise DataFormatError(name, number, "text in UTF-8", line[:40]) from None
+        for number, line in enumerate(texts, 1):
+            text = line.rstrip("\n")
+            if "\0" in text:
+                expected = f"text in {encoding.upper()} without zero bytes; for UTF-16 pass encoding='utf-16-le' or -be"
+                raise DataFormatError(name, number, expected, "\0")
             if not is_blank(text):
                 yield number, text
-    finally:
+    except (UnicodeDecodeError, gzip.BadGzipFile, zlib.error, EOFError):
         if path != STDIN:
-            stream.close()
+            read_text(path, encoding)  # which tells the line
+        raise DataFormatError(name, number + 1, f"text in {encoding.upper()} from here on", "other bytes") from None
+    finally:
+        if path == STDIN:
+            texts.detach()
+        else:
+            texts.close()
 
 
 def total_size(files: Sequence[tuple[Path, str]]) -> int | None:
-    """Bytes of all files; None where stdin is among them."""
-    return None if any(path == STDIN for path, _ in files) else sum(path.stat().st_size for path, _ in files)
+    """Bytes of all files; None where it is not known, of stdin and of compressed files."""
+    if any(path == STDIN or path.suffix.lower() == ".gz" for path, _ in files):
+        return None
+    return sum(path.stat().st_size for path, _ in files)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -32,6 +33,13 @@ _OPTIONS = {
     "device=": "--device ",
 }
 """What errors of `Extractor` begin with, and the option of the command line that it stands for."""
+_REMEDIES = {
+    r"say which with format=,": "say which with `fishdip convert --from`,",
+    r"pass encoding='([\w-]+)'": r"pass --encoding \1",
+    r"pass a mapping from label to a name": "give, such as --label PER=person, a name",
+    r", or leave \w+ out with dataclasses\.replace\(.*?\)+": "",
+}
+"""Remedies of errors that are for Python, as patterns, and those of the command line."""
 _OUT_OF_MEMORY = ("not enough memory", "out of memory", "can't allocate memory")
 
 
@@ -88,7 +96,9 @@ def _message(error: BaseException) -> str | None:
         return _MEMORY if any(words in str(error) for words in _OUT_OF_MEMORY) else None
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    said = str(error).replace("say which with format=,", "say which with `fishdip convert --from`,")
+    said = str(error)
+    for pattern, words in _REMEDIES.items():
+        said = re.sub(pattern, words, said)
     return next((option + said[len(name) :] for name, option in _OPTIONS.items() if said.startswith(name)), said)
 
 

@@ -15,3 +15,4 @@ Device = Annotated[str | None, typer.Option(help="cpu or cuda; by default a GPU 
 BatchSize = Annotated[int, typer.Option(min=1, help="Texts that are read at once.")]
 Lines = Annotated[bool, typer.Option("--lines", help="Each line of a .txt file or of stdin is a text of its own.")]
 JsonLines = Annotated[bool, typer.Option("--jsonl", help='stdin is JSON lines with "text" (as files .jsonl are).')]
+Encoding = Annotated[str, typer.Option("--encoding", help="Encoding of the files, where it is not UTF-8.")]

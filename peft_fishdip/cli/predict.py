@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import secrets
@@ -17,12 +18,14 @@ import typer
 from tqdm.auto import tqdm
 
 from ..extractor import Extractor
+from ..extractor.settings import Settings
 from ..tasks.base import Decoded
-from ..tasks.formats.write import FORMATS, write
+from ..tasks.formats.write import FORMATS
 from ..tasks.results import to_dict
-from .inputs import RawText, files_of, read_texts, total_size
-from .options import Adapter, Base, BatchSize, Device, JsonLines, Lines
+from .inputs import NO_TEXT, RawText, check_texts, files_of, read_texts, total_size
+from .options import Adapter, Base, BatchSize, Device, Encoding, JsonLines, Lines
 from .outputs import check_output
+from .prediction_files import check_format, with_own_ids, write_or_spare
 
 T = TypeVar("T")
 CHUNK = 4
@@ -40,6 +43,7 @@ def predict(
     ] = "jsonl",
     lines: Lines = False,
     jsonl: JsonLines = False,
+    encoding: Encoding = "utf-8",
     batch_size: BatchSize = 32,
     model: Base = None,
     device: Device = None,
@@ -55,25 +59,25 @@ def predict(
     files = files_of(paths or [])
     if output is not None:
         check_output(output, [path for path, _ in files], is_folder=format == "brat")
-    extractor = Extractor.load(adapter, model=model, device=device)
-    found = _predictions(extractor, files, lines, jsonl, batch_size)
-    if format != "jsonl":
-        assert output is not None  # checked above
-        results = [result for _, result in found]
-        write(output, _named_as_files(results) if format == "brat" else results, format=format)
+    options: Any = {"lines": lines, "json_lines": jsonl, "encoding": encoding}
+    if format == "jsonl":
+        check_texts(files, **options)
+        found = _predictions(
+            Extractor.load(adapter, model=model, device=device),
+            read_texts(files, **options),
+            batch_size,
+            total_size(files),
+        )
+        with _sink(output) as stream:
+            for text, result in found:
+                stream.write(as_line({"id": text.id, "file": text.file, **row_of(result)}))
+                stream.flush()
         return
-    with _sink(output) as stream:
-        for text, result in found:
-            stream.write(as_line({"id": text.id, "file": text.file, **row_of(result)}))
-            stream.flush()
-
-
-def _named_as_files(results: list[Decoded[Any]]) -> list[Decoded[Any]]:
-    """Predictions for a.txt under the id "a", so that brat has a.txt and a.ann, if all have other ids then."""
-    names = [result.prediction.id.removesuffix(".txt") for result in results]
-    if len({*names}) < len(names):
-        return results
-    return [replace(x, prediction=replace(x.prediction, id=name)) for x, name in zip(results, names, strict=True)]
+    assert output is not None  # checked above
+    texts = with_own_ids([*read_texts(files, **options)], as_files=format == "brat")
+    check_format(format, texts, Settings.read(adapter))
+    found = _predictions(Extractor.load(adapter, model=model, device=device), texts, batch_size, total_size(files))
+    write_or_spare(output, [result for _, result in found], format)
 
 
 def row_of(result: Decoded[Any]) -> dict[str, Any]:
@@ -88,13 +92,10 @@ def as_line(row: dict[str, Any]) -> bytes:
 
 
 def _predictions(
-    extractor: Extractor, files: list[tuple[Path, str]], lines: bool, json_lines: bool, batch_size: int
+    extractor: Extractor, texts: Iterable[RawText], batch_size: int, size: int | None
 ) -> Iterator[tuple[RawText, Decoded[Any]]]:
-    texts = read_texts(files, lines=lines, json_lines=json_lines)
     count = 0
-    with tqdm(
-        total=total_size(files), unit="B", unit_scale=True, desc="Predicting", file=sys.stderr, disable=None
-    ) as bar:
+    with tqdm(total=size, unit="B", unit_scale=True, desc="Predicting", file=sys.stderr, disable=None) as bar:
         for chunk in _chunks(texts, CHUNK * batch_size):
             results = extractor([text.text for text in chunk], batch_size=batch_size, progress=False)
             for text, result in zip(chunk, results, strict=True):
@@ -102,7 +103,7 @@ def _predictions(
             count += len(chunk)
             bar.update(sum(text.size for text in chunk))
     if not count:
-        raise ValueError("there is no text in what was given: the input is empty")
+        raise ValueError(NO_TEXT)
 
 
 def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -112,15 +113,19 @@ def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 @contextmanager
-def _sink(output: Path | None) -> Iterator[BinaryIO]:
-    """stdout, or a file that gets its name when all is written."""
+def _sink(output: Path | None) -> Iterator[BinaryIO | gzip.GzipFile]:
+    """stdout, or a file that gets its name when all is written; compressed if that ends in .gz."""
     if output is None:
         yield sys.stdout.buffer
         return
     draft = output.with_name(f".{secrets.token_hex(4)}-{output.name}")
     try:
-        with open(draft, "xb") as stream:
-            yield stream
+        with open(draft, "xb") as file:
+            if output.suffix.lower() != ".gz":
+                yield file
+            else:
+                with gzip.GzipFile(output.name.removesuffix(".gz"), "wb", fileobj=file) as stream:
+                    yield stream
         os.replace(draft, output)
     finally:
         draft.unlink(missing_ok=True)

@@ -10,10 +10,9 @@ import typer
 
 from ..extractor import Extractor
 from ..extractor import suggest as most_uncertain
-from ..extractor.data import load_examples
-from .inputs import RawText, files_of, read_texts
+from .inputs import NO_TEXT, files_of, load_labelled, read_texts
 from .messages import note
-from .options import Adapter, Base, BatchSize, Device, JsonLines
+from .options import Adapter, Base, BatchSize, Device, Encoding, JsonLines
 from .predict import as_line, row_of
 
 
@@ -27,6 +26,7 @@ def suggest(
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON lines, with the spans that were found.")] = False,
     known: Annotated[Path | None, typer.Option(help="Annotated texts, which are not suggested again.")] = None,
     jsonl: JsonLines = False,
+    encoding: Encoding = "utf-8",
     batch_size: BatchSize = 32,
     model: Base = None,
     device: Device = None,
@@ -36,13 +36,12 @@ def suggest(
     The uncertainty is 1 minus the probability of the labelled text per word, from 0 to 1; it counts what may be missing
     as well as what was found. Each line has the uncertainty, a tab and the text.
     """
-    annotated = [example.text or " ".join(example.tokens) for example in load_examples(known)] if known else []
-    files = files_of(paths or [])
-    texts: list[RawText] = []
-    for path, name in files:
-        texts += read_texts([(path, name)], lines=path.suffix.lower() != ".jsonl" and not jsonl, json_lines=jsonl)
+    annotated = (
+        [example.text or " ".join(example.tokens) for example in load_labelled(known, encoding)] if known else []
+    )
+    texts = [*read_texts(files_of(paths or []), lines=True, json_lines=jsonl, encoding=encoding)]
     if not texts:
-        raise ValueError("there is no text in what was given: the input is empty")
+        raise ValueError(NO_TEXT)
     extractor = Extractor.load(adapter, model=model, device=device)
     results = extractor([text.text for text in texts], batch_size=batch_size, progress=sys.stderr.isatty())
     found = most_uncertain(results, n, annotated)

@@ -9,9 +9,9 @@ import typer
 
 from ..extractor import Extractor
 from ..extractor.extractor import DEFAULT_MODEL
-from .inputs import lines_of
+from .inputs import lines_of, load_labelled
 from .messages import note
-from .options import Device
+from .options import Device, Encoding
 
 
 def train(
@@ -51,7 +51,8 @@ def train(
         list[Path] | None,
         typer.Option(help="Texts for self-training: .txt, one a line, or .jsonl, or a folder; may be repeated."),
     ] = None,
-    rounds: Annotated[int, typer.Option(help="Rounds of self-training.")] = 2,
+    rounds: Annotated[int | None, typer.Option(help="Rounds of self-training; by default 2.")] = None,
+    encoding: Encoding = "utf-8",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the training in OUTPUT.training.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an adapter in OUTPUT.")] = False,
     device: Device = None,
@@ -61,9 +62,13 @@ def train(
     Task and labels are those of the data. The scores are those of examples that were not trained on. If the training is
     interrupted, --resume goes on with it.
     """
+    if rounds is not None and not unlabelled:
+        raise ValueError(
+            f"--rounds {rounds}: there is no self-training without --unlabelled; leave it out, or add that"
+        )
     try:
         extractor = Extractor.train(
-            data,
+            data if encoding == "utf-8" else load_labelled(data, encoding),
             model,
             output,
             labels=_names(label or []),
@@ -72,8 +77,8 @@ def train(
             refit=refit,
             template=template,
             chat=chat,
-            unlabelled=lines_of(unlabelled) if unlabelled else None,
-            rounds=rounds,
+            unlabelled=lines_of(unlabelled, encoding) if unlabelled else None,
+            rounds=2 if rounds is None else rounds,
             resume=resume,
             overwrite=overwrite,
             device=device,

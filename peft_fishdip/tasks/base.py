@@ -51,7 +51,7 @@ class Decoded(Generic[E]):
 
     `scores` are probabilities, one for each of the task's `answers` in the prediction; `predict` adds them, and
     `confidence`: the probability of the whole labelled text per word of it (the geometric mean), which tells of answers
-    that may be missing, too; of a text that was read in windows, the lowest one.
+    that may be missing, too; of a text that was read in windows, the lowest one; None of a text that was cut.
     """
 
     prediction: E

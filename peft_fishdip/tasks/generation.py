@@ -285,7 +285,7 @@ def _decoded(task: Task[E], example: E, source: Source[E], output: Output, limit
         decoded = replace(
             decoded,
             scores=output.reading.scores(decoded.prediction),
-            confidence=exp(output.reading.logp / max(num_words, 1)),
+            confidence=None if source.problems or output.is_cut else exp(output.reading.logp / max(num_words, 1)),
         )
     if source.problems:
         decoded = replace(decoded, prediction=task.restore(example, decoded.prediction))

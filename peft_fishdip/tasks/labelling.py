@@ -33,7 +33,8 @@ def label(
 ) -> list[Decoded[E]]:
     """Predictions of a token or sequence classifier, one each; arguments as of `predict`.
 
-    Examples that are too long, and not read in windows, have the problem "source_cut", and a warning counts them.
+    Examples that are too long, and not read in windows, have the problem "source_cut" and no confidence, since some
+    words have no probability; a warning counts them.
     """
     check_positive(batch_size=batch_size, max_source_length=max_source_length)
     most = source_room(model, tokenizer, max_source_length)
@@ -61,7 +62,9 @@ def label(
     if told := sources_cut(lengths, most):
         warnings.warn(told, stacklevel=5)
     results = [
-        replace(decoded, problems=(source_cut(length, most), *decoded.problems)) if length > most else decoded
+        replace(decoded, problems=(source_cut(length, most), *decoded.problems), confidence=None)
+        if length > most
+        else decoded
         for decoded, length in zip(found, lengths, strict=True)
     ]
     return read.merged(results) if read else results

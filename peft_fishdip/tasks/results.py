@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, fields
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from .base import Decoded
+from .checks import as_path
 from .formats.document import Document
 from .formats.fishdip import document_to_dict
 from .offsets import TextSpan, in_text
@@ -79,11 +80,13 @@ def _dict(span: TextSpan, text: str) -> dict[str, Any]:
 def write_json_lines(path: str | PathLike[str], results: Iterable[Decoded[Any] | Any]) -> None:
     """Write `to_dict` of each prediction, record or document, one per line, in UTF-8.
 
-    `read` takes what has entities, with or without relations.
+    `read` takes what has entities, with or without relations. The file is compressed if its name ends in .gz.
     """
     lines = [json.dumps(to_dict(result), ensure_ascii=False, allow_nan=False) + "\n" for result in results]
     # A surrogate that stands alone has no form in UTF-8; backslashreplace writes it as JSON does.
-    Path(path).write_bytes("".join(lines).encode("utf-8", "backslashreplace"))
+    data = "".join(lines).encode("utf-8", "backslashreplace")
+    target = as_path(path)
+    target.write_bytes(gzip.compress(data) if target.suffix == ".gz" else data)
 
 
 def to_pandas(results: Iterable[Decoded[Any] | Any]) -> Any:

@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from peft_fishdip import FishDipConfig
+from peft_fishdip.extractor import suggest
 from peft_fishdip.tasks import (
     DstExample,
     DstTask,
@@ -322,6 +323,9 @@ def test_cut_sources_of_encoders_are_told(tmp_path):
     assert [problem.kind for problem in cut.problems] == ["source_cut"]
     assert not short.problems
     assert len(cut.prediction.tokens) == 300
+    assert cut.confidence is None, "words that were not read have no probability"
+    assert 0 < short.confidence < 1
+    assert [each.position for each in suggest([short, cut], 2)] == [1, 0]
 
 
 def test_a_source_that_leaves_no_room_in_a_row_is_cut_or_refused():
@@ -331,6 +335,7 @@ def test_a_source_that_leaves_no_room_in_a_row_is_cut_or_refused():
         (cut,) = predict(model, tokenizer, TASK, [["w"] * 300], max_new_tokens=8)
     assert "source_cut" in str(told[0].message)
     assert "source_cut" in [problem.kind for problem in cut.problems]
+    assert cut.confidence is None
     with pytest.raises(ValueError, match="at most 128 tokens in one row"):
         generate(model, tokenizer, ["Ann"], max_new_tokens=128)
     with pytest.raises(ValueError, match="shorten the template"):

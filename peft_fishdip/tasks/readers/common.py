@@ -82,12 +82,7 @@ def read_bytes(path: StrPath) -> bytes:
 def decode(content: bytes, path: StrPath, encoding: str) -> str:
     """Text of a file; DataFormatError names the line and the parameter `encoding` where it is in another encoding."""
     remedy = "if it is in another encoding, pass encoding='latin-1', 'gb18030' or what it is"
-    try:
-        known = codecs.lookup(encoding).name
-    except LookupError:
-        raise ValueError(f"encoding={encoding!r}: Python knows no encoding of this name") from None
-    if known == "utf-8":
-        known = next((name for mark, name in _MARKS if content.startswith(mark)), known)
+    known = encoding_of(content, encoding)
     try:
         text = content.decode(known)
     except UnicodeDecodeError as error:
@@ -99,6 +94,22 @@ def decode(content: bytes, path: StrPath, encoding: str) -> str:
         expected = f"text in {encoding.upper()} without zero bytes; for UTF-16 pass encoding='utf-16-le' or 'utf-16-be'"
         raise DataFormatError(path, line, expected, "\0")
     return text.lstrip("\ufeff")
+
+
+def encoding_of(content: bytes, encoding: str) -> str:
+    """The encoding of a content that begins so: of UTF-8 the one that a byte order mark tells.
+
+    Raises:
+        ValueError: Python has no encoding of text of this name.
+    """
+    try:
+        "".encode(encoding)
+        known = codecs.lookup(encoding).name
+    except LookupError:
+        raise ValueError(f"encoding={encoding!r}: Python knows no encoding of text of this name") from None
+    if known != "utf-8":
+        return known
+    return next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8-sig")
 
 
 def is_blank(line: str) -> bool:
