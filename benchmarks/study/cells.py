@@ -70,6 +70,7 @@ ABLATIONS = (
 )
 VARIANTS = ("unbounded", "max-support-1.5", "reset", "density-5", "adafactor", "adafactor-5")
 ENTITIES = ("conll04-ner", "masakhaner-swa", "masakhaner-hau")
+OF_SENTENCES = ("conll04-ner", "conll04", "woz2", "ewt_srl")
 RATES = ("1e-4", "3e-4", "1e-3", "3e-3", "1e-2")
 LOWER = ("1e-5", "3e-5", "1e-4", "3e-4", "1e-3")
 HIGHER = ("1e-3", "3e-3", "1e-2", "3e-2", "1e-1")
@@ -132,11 +133,17 @@ class Cell:
         ]
 
 
-def nano(name: str, num_train: int, tasks: tuple[str, ...], *more: str) -> Cell:
+def nano(
+    name: str,
+    num_train: int,
+    tasks: tuple[str, ...],
+    *more: str,
+    methods: tuple[str, ...] = ("fishdip/default", "lora/rate-0.01", "full/adamw"),
+    shown_with: str = "",
+) -> Cell:
     """Augmented text by nano, at rates that suit it."""
-    methods = ("fishdip/default", "lora/rate-0.01", "full/adamw")
     cell = Cell(f"nano-{name}", NANO.name, num_train, tasks, methods, NANO_RATES, seeds=2, more=more)
-    return replace(cell, max_test=60, max_plain=16)
+    return replace(cell, max_test=60, max_plain=16, shown_with=shown_with)
 
 
 def minilm(num_train: int, methods: tuple[str, ...], rates_from: str = "minilm-64") -> Cell:
@@ -179,7 +186,8 @@ CELLS = {
             max_plain=16,
             bf16=True,
         ),
-        nano("64", 64, ("conll04-ner", "conll04", "woz2", "ewt_srl")),
+        nano("64", 64, OF_SENTENCES),
+        nano("64-adafactor", 64, OF_SENTENCES, methods=ADAFACTOR, shown_with="nano-64"),
         nano("relation", 384, ("fewrel",), "--episodes", "2", "--meta-steps", "150"),
         variants("minilm-variants", VARIANTS, "fishdip/default"),
         variants("minilm-ablations", ABLATIONS, shown_with="minilm-variants"),
