@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from .base import Task
-from .checks import check_is_task, check_is_tokenizer, check_items
+from .checks import check_is_task, check_is_tokenizer, check_items, check_positive
 from .coders import Coder, coder_for
 from .families import SEQUENCES, TOKENS, sequence_classes, task_type, token_classes
-from .lengths import check_positive, check_tokenizer, read_sources, source_room, text_of
+from .lengths import check_tokenizer, read_sources, source_room, text_of
 from .prompts import Template
 from .text import fold, normalize
 from .windows import in_windows
