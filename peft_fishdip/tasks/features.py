@@ -70,7 +70,8 @@ def to_features(
         counts = ", ".join(f"{kind} {count}" for kind, count in sorted((+lost).items()))
         remedies = "; ".join(_REMEDIES[kind] for kind in _REMEDIES if lost[kind])
         remedies = f" ({remedies})" if remedies else ""
-        warnings.warn(f"{len(features)} examples, with {counts}{remedies}; see `task.encode` for each", stacklevel=2)
+        teller = "TokenClassificationTask(task).tagged" if kind == TOKENS else "task.encode"
+        warnings.warn(f"{len(features)} examples, with {counts}{remedies}; see `{teller}` for each", stacklevel=2)
     return features
 
 
@@ -142,6 +143,7 @@ _REMEDIES = {
     "task is about entities, or split these examples",
     "window_edge": "a window holds no span or relation of which a part stands in another window",
     "tokenizer_change": "the tokenizer lacks characters of some values: choose another tokenizer or other values",
+    "nested_span": "tags hold no span inside another, of which the longer one is learnt: take a model that writes text",
     "partial_word": "an encoder labels whole words: take a model that writes text, or split the words and pass tokens",
     "unspoken_value": "an encoder finds only what stands in the text",
 }
