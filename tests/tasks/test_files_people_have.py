@@ -77,6 +77,35 @@ def test_other_encodings_are_refused_with_the_remedy(tmp_path):
         read_woz(path, encoding="latin-eins")
 
 
+@pytest.mark.parametrize("encoding", ["hex", "base64", "rot13", "zlib", "a\0b", "", "latin-eins"])
+@pytest.mark.parametrize("reader", [read_conll, read_tagged_json, read])
+def test_encodings_of_no_texts_are_refused(write, reader, encoding):
+    with pytest.raises(ValueError, match=r"encoding=.*: Python knows no encoding of texts of this name"):
+        reader(write("Mia B-PER\n"), encoding=encoding)
+    with pytest.raises(TypeError, match="encoding=None: give the name of an encoding"):
+        reader(write("Mia B-PER\n"), encoding=None)
+    with pytest.raises(DataFormatError, match="expected text in UNDEFINED"):
+        reader(write("Mia B-PER\n"), encoding="undefined")
+
+
+def test_an_unknown_scheme_is_named_before_a_comment_is_read(write):
+    with pytest.raises(ValueError, match="scheme='foo': choose one of conll, iob1"):
+        read_conll(write("# B-PER\n"), scheme="foo")
+
+
+def test_rows_without_an_id_are_named_after_their_place(write):
+    rows = [{"id": None, "tokens": ["a"], "ner_tags": ["B-X"]}] * 2 + [{"id": "", "tokens": ["a"], "ner_tags": ["O"]}]
+    assert [x.id for x in read_tagged_json(write(rows))] == ["data.txt:0", "data.txt:1", "data.txt:2"]
+
+
+def test_a_span_does_not_begin_or_end_with_a_blank_token(write):
+    rows = [{"tokens": ["", "a", "b"], "ner_tags": ["O", "B-X", "O"]}]
+    assert read_tagged_json(write(rows))[0].spans == (Span(1, 2, "X"),)
+    for tokens, tags, place in ((["", "b"], ["B-X", "O"], 0), (["a", " "], ["B-X", "I-X"], 1)):
+        path = write([*rows, {"tokens": tokens, "ner_tags": tags}])
+        refused(read_tagged_json, path, f"item 1, token {place}", "a token that is not blank", repr(tokens[place]))
+
+
 def test_json_may_hold_any_character_raw(write):
     text = '[{"tokens": ["Mia\u2028Lee", "\x85"], "entities": [{"type": "P", "start": 0, "end": 1}], "relations": []}]'
     assert read_conll04(write(text))[0].tokens == ("Mia\u2028Lee", "\x85")

@@ -82,10 +82,13 @@ def read_bytes(path: StrPath) -> bytes:
 def decode(content: bytes, path: StrPath, encoding: str) -> str:
     """Text of a file; DataFormatError names the line and the parameter `encoding` where it is in another encoding."""
     remedy = "if it is in another encoding, pass encoding='latin-1', 'gb18030' or what it is"
+    if not isinstance(encoding, str):
+        raise TypeError(f"encoding={encoding!r}: give the name of an encoding, such as 'utf-8' or 'latin-1'")
+    unknown = f"encoding={encoding!r}: Python knows no encoding of texts of this name; pass 'latin-1' or what it is"
     try:
         known = codecs.lookup(encoding).name
-    except LookupError:
-        raise ValueError(f"encoding={encoding!r}: Python knows no encoding of this name") from None
+    except (LookupError, ValueError):
+        raise ValueError(unknown) from None
     if known == "utf-8":
         known = next((name for mark, name in _MARKS if content.startswith(mark)), known)
     try:
@@ -94,6 +97,10 @@ def decode(content: bytes, path: StrPath, encoding: str) -> str:
         line = content.count(b"\n", 0, error.start) + 1
         expected = f"text in {encoding.upper()}; {remedy}"
         raise DataFormatError(path, line, expected, content[error.start : error.start + 1]) from error
+    except LookupError:  # a codec of something else, such as hex
+        raise ValueError(unknown) from None
+    except UnicodeError as error:
+        raise DataFormatError(path, "file", f"text in {encoding.upper()}; {remedy}", str(error)) from error
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         expected = f"text in {encoding.upper()} without zero bytes; for UTF-16 pass encoding='utf-16-le' or 'utf-16-be'"
@@ -169,6 +176,12 @@ def get(item: Any, key: str, kind: type, path: StrPath, where: str) -> Any:
     if not isinstance(item.get(key), kind):
         raise DataFormatError(path, where, f"a {kind.__name__} under {key!r}", item.get(key))
     return item[key]
+
+
+def id_of(item: dict[str, Any], default: str) -> str:
+    """The "id" of an item as text; the default where that is missing, null or empty."""
+    value = item.get("id")
+    return default if value is None or value == "" else str(value)
 
 
 def get_int(item: Any, key: str, path: StrPath, where: str) -> int:
