@@ -29,6 +29,8 @@ from .training import Trained, train
 from .workplace import check_free, digest, new_folder, training_folder
 
 DEFAULT_MODEL = "google-t5/t5-base"
+RECORDS = ("evaluation.json", "self_training.json")
+"""Files that tell of a training; an adapter that was loaded keeps them."""
 FEWEST = 20
 """Examples that it takes for some of them to be held out."""
 
@@ -66,6 +68,7 @@ class Extractor:
         self.settings = settings
         self.task: NerTask | JointTask = settings.make_task()
         self.evaluation = evaluation
+        self._records: dict[str, bytes] = {}
 
     @classmethod
     def train(
@@ -193,7 +196,9 @@ class Extractor:
             raise ValueError(f"{folder} has no adapter_config.json; get the files again")
         options: Any = {"strict": True} if strict else {}
         adapted: Any = PeftModel.from_pretrained(base, str(folder), **options)
-        return cls(adapted.to(place), tokenizer, settings)
+        found = cls(adapted.to(place), tokenizer, settings)
+        found._records = {name: (path / name).read_bytes() for name in RECORDS if (path / name).is_file()}
+        return found
 
     @overload
     def __call__(self, texts: str, **options: Any) -> Decoded[Any]: ...
@@ -225,18 +230,19 @@ class Extractor:
     def save(self, folder: str | PathLike[str], *, overwrite: bool = False) -> None:
         """Write the adapter, without the base weights, into a new folder, or in place of another adapter.
 
-        The folder is complete, or not there.
+        The scores of its training are in evaluation.json, also if it was loaded with them. The folder is complete, or
+        not there.
         """
         check_flags(overwrite=overwrite)
         with new_folder(as_path(folder, "folder", "the name of a folder"), overwrite) as draft:
             self.model.save_pretrained(str(draft))
             self.settings.write(draft)
-            if self.evaluation is not None:
-                text = json.dumps(self.evaluation.to_dict(), ensure_ascii=False, indent=2)
-                (draft / "evaluation.json").write_text(text + "\n", encoding="utf-8")
-            if self.self_training is not None:
-                text = json.dumps(self.self_training.to_dict(), ensure_ascii=False, indent=2)
-                (draft / "self_training.json").write_text(text + "\n", encoding="utf-8")
+            for name, record in zip(RECORDS, (self.evaluation, self.self_training), strict=True):
+                if record is not None:
+                    text = json.dumps(record.to_dict(), ensure_ascii=False, indent=2)
+                    (draft / name).write_bytes(f"{text}\n".encode())
+                elif name in self._records:
+                    (draft / name).write_bytes(self._records[name])
 
     def _predict(self, texts: Sequence[Any], **options: Any) -> list[Decoded[Any]]:
         some: Any = self.task
