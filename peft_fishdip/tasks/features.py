@@ -56,6 +56,7 @@ def to_features(
     check_is_task(task)
     check_is_tokenizer(tokenizer)
     check_items("examples", examples, f"a list of {task.example_type.__name__}")
+    examples = [*examples]
     check_positive(max_source_length=max_source_length, max_target_length=max_target_length)
     kind = None if model is None else task_type(model)
     if kind in (TOKENS, SEQUENCES):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .base import Decoded
+from .checks import check_items
 from .formats.document import Document
 from .formats.fishdip import document_to_dict
 from .offsets import TextSpan, in_text
@@ -17,6 +18,7 @@ from .records import DstExample, JointExample, NerExample, RelationExample, Span
 
 _ANSWERS = ("spans", "arguments", "relations", "state")
 """Fields of records, in the order of a task's `answers`."""
+_RESULTS = "a list of predictions, records or documents"
 _COLUMNS = ("document", "id", "start", "end", "text", "label", "score")
 
 
@@ -81,6 +83,7 @@ def write_json_lines(path: str | PathLike[str], results: Iterable[Decoded[Any] |
 
     `read` takes what has entities, with or without relations.
     """
+    check_items("results", results, _RESULTS)
     lines = [json.dumps(to_dict(result), ensure_ascii=False, allow_nan=False) + "\n" for result in results]
     # A surrogate that stands alone has no form in UTF-8; backslashreplace writes it as JSON does.
     Path(path).write_bytes("".join(lines).encode("utf-8", "backslashreplace"))
@@ -99,6 +102,7 @@ def to_pandas(results: Iterable[Decoded[Any] | Any]) -> Any:
         from pandas import DataFrame
     except ImportError as error:
         raise ImportError("to_pandas needs pandas: pip install pandas; to_dict does without") from error
+    check_items("results", results, _RESULTS)
     rows = []
     for number, result in enumerate(results):
         found = to_dict(result)
