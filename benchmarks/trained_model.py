@@ -81,7 +81,7 @@ class TrainedModel:
 
     def features(self, examples: list[Any]) -> Features:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*see `task.encode`")
+            warnings.filterwarnings("ignore", message=".*; see `.*` for each")
             return to_features(
                 self.task,
                 self.tokenizer,
@@ -103,7 +103,7 @@ class TrainedModel:
         params, trace = self.params, self.outcome.trace
         started = time.perf_counter()
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*see `task.encode`")
+            warnings.filterwarnings("ignore", message=".*; see `.*` for each")
             warnings.filterwarnings("ignore", message="self-training stopped")  # which is noted
             found = self_train(
                 self.model,

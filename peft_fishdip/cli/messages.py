@@ -23,6 +23,7 @@ _MEMORY = "too little memory: pass a smaller --batch-size, choose a smaller mode
 _OPTIONS = {
     "num_folds=": "--folds ",
     "held_out_share=": "--held-out ",
+    "rounds=": "--rounds ",
     "learning_rate=": "--lr ",
     "optimizer=": "--optimizer ",
     "steps=": "--steps ",

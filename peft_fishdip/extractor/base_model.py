@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig
 
-from ..tasks.families import CAUSAL, SEQ2SEQ, is_encoder, load_model, task_type
+from ..tasks.families import CAUSAL, SEQ2SEQ, as_classification, is_encoder, load_model, task_type
 from .settings import Settings
 
 
@@ -23,7 +25,7 @@ def choose_device(device: str | torch.device | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         found = torch.device(device)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         raise ValueError(f"device={device!r}: choose 'cpu' or 'cuda'") from None
     if found.type not in ("cpu", "cuda"):
         raise ValueError(f"device={device!r}: choose 'cpu' or 'cuda'")
@@ -44,28 +46,33 @@ def load_base(settings: Settings, dtype: Any) -> tuple[Any, Any]:
             f"the base model {name!r} is a folder that is not there; change to the folder that it is relative to, or "
             "pass --model (in Python model=) with its new place"
         )
-    try:
-        if settings.task == "joint" and is_encoder(AutoConfig.from_pretrained(name)):
-            raise EncoderError(
-                f"{name} is an encoder, which finds entities but no relations; choose a T5 or a causal LM, or leave "
-                "the relations out (fishdip convert --drop-relations)"
-            )
+    with _loading(name):
+        encoder = is_encoder(AutoConfig.from_pretrained(name))
+    if encoder and settings.task == "joint":
+        raise ValueError(
+            f"{name} is an encoder, which finds entities but no relations; choose a T5 or a causal LM, or leave the "
+            "relations out (fishdip convert --drop-relations)"
+        )
+    if encoder:
+        as_classification(task)  # which names a label that cannot stand in a tag
+    with _loading(name):
         (model, loading), tokenizer = load_model(
             name, task, dtype=dtype, use_safetensors=True, output_loading_info=True
         )
         kind = task_type(model)
-    except EncoderError:
-        raise
+    if kind in (SEQ2SEQ, CAUSAL) and (missing := sorted(loading["missing_keys"])):
+        raise ValueError(f"the weights of {name!r} lack {', '.join(missing[:3])}; get its files again")
+    return model, tokenizer
+
+
+@contextmanager
+def _loading(name: str) -> Iterator[None]:
+    """Say of an error of the model's files which model it is."""
+    try:
+        yield
     except (OSError, ValueError, SafetensorError) as error:
         why = " ".join(str(error).split())[:200]
         raise ValueError(
             f"the model {name!r} cannot be loaded; give the id of a T5, causal LM or encoder on the Hub, or a folder "
             f"with its config.json, model.safetensors and tokenizer ({why})"
         ) from error
-    if kind in (SEQ2SEQ, CAUSAL) and (missing := sorted(loading["missing_keys"])):
-        raise ValueError(f"the weights of {name!r} lack {', '.join(missing[:3])}; get its files again")
-    return model, tokenizer
-
-
-class EncoderError(ValueError):
-    """An encoder cannot do the task."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
+from ..config import is_count
+from ..tasks.checks import check_items, check_records, shown
 from ..tasks.formats.document import Document
 from ..tasks.formats.read import read
 from ..tasks.records import JointExample, NerExample
@@ -24,12 +26,18 @@ def load_examples(data: Data, **options: Any) -> list[Example]:
     """Records of entities, with relations where any has one.
 
     Raises:
+        TypeError: the data is neither the name of a file nor a list.
         ValueError: there is no example, or the file holds records of another task.
         OSError: the file cannot be read.
     """
     name, given = "documents", cast(Iterable[Any], data)
     if isinstance(data, str | PathLike):
         name, given = str(data), load_file(data, **options)
+    elif isinstance(data, Mapping | Document | NerExample | JointExample) or not isinstance(data, Iterable):
+        raise TypeError(
+            f"documents={shown(data)}: give the name of a file, or a list of documents or records (Document, "
+            "NerExample, JointExample), even if it is a single one"
+        )
     examples = [item.to_example() if isinstance(item, Document) else item for item in given]
     for number, example in enumerate(examples):
         if not isinstance(example, NerExample | JointExample):
@@ -41,6 +49,23 @@ def load_examples(data: Data, **options: Any) -> list[Example]:
         raise ValueError(f"{name}: there is no example; give a file with annotated texts")
     joint = any(getattr(example, "relations", ()) for example in examples)
     return [as_kind(example, JointExample if joint else NerExample) for example in examples]
+
+
+def unlabelled_texts(unlabelled: object, rounds: object) -> list[str] | None:
+    """The texts for self-training; None for none.
+
+    Raises:
+        TypeError: they are no list of texts.
+        ValueError: there is no such number of rounds.
+    """
+    if not is_count(rounds):
+        raise ValueError(f"rounds={shown(rounds)}: give a whole number above 0")
+    if unlabelled is None:
+        return None
+    check_items("unlabelled", unlabelled, "a list of texts; put the one text into a list")
+    texts = [*cast(Iterable[Any], unlabelled)]
+    check_records("unlabelled", texts, str)
+    return texts
 
 
 def load_file(path: str | PathLike[str], **options: Any) -> Sequence[Any]:

@@ -7,20 +7,21 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from os import PathLike
-from pathlib import Path
 from typing import Any, NamedTuple, overload
 
 import torch
 from peft import PeftModel
 
+from ..config import is_index, is_number
 from ..tasks.base import Decoded
+from ..tasks.checks import as_path, check_flags
 from ..tasks.families import task_type
 from ..tasks.generation import predict
 from ..tasks.joint import JointTask
 from ..tasks.ner import NerTask
 from ..tasks.self_training.loop import SelfTrained
 from .base_model import choose_device, load_base
-from .data import Data, Example, as_kind, folds, held_out, labels_of, load_examples, relations_of
+from .data import Data, Example, as_kind, folds, held_out, labels_of, load_examples, relations_of, unlabelled_texts
 from .evaluation import Evaluation
 from .recipe import Recipe
 from .settings import Settings, base_name
@@ -28,6 +29,8 @@ from .training import Trained, train
 from .workplace import check_free, digest, new_folder, training_folder
 
 DEFAULT_MODEL = "google-t5/t5-base"
+RECORDS = ("evaluation.json", "self_training.json")
+"""Files that tell of a training; an adapter that was loaded keeps them."""
 FEWEST = 20
 """Examples that it takes for some of them to be held out."""
 
@@ -65,12 +68,13 @@ class Extractor:
         self.settings = settings
         self.task: NerTask | JointTask = settings.make_task()
         self.evaluation = evaluation
+        self._records: dict[str, bytes] = {}
 
     @classmethod
     def train(
         cls,
         documents: Data,
-        model: str = DEFAULT_MODEL,
+        model: str | PathLike[str] = DEFAULT_MODEL,
         output: str | PathLike[str] | None = None,
         *,
         labels: Mapping[str, str] | None = None,
@@ -110,21 +114,20 @@ class Extractor:
             recipe: fields of `Recipe`, such as `steps`.
 
         Raises:
-            ValueError: data, model or an argument is not as it must be; the message names it and the remedy.
+            ValueError, TypeError: data, model or an argument is not as it must be; the message names it and the remedy.
             OSError: a file cannot be read or written.
         """
+        check_flags(refit=refit, chat=chat, resume=resume, overwrite=overwrite, progress=progress)
         chosen = Recipe(**recipe)
         place = choose_device(device)
-        target = None if output is None else Path(output)
+        target = None if output is None else as_path(output, "output", "the name of a folder")
+        texts = unlabelled_texts(unlabelled, rounds)
         if target is not None:
             check_free(target, overwrite)
         elif resume:
             raise ValueError("resume=True needs the folder that the adapter was to be saved in, output=")
         examples = load_examples(documents)
         settings = Settings.of(examples, model, labels, template, chat)
-        if isinstance(unlabelled, str):
-            raise TypeError("unlabelled is a list of texts; put the one text into a list")
-        texts = None if unlabelled is None else [*unlabelled]
         if texts is not None and chosen.optimizer == "sparse_adafactor":
             raise ValueError("optimizer='sparse_adafactor': self-training on unlabelled texts has adamw alone")
         parts = plan(examples, num_folds, held_out_share, refit, chosen.seed)
@@ -161,7 +164,7 @@ class Extractor:
         cls,
         folder: str | PathLike[str],
         *,
-        model: str | None = None,
+        model: str | PathLike[str] | None = None,
         device: str | None = None,
         strict: bool = False,
     ) -> Extractor:
@@ -174,10 +177,13 @@ class Extractor:
             strict: refuse base weights that are not those of the training, instead of a warning.
 
         Raises:
-            ValueError: the folder is no such adapter, or it is damaged; or the base model is not there.
+            ValueError, TypeError: the folder is no such adapter, or it is damaged; the base model is not there; or an
+                argument is not as it must be.
         """
+        check_flags(strict=strict)
         place = choose_device(device)
-        settings = Settings.read(Path(folder))
+        path = as_path(folder, "folder", "the folder of an adapter")
+        settings = Settings.read(path)
         if model is not None:
             settings = replace(settings, base_model=base_name(model))
         base, tokenizer = load_base(settings, getattr(torch, settings.dtype))
@@ -186,11 +192,13 @@ class Extractor:
                 f"the adapter {folder} is for a model of the type {settings.task_type}, and {settings.base_model!r} is "
                 f"of the type {task_type(base)}; pass the base model of the training"
             )
-        if not (Path(folder) / "adapter_config.json").is_file():
+        if not (path / "adapter_config.json").is_file():
             raise ValueError(f"{folder} has no adapter_config.json; get the files again")
         options: Any = {"strict": True} if strict else {}
         adapted: Any = PeftModel.from_pretrained(base, str(folder), **options)
-        return cls(adapted.to(place), tokenizer, settings)
+        found = cls(adapted.to(place), tokenizer, settings)
+        found._records = {name: (path / name).read_bytes() for name in RECORDS if (path / name).is_file()}
+        return found
 
     @overload
     def __call__(self, texts: str, **options: Any) -> Decoded[Any]: ...
@@ -222,17 +230,19 @@ class Extractor:
     def save(self, folder: str | PathLike[str], *, overwrite: bool = False) -> None:
         """Write the adapter, without the base weights, into a new folder, or in place of another adapter.
 
-        The folder is complete, or not there.
+        The scores of its training are in evaluation.json, also if it was loaded with them. The folder is complete, or
+        not there.
         """
-        with new_folder(Path(folder), overwrite) as draft:
+        check_flags(overwrite=overwrite)
+        with new_folder(as_path(folder, "folder", "the name of a folder"), overwrite) as draft:
             self.model.save_pretrained(str(draft))
             self.settings.write(draft)
-            if self.evaluation is not None:
-                text = json.dumps(self.evaluation.to_dict(), ensure_ascii=False, indent=2)
-                (draft / "evaluation.json").write_text(text + "\n", encoding="utf-8")
-            if self.self_training is not None:
-                text = json.dumps(self.self_training.to_dict(), ensure_ascii=False, indent=2)
-                (draft / "self_training.json").write_text(text + "\n", encoding="utf-8")
+            for name, record in zip(RECORDS, (self.evaluation, self.self_training), strict=True):
+                if record is not None:
+                    text = json.dumps(record.to_dict(), ensure_ascii=False, indent=2)
+                    (draft / name).write_bytes(f"{text}\n".encode())
+                elif name in self._records:
+                    (draft / name).write_bytes(self._records[name])
 
     def _predict(self, texts: Sequence[Any], **options: Any) -> list[Decoded[Any]]:
         some: Any = self.task
@@ -269,10 +279,10 @@ def _completed(settings: Settings, trained: Trained) -> Settings:
 
 def plan(examples: Sequence[Example], num_folds: int, share: float, refit: bool, seed: int) -> list[Part]:
     """The trainings, of which the last one gives the adapter."""
-    if num_folds < 0 or num_folds == 1:
-        raise ValueError(f"num_folds={num_folds}: give 2 or more, or 0 for no cross-validation")
-    if not 0 <= share < 1:
-        raise ValueError(f"held_out_share={share}: give a share from 0 to below 1, such as 0.2")
+    if not is_index(num_folds) or num_folds == 1:
+        raise ValueError(f"num_folds={num_folds!r}: give 2 or more, or 0 for no cross-validation")
+    if not is_number(share) or not 0 <= share < 1:
+        raise ValueError(f"held_out_share={share!r}: give a share from 0 to below 1, such as 0.2")
     every = [*range(len(examples))]
     if num_folds:
         tests = folds(examples, num_folds, seed)

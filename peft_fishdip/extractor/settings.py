@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from ..tasks.checks import as_path, shown
 from ..tasks.joint import JointTask
 from ..tasks.ner import NerTask
 from .data import Example, labels_of, overlaps, relations_of
@@ -52,7 +54,7 @@ class Settings:
     def of(
         cls,
         examples: Sequence[Example],
-        base_model: str,
+        base_model: str | PathLike[str],
         names: Mapping[str, str] | None = None,
         template: str | None = None,
         chat: bool = False,
@@ -60,9 +62,11 @@ class Settings:
         """Task and labels that examples call for.
 
         Raises:
+            TypeError: the base model, the names or the template are of another type.
             ValueError: there is nothing to learn, a name is given for a label that does not occur, or the template has
                 no `{source}`.
         """
+        _check_names(names)
         labels, relations = labels_of(examples), relations_of(examples)
         if not labels:
             raise ValueError(f"none of the {len(examples)} examples has a labelled span; annotate some first")
@@ -72,6 +76,8 @@ class Settings:
                     f"the label {label!r} does not occur in the examples, whose labels are "
                     f"{', '.join(map(repr, sorted(labels | relations)))}"
                 )
+        if template is not None and not isinstance(template, str):
+            raise TypeError(f"template={shown(template)}: give a text, and put {{source}} where the text is to stand")
         if template is not None and "{source}" not in template:
             raise ValueError(f"template={template!r}: put {{source}} where the text is to stand")
         found = cls(
@@ -137,14 +143,26 @@ class Settings:
         return found
 
 
-def base_name(name: str) -> str:
+def base_name(name: str | PathLike[str]) -> str:
     """A name that stands for the same base model later: a relative folder is marked, so that it is no id of the Hub."""
-    expanded = Path(name).expanduser()
+    path = as_path(name, "model", "the id of a model on the Hub, or its folder")
+    expanded, name = path.expanduser(), name if isinstance(name, str) else str(path)
     if not expanded.is_dir():
         return name
     if expanded.is_absolute() or name.startswith(("./", "../")):
         return str(expanded) if name.startswith("~") else name
     return f"./{name}"
+
+
+def _check_names(names: object) -> None:
+    if names is None:
+        return
+    example = "a dict from labels to words, such as {'PER': 'person'}"
+    if not isinstance(names, Mapping):
+        raise TypeError(f"labels={shown(names)}: give {example}")
+    for label, name in names.items():
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"labels={shown(names)}: {name!r} cannot stand for {label!r}; give {example}")
 
 
 def _only(names: Mapping[str, str] | None, labels: set[str]) -> dict[str, str]:

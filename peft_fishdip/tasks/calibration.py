@@ -8,6 +8,7 @@ from math import ceil
 from typing import Any, TypeVar
 
 from .base import Decoded, Task, check_lengths
+from .checks import check_positive
 from .places import comparable
 
 E = TypeVar("E")
@@ -46,6 +47,7 @@ class Calibration:
         A score on the border of two bins is in the lower one. Raises ValueError for a score that is no probability.
         """
         check_lengths(right, scores)
+        check_positive(num_bins=num_bins)
         found: list[list[tuple[float, bool]]] = [[] for _ in range(num_bins)]
         for score, is_right in zip(scores, right, strict=True):
             if not 0 <= score <= 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence, Sized
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,32 @@ LONGEST = 80
 
 
 def shown(value: object) -> str:
-    """A value in a message, cut where it is long."""
-    text = repr(value)
+    """A value in a message, on one line, and cut where it is long."""
+    text = " ".join(part.strip() for part in repr(value).splitlines())
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
-def as_path(path: object) -> Path:
+def as_path(path: object, name: str = "path", what: str = "the name of a file") -> Path:
     """The path of a file or folder; TypeError for what names none."""
     if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"path={shown(path)}: give the name of a file, as a text or a pathlib.Path")
+        raise TypeError(f"{name}={shown(path)}: give {what}, as a text or a pathlib.Path")
     return Path(path)
+
+
+def check_flags(**flags: object) -> None:
+    """Raise TypeError for arguments that are neither True nor False: a text such as "no" would count as True."""
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"{name}={shown(value)}: give True or False")
+
+
+def check_positive(**values: object) -> None:
+    """Refuse sizes and counts that are no whole numbers (TypeError), or below 1 (ValueError)."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise TypeError(f"{name}={shown(value)}: give a whole number, at least 1")
+        if value < 1:
+            raise ValueError(f"{name}={value}: must be at least 1")
 
 
 def check_items(name: str, value: object, what: str) -> None:

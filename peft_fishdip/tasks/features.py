@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from .base import Task
-from .checks import check_is_task, check_is_tokenizer, check_items
+from .checks import check_is_task, check_is_tokenizer, check_items, check_positive
 from .coders import Coder, coder_for
 from .families import SEQUENCES, TOKENS, sequence_classes, task_type, token_classes
-from .lengths import check_positive, check_tokenizer, read_sources, source_room, text_of
+from .lengths import check_tokenizer, read_sources, source_room, text_of
 from .prompts import Template
 from .text import fold, normalize
 from .windows import in_windows
@@ -56,6 +56,7 @@ def to_features(
     check_is_task(task)
     check_is_tokenizer(tokenizer)
     check_items("examples", examples, f"a list of {task.example_type.__name__}")
+    examples = [*examples]
     check_positive(max_source_length=max_source_length, max_target_length=max_target_length)
     kind = None if model is None else task_type(model)
     if kind in (TOKENS, SEQUENCES):
@@ -70,7 +71,8 @@ def to_features(
         counts = ", ".join(f"{kind} {count}" for kind, count in sorted((+lost).items()))
         remedies = "; ".join(_REMEDIES[kind] for kind in _REMEDIES if lost[kind])
         remedies = f" ({remedies})" if remedies else ""
-        warnings.warn(f"{len(features)} examples, with {counts}{remedies}; see `task.encode` for each", stacklevel=2)
+        teller = "TokenClassificationTask(task).tagged" if kind == TOKENS else "task.encode"
+        warnings.warn(f"{len(features)} examples, with {counts}{remedies}; see `{teller}` for each", stacklevel=2)
     return features
 
 
@@ -142,6 +144,7 @@ _REMEDIES = {
     "task is about entities, or split these examples",
     "window_edge": "a window holds no span or relation of which a part stands in another window",
     "tokenizer_change": "the tokenizer lacks characters of some values: choose another tokenizer or other values",
+    "nested_span": "tags hold no span inside another, of which the longer one is learnt: take a model that writes text",
     "partial_word": "an encoder labels whole words: take a model that writes text, or split the words and pass tokens",
     "unspoken_value": "an encoder finds only what stands in the text",
 }

@@ -14,7 +14,7 @@ from transformers import LogitsProcessorList
 
 from .base import Decoded, Problem, Scores, Task
 from .calibration import calibration_of
-from .checks import check_is_task, check_is_tokenizer, check_items
+from .checks import check_flags, check_is_task, check_is_tokenizer, check_items, check_positive
 from .coders import Coder, coder_for
 from .constraint import Constraint, Path, Reading
 from .families import SEQUENCES, TOKENS, task_type
@@ -23,7 +23,7 @@ from .grammar import Grammar
 from .labelling import label
 from .lengths import (
     Source,
-    check_positive,
+    check_side,
     check_tokenizer,
     position_limit,
     read_sources,
@@ -70,6 +70,7 @@ def generate(
         max_source_length=max_source_length,
         max_new_tokens=max_new_tokens,
     )
+    check_side(truncation_side)
     most = source_room(model, tokenizer, max_source_length, max_new_tokens)
     features = coder.sources(sources)
     told = sources_cut([len(ids) for ids in features], most)
@@ -192,6 +193,8 @@ def _predict(
     check_is_task(task)
     check_is_tokenizer(tokenizer)
     check_items("texts", texts, "a list of texts, token lists or records")
+    check_flags(progress=progress, constrained=constrained, windows=windows)
+    check_side(truncation_side)
     if task_type(model) in (TOKENS, SEQUENCES):
         return label(model, tokenizer, task, texts, batch_size, max_source_length, progress, windows)
     coder = coder_for(model, tokenizer, template, chat)

@@ -12,9 +12,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .base import Decoded, Task
+from .checks import check_positive
 from .coders import TwoTexts
 from .families import TOKENS, sequence_classes, task_type, token_classes
-from .lengths import check_positive, read_sources, source_cut, source_room, sources_cut
+from .lengths import read_sources, source_cut, source_room, sources_cut
 from .modes import evaluating
 from .windows import in_windows, unlabelled
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from .base import Problem, Task
+from .checks import shown
 from .places import part, word_edges
 from .records import JointExample, NerExample
 
@@ -134,8 +135,7 @@ def source_room(model: Any, tokenizer: Any, max_source_length: int, to_write: in
     return min(max_source_length, room)
 
 
-def check_positive(**values: int) -> None:
-    """Refuse sizes and counts below 1."""
-    for name, value in values.items():
-        if value < 1:
-            raise ValueError(f"{name}={value}: must be at least 1")
+def check_side(truncation_side: object) -> None:
+    """Raise ValueError for what is no end of a text; None stands for the one that the task chooses."""
+    if truncation_side not in (None, "left", "right"):
+        raise ValueError(f"truncation_side={shown(truncation_side)}: choose 'left' or 'right'")

@@ -10,10 +10,11 @@ import torch
 from tqdm.auto import tqdm
 
 from .base import check_lengths
+from .checks import check_positive
 from .coders import Coder, TwoTexts, coder_for
 from .families import CAUSAL, SEQ2SEQ, SEQUENCES, sequence_classes, task_type
 from .labelling import all_logits
-from .lengths import check_positive, check_tokenizer, read_sources, source_room, sources_cut
+from .lengths import check_tokenizer, read_sources, source_room, sources_cut
 from .modes import evaluating
 from .prompts import Template
 from .records import RelationExample

@@ -23,8 +23,10 @@ def plain_prompt(source: str, template: Template = PLAIN) -> str:
     """
     if callable(template):
         return template(source)
-    if _PLACE not in template:
-        raise ValueError(f"template={template!r}: put {_PLACE} where the source is to stand, or pass a function")
+    if not isinstance(template, str) or _PLACE not in template:
+        raise ValueError(
+            f"template={template!r}: give a text, and put {_PLACE} where the source is to stand, or pass a function"
+        )
     return template.replace(_PLACE, source)
 
 

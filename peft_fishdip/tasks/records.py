@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from operator import index
 from typing import Any, Protocol, TypeVar
 
 R = TypeVar("R")
@@ -30,6 +31,8 @@ class Span:
                 f"Span({self.start!r}, {self.end!r}, {self.label!r}): give two token positions and a text, such as "
                 "Span(0, 1, 'person')"
             )
+        for name in ("start", "end"):  # numbers of numpy and torch have no form in JSON
+            object.__setattr__(self, name, index(getattr(self, name)))
         if not 0 <= self.start < self.end:
             raise ValueError(
                 f"Span(start={self.start}, end={self.end}): needs 0 <= start < end; end is exclusive, "
@@ -50,7 +53,7 @@ class Relation:
     label: str
 
     def __post_init__(self) -> None:
-        _records((self.head, self.tail), Span, "head and tail")
+        as_records((self.head, self.tail), Span, "head and tail")
 
 
 @dataclass(frozen=True)
@@ -85,8 +88,11 @@ def _as_tokens(tokens: Sequence[str]) -> tuple[str, ...]:
     return found
 
 
-def _records(values: Any, kind: type[R], what: str) -> tuple[R, ...]:
-    """The values, which are to be records of one kind."""
+TOKENS = "; positions are those of tokens, and `from_offsets` takes characters"
+
+
+def as_records(values: Any, kind: type[R], what: str, positions: str = TOKENS) -> tuple[R, ...]:
+    """The values, which are to be records of one kind; TypeError else, which says what `positions` of spans count."""
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise TypeError(f"{what}={values!r}: give a sequence of {kind.__name__}")
     values = tuple(values)
@@ -95,13 +101,13 @@ def _records(values: Any, kind: type[R], what: str) -> tuple[R, ...]:
             given = value if isinstance(value, (tuple, list)) else ("...",)
             parts = value.items() if isinstance(value, Mapping) else ()
             written = ", ".join([*(f"{key}={part!r}" for key, part in parts)] or map(repr, given))
-            hint = "; positions are those of tokens, and `from_offsets` takes characters" if kind is Span else ""
+            hint = positions if kind is Span else ""
             raise TypeError(f"{what}: {value!r} is a {type(value).__name__}; write {kind.__name__}({written}){hint}")
     return values
 
 
 def _as_spans(spans: Any, what: str) -> tuple[Span, ...]:
-    return tuple(sorted(set(_records(spans, Span, what)), key=_span_key))
+    return tuple(sorted(set(as_records(spans, Span, what)), key=_span_key))
 
 
 _MARKS = str.maketrans("[]", "  ")
@@ -178,7 +184,7 @@ class JointExample:
         object.__setattr__(self, "tokens", _as_tokens(self.tokens))
         object.__setattr__(self, "spans", _as_spans(self.spans, "spans"))
         relations = sorted(
-            set(_records(self.relations, Relation, "relations")),
+            set(as_records(self.relations, Relation, "relations")),
             key=lambda r: (*_span_key(r.head), *_span_key(r.tail), r.label),
         )
         object.__setattr__(self, "relations", tuple(relations))
@@ -207,7 +213,7 @@ class RelationExample:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tokens", _as_tokens(self.tokens))
-        _check_inside(_records((self.head, self.tail), Span, "head and tail"), self.tokens, "entity")
+        _check_inside(as_records((self.head, self.tail), Span, "head and tail"), self.tokens, "entity")
         _check_text(without_marks(self.text, self.tokens), self.tokens)
 
 
@@ -227,7 +233,7 @@ class SrlExample:
     def __post_init__(self) -> None:
         object.__setattr__(self, "tokens", _as_tokens(self.tokens))
         object.__setattr__(self, "arguments", _as_spans(self.arguments, "arguments"))
-        _check_inside(_records((self.predicate,), Span, "predicate"), self.tokens, "predicate")
+        _check_inside(as_records((self.predicate,), Span, "predicate"), self.tokens, "predicate")
         _check_inside(self.arguments, self.tokens, "argument")
         _check_text(without_marks(self.text, self.tokens), self.tokens)
 
@@ -241,8 +247,8 @@ class DstExample:
     id: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "turns", _records(self.turns, Turn, "turns"))
-        object.__setattr__(self, "state", tuple(sorted(set(_records(self.state, SlotValue, "state")))))
+        object.__setattr__(self, "turns", as_records(self.turns, Turn, "turns"))
+        object.__setattr__(self, "state", tuple(sorted(set(as_records(self.state, SlotValue, "state")))))
         seen: dict[tuple[str, str], str] = {}
         for entry in self.state:
             if (entry.domain, entry.slot) in seen:

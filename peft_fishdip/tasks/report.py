@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from .base import Decoded, check_lengths
+from .checks import check_items
 from .metrics import F1Score, joined_arguments
 from .places import comparable
 from .records import DstExample, JointExample, NerExample, RelationExample, Span, SrlExample
@@ -102,6 +103,7 @@ def score_report(
     if of not in ("spans", "relations"):
         raise ValueError(f"of={of!r}: choose 'spans' or 'relations'")
     check_lengths(gold, predicted)
+    check_items("without", without, "a list of labels, such as ['no_relation']")
     counts: dict[str, Counter[str]] = {}
     for number, (example, result) in enumerate(zip(gold, predicted, strict=True)):
         record = result.prediction if isinstance(result, Decoded) else result

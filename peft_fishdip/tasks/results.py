@@ -10,7 +10,7 @@ from os import PathLike
 from typing import Any
 
 from .base import Decoded
-from .checks import as_path
+from .checks import as_path, check_items
 from .formats.document import Document
 from .formats.fishdip import document_to_dict
 from .offsets import TextSpan, in_text
@@ -18,6 +18,7 @@ from .records import DstExample, JointExample, NerExample, RelationExample, Span
 
 _ANSWERS = ("spans", "arguments", "relations", "state")
 """Fields of records, in the order of a task's `answers`."""
+_RESULTS = "a list of predictions, records or documents"
 _COLUMNS = ("document", "id", "start", "end", "text", "label", "score")
 
 
@@ -82,6 +83,7 @@ def write_json_lines(path: str | PathLike[str], results: Iterable[Decoded[Any] |
 
     `read` takes what has entities, with or without relations. The file is compressed if its name ends in .gz.
     """
+    check_items("results", results, _RESULTS)
     lines = [json.dumps(to_dict(result), ensure_ascii=False, allow_nan=False) + "\n" for result in results]
     # A surrogate that stands alone has no form in UTF-8; backslashreplace writes it as JSON does.
     data = "".join(lines).encode("utf-8", "backslashreplace")
@@ -102,6 +104,7 @@ def to_pandas(results: Iterable[Decoded[Any] | Any]) -> Any:
         from pandas import DataFrame
     except ImportError as error:
         raise ImportError("to_pandas needs pandas: pip install pandas; to_dict does without") from error
+    check_items("results", results, _RESULTS)
     rows = []
     for number, result in enumerate(results):
         found = to_dict(result)

@@ -43,8 +43,14 @@ def _split(tag: object, scheme: str) -> tuple[str, str] | None:
 
 
 def is_tag(tag: object, scheme: str = "conll") -> bool:
-    """Is `tag` one of the scheme's tags?"""
+    """Is `tag` one of the scheme's tags? ValueError for a scheme that is none of `SCHEMES`."""
+    _check_scheme(scheme)
     return _split(tag, scheme) is not None
+
+
+def _check_scheme(scheme: object) -> None:
+    if scheme not in SCHEMES:
+        raise ValueError(f"scheme={scheme!r}: choose one of {', '.join(SCHEMES)}")
 
 
 def tags_to_spans(tags: Sequence[str], scheme: str = "conll") -> list[Span]:
@@ -55,8 +61,7 @@ def tags_to_spans(tags: Sequence[str], scheme: str = "conll") -> list[Span]:
     equal labels are one span. The others are strict: a tag that the scheme does not allow there raises TagError, as
     do several tags in one. Tags without a label (B, I, O) give spans of the label "entity".
     """
-    if scheme not in SCHEMES:
-        raise ValueError(f"scheme={scheme!r}: choose one of {', '.join(SCHEMES)}")
+    _check_scheme(scheme)
     check_items(
         "tags", tags, "a list of tags, one for each token, such as ['B-PER', 'O']; `split` a text at its spaces"
     )

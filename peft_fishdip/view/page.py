@@ -6,19 +6,25 @@ import html
 import json
 import re
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from importlib.resources import files
+from typing import Any
 
-from ..tasks.formats.document import Document
+from ..tasks.base import Decoded
+from ..tasks.checks import check_items
+from ..tasks.formats.document import Document, to_document
+from ..tasks.records import JointExample, NerExample
 from ..tasks.units import positions
 
 
-def build_page(documents: Sequence[Document], title: str) -> str:
-    """The page. Texts reach it as JSON, from which its script makes text nodes; no text is ever read as HTML.
+def build_page(documents: Iterable[Document | NerExample | JointExample | Decoded[Any]], title: str) -> str:
+    """The page of documents, records or predictions.
 
+    Texts reach it as JSON, from which its script makes text nodes; no text is ever read as HTML.
     The content security policy allows this one script and this one style sheet, by their hashes, and no connection.
     """
+    check_items("documents", documents, "a list of documents, records or predictions")
     style, script = (files(__package__).joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
     parts = {
         "title": html.escape(_valid(title)),
@@ -26,7 +32,7 @@ def build_page(documents: Sequence[Document], title: str) -> str:
         "style_hash": _hash(style),
         "script": script,
         "script_hash": _hash(script),
-        "data": _json(documents),
+        "data": _json([to_document(document) for document in documents]),
     }
     template = files(__package__).joinpath("page.html").read_text("utf-8")
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)

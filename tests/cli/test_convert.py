@@ -113,6 +113,13 @@ def test_warnings_of_readers_are_lines_on_stderr(run):
     assert "warning: blank.jsonl: 1 examples and no entity in any" in stderr
 
 
+def test_labels_of_several_words_are_recognised_again(run):
+    write("in.jsonl", [Document("Mia left", (Span(0, 3, "full name"),))], format="doccano")
+    run("in.jsonl", "out.conll", "--to", "conll")
+    run("out.conll", "again.jsonl", "--to", "doccano")
+    assert read("again.jsonl").documents == read("in.jsonl").documents
+
+
 def test_units_of_both_sides(run):
     write("in.jsonl", [PLAIN], format="doccano", unit="characters")
     run("in.jsonl", "out.jsonl", "--to", "doccano", "--unit", "characters", "--write", "unit=graphemes")
@@ -151,6 +158,10 @@ def test_what_is_wrong_is_one_line(run, fails):
     write("joint.jsonl", [DOCUMENT], format="prodigy")
     write_json_lines("roles.jsonl", [SrlTask(["A0"]).decode("Ann [ sold ] it", "[ Ann | A0 ] sold it")])
     Path("words.txt").write_text("just some words\n")
+    Path("bad.conll").write_text("Ann B-PER\nleft o\n")
+    Path("blank.jsonl").write_text('{"tokens": ["", "b"], "ner_tags": ["B-X", "O"]}\n')
+    Path("folder").mkdir()
+    Path("folder", "train.conll").write_text("Ann B-PER\n")
     Path("bad.jsonl").write_text('{"text": "Mia", "label": [[0, 9, "\u202e"]]}\n', encoding="utf-8")
     Path("rel.txt").write_text('1\t"<e1>Mia</e1> left <e2>Oslo</e2>."\nOther\nComment:\n')
     for arguments, message in [
@@ -175,6 +186,17 @@ def test_what_is_wrong_is_one_line(run, fails):
         (["in.jsonl", "o", "--to", "brat", "--write", "x=1"], "--write x=1: options of the format 'brat' are none"),
         (["in.jsonl", "o", "--to", "doccano", "--read", "unit"], "--read unit: options of the format 'doccano' are"),
         (["in.jsonl", "o", "--to", "doccano", "--encoding", "nope"], "encoding='nope': Python knows no encoding"),
+        (
+            ["in.jsonl", "o", "--to", "doccano", "--encoding", "hex"],
+            "encoding='hex': Python knows no encoding of texts",
+        ),
+        (
+            ["in.jsonl", "o", "--to", "doccano", "--read", "encoding=null"],
+            "encoding='null': Python knows no encoding of texts",
+        ),
+        (["folder", "o", "--to", "doccano"], "folder, folder: expected files .ann with their .txt beside them"),
+        (["bad.conll", "o", "--to", "doccano"], "bad.conll, line 2: expected O or one of B-, I-"),
+        (["blank.jsonl", "o", "--to", "doccano"], "blank.jsonl, line 1, token 0: expected a token that is not blank"),
     ]:
         assert message in fails(*arguments), arguments
 

@@ -206,7 +206,7 @@ def test_unlabelled_texts_are_learnt_from(place, tmp_path):
     other = ("--model", place / "base", "--output", tmp_path / "other", *TRAIN)
     failed(run("train", place / "data.jsonl", *other, "--unlabelled", raw), raw, "there is no text in")
     failed(run("train", place / "data.jsonl", *other, "--unlabelled", tmp_path / "none.txt"), "no such file")
-    failed(run("train", place / "data.jsonl", *other, "--unlabelled", more, "--rounds", "0"), "rounds=0")
+    failed(run("train", place / "data.jsonl", *other, "--unlabelled", more, "--rounds", "0"), "--rounds 0: give a")
     assert not (tmp_path / "other").exists()
 
 

@@ -15,7 +15,7 @@ import typer
 from typer.testing import CliRunner
 
 from peft_fishdip.cli.view import view
-from peft_fishdip.tasks import Document, Problem, Relation, Span, write, write_json_lines
+from peft_fishdip.tasks import Document, NerTask, Problem, Relation, Span, to_document, write, write_json_lines
 from peft_fishdip.view import build_page
 
 MIA, OSLO = Span(2, 5, "PER"), Span(11, 15, "LOC")
@@ -98,6 +98,18 @@ def test_other_formats_are_shown(run):
     assert page.data["documents"][0]["spans"] == [[3, 6, 1, None], [12, 16, 0, None]]
     Path("in.conll").write_text("Mia\tB-PER\nleft\tO\n\n")
     assert Page(run("in.conll", "--from", "conll").stdout).data["documents"][0]["text"] == "Mia left"
+
+
+def test_predictions_and_records_are_shown_as_they_are():
+    result = NerTask({"PER": "person"}).decode("Mia left", "[ Mia | person ] left")
+    for given in (result, result.prediction, to_document(result)):
+        (shown,) = Page(build_page([given], "a")).data["documents"]
+        assert (shown["text"], shown["spans"]) == ("Mia left", [[0, 3, 0, None]])
+        with pytest.raises(TypeError, match=r"documents=.*: give a list of documents, records or predictions"):
+            build_page(given, "a")
+    assert Page(build_page((x for x in [result]), "a")).data["documents"][0]["generated"] == "[ Mia | person ] left"
+    with pytest.raises(TypeError, match="Document, NerExample or JointExample expected, got int"):
+        build_page([5], "a")
 
 
 def test_data_of_the_script():

@@ -58,6 +58,22 @@ def test_an_adapter_keeps_what_it_learnt_after_saving(t5, tmp_path):
     assert any(values.any() for _, values in one.values())
 
 
+def test_a_copy_has_the_scores_of_the_training(t5, tmp_path):
+    examples = [Document(f"{DOCUMENTS[i % 4].text} {'. ' * i}".strip(), DOCUMENTS[i % 4].spans) for i in range(20)]
+    Extractor.train(examples, t5, tmp_path / "adapter", labels=NAMES, **QUICK)
+    loaded = Extractor.load(tmp_path / "adapter", device="cpu")
+    loaded.save(tmp_path / "copy")
+    assert sorted(x.name for x in (tmp_path / "copy").iterdir()) == sorted(
+        x.name for x in (tmp_path / "adapter").iterdir()
+    )
+    written = [(tmp_path / name / "evaluation.json").read_bytes() for name in ("adapter", "copy")]
+    assert written[0] == written[1]
+    assert json.loads(written[0])["of"] == "held out of 20 examples"
+    (tmp_path / "adapter" / "evaluation.json").unlink()
+    Extractor.load(tmp_path / "adapter", device="cpu").save(tmp_path / "copy", overwrite=True)
+    assert not (tmp_path / "copy" / "evaluation.json").exists()
+
+
 def test_relations_are_found_where_the_data_has_some(tmp_path):
     base = learnt_t5(tmp_path / "base", RELATED)
     extractor = Extractor.train(RELATED, base, labels=NAMES, **QUICK)
@@ -170,6 +186,8 @@ def test_self_training_reads_unlabelled_texts_and_goes_on(t5, tmp_path, monkeypa
     content = json.loads((tmp_path / "whole" / "self_training.json").read_text(encoding="utf-8"))
     assert content == json.loads(json.dumps(whole.self_training.to_dict()))
     loaded = Extractor.load(tmp_path / "whole", strict=True, device="cpu")
+    loaded.save(tmp_path / "copy")
+    assert json.loads((tmp_path / "copy" / "self_training.json").read_text(encoding="utf-8")) == content
     assert spans_of(loaded(TEXTS, progress=False)) == SPANS
     assert loaded.settings.max_source_length == 32
     train_student = loop.Training.train_student

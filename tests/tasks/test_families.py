@@ -276,11 +276,15 @@ def test_tags_say_the_same_as_records(task, example, make):
     assert not problems
 
 
-def test_what_tags_cannot_say_is_told():
+def test_what_tags_cannot_say_is_told(tmp_path):
     nested = NerExample(("the", "bank", "of", "Oslo"), (Span(1, 4, "PER"), Span(3, 4, "LOC")))
     decoded, problems = perfect(TokenClassificationTask(TASK), bpe_tokenizer(["the bank of Oslo"]), nested)
     assert [problem.kind for problem in problems] == ["nested_span"]
     assert decoded.prediction.spans == (Span(1, 4, "PER"),)
+    tokenizer = bpe_tokenizer(["the bank of Oslo"])
+    hint = r"nested_span 1 \(tags hold no span inside another, .*\); see `TokenClassificationTask\(task\).tagged` for"
+    with pytest.warns(UserWarning, match=hint):
+        to_features(TASK, tokenizer, [nested], model=load_model(saved(tmp_path, bert(tokenizer), tokenizer), TASK)[0])
 
     unsaid = DstExample(TURNS, (SlotValue("hotel", "area", "yes"), SlotValue("train", "day", "MONDAY")))
     decoded, problems = perfect(TokenClassificationTask(DST), bpe_tokenizer(["Monday"]), unsaid)

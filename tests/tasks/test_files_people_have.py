@@ -24,6 +24,7 @@ from peft_fishdip.tasks import (
     read_tagged_json,
     read_woz,
 )
+from peft_fishdip.tasks.formats.document import to_document
 
 from .files import refused
 
@@ -75,6 +76,36 @@ def test_other_encodings_are_refused_with_the_remedy(tmp_path):
         read_conll(path, encoding="latin-1")
     with pytest.raises(ValueError, match="encoding='latin-eins': Python knows no encoding"):
         read_woz(path, encoding="latin-eins")
+
+
+@pytest.mark.parametrize("encoding", ["hex", "base64", "rot13", "zlib", "a\0b", "", "latin-eins", "undefined"])
+@pytest.mark.parametrize("reader", [read_conll, read_tagged_json, read])
+def test_encodings_of_no_texts_are_refused(write, reader, encoding):
+    with pytest.raises(ValueError, match=r"encoding=.*: Python knows no encoding of texts of this name"):
+        reader(write("Mia B-PER\n"), encoding=encoding)
+    with pytest.raises(TypeError, match="encoding=None: give the name of an encoding"):
+        reader(write("Mia B-PER\n"), encoding=None)
+
+
+def test_an_unknown_scheme_is_named_before_a_comment_is_read(write):
+    with pytest.raises(ValueError, match="scheme='foo': choose one of conll, iob1"):
+        read_conll(write("# B-PER\n"), scheme="foo")
+
+
+def test_rows_without_an_id_are_named_after_their_place(write):
+    rows = [{"id": None, "tokens": ["a"], "ner_tags": ["B-X"]}] * 2 + [{"id": "", "tokens": ["a"], "ner_tags": ["O"]}]
+    assert [x.id for x in read_tagged_json(write(rows))] == ["data.txt:0", "data.txt:1", "data.txt:2"]
+
+
+def test_a_span_with_a_blank_token_at_its_end_is_read_and_has_no_place_in_a_text(write):
+    rows = [{"tokens": ["", "a", "b"], "ner_tags": ["O", "B-X", "O"]}]
+    assert read_tagged_json(write(rows))[0].spans == (Span(1, 2, "X"),)
+    for tokens, tags, place in ((["", "b"], ["B-X", "O"], 0), (["a", " "], ["B-X", "I-X"], 1)):
+        found = read_tagged_json(write([*rows, {"tokens": tokens, "ner_tags": tags}]))[1]
+        with pytest.raises(
+            ValueError, match=rf"the record 'data.txt:1': .* token {place}, '{tokens[place]}', which is b"
+        ):
+            to_document(found)
 
 
 def test_json_may_hold_any_character_raw(write):

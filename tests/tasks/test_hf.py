@@ -6,6 +6,7 @@ import datasets
 import pytest
 
 from peft_fishdip.tasks import (
+    Document,
     DstExample,
     DstTask,
     JointExample,
@@ -101,6 +102,84 @@ def test_tagged_columns():
     untokenised = datasets.Dataset.from_dict({"tokens": ["a b"], "ner_tags": [["O", "O", "O"]]})
     with pytest.raises(TypeError, match="tokens='a b': give a sequence of texts"):
         from_tagged_dataset(untokenised)
+
+
+def table(**columns):
+    return datasets.Dataset.from_dict(columns)
+
+
+TAGGED = table(tokens=[[*TOKENS], ["x"]], ner_tags=[["B-P", "O", "B-L"], ["O"]])
+SPLITS = datasets.DatasetDict(train=TAGGED, test=TAGGED)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: from_tagged_dataset(SPLITS), r"these are the splits train, test; choose one, .* dataset\['train'\]"),
+        (lambda: from_dataset(SPLITS, NerExample), r"these are the splits train, test; choose one"),
+        (lambda: from_tagged_dataset(5), r"dataset=5: give a datasets.Dataset"),
+        (lambda: from_tagged_dataset(["Bo"]), r"row 0: 'Bo' is no row of a data set; give a datasets.Dataset"),
+        (lambda: from_dataset(TAGGED, 5), r"kind=5: give the type of the records, such as NerExample"),
+        (
+            lambda: from_tagged_dataset(table(tokens=[["a"], None], ner_tags=[["O"], ["O"]])),
+            r"row 1: the column 'tokens' is None; fill it, or filter such rows out",
+        ),
+        (
+            lambda: from_tagged_dataset(table(tokens=[["a"], ["b"]], ner_tags=[["O"], None])),
+            r"row 1: the column 'ner_tags' is None",
+        ),
+        (
+            lambda: from_tagged_dataset(table(tokens=[["a", None]], ner_tags=[["O", "O"]])),
+            r"row 0: tokens=\['a', None\]",
+        ),
+        (
+            lambda: from_dataset(table(tokens=[["a"], ["b"]], spans=[[], None], id=["1", "2"]), NerExample),
+            r"row 1: the column 'spans' is None",
+        ),
+        (lambda: to_dataset(NerExample(TOKENS)), r"examples=NerExample\(.*: give a list of records or predictions"),
+        (lambda: to_dataset([Document("a")]), r"these are Documents, .*; to_examples makes records of them"),
+        (lambda: to_dataset([datasets.Value("string")]), r"cannot be a column; columns hold texts, numbers and tuples"),
+    ],
+)
+def test_what_is_wrong_is_named(call, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        call()
+
+
+def test_streams_have_their_columns_in_their_rows():
+    def stream(rows):
+        return datasets.IterableDataset.from_generator(lambda: iter(rows))
+
+    assert from_tagged_dataset(stream([*TAGGED])) == from_tagged_dataset(TAGGED)
+    assert from_dataset(to_dataset([NerExample(TOKENS, (ANN,))]).to_iterable_dataset(), NerExample) == [
+        NerExample(TOKENS, (ANN,))
+    ]
+    with pytest.raises(ValueError, match="no column 'ner_tags'; the data set has tokens, tags"):
+        from_tagged_dataset(stream([{"tokens": ["a"], "tags": ["O"]}]))
+
+
+@pytest.mark.parametrize("kind", ["torch", "numpy"])
+def test_the_format_of_a_data_set_does_not_matter(kind):
+    numbers = tagged([1, 0, 3], datasets.ClassLabel(names=["O", "B-P", "I-P", "B-L"]))
+    expected = [NerExample(TOKENS, (ANN, OSLO))]
+    assert from_tagged_dataset(numbers.with_format(kind)) == expected
+    assert from_dataset(to_dataset(expected).with_format(kind), NerExample) == expected
+
+
+def test_a_transform_is_applied():
+    made = table(words=["Ann in Oslo"]).with_transform(
+        lambda rows: {"tokens": [x.split() for x in rows["words"]], "ner_tags": [["B-P", "O", "B-L"]]}
+    )
+    assert from_tagged_dataset(made) == [NerExample(TOKENS, (ANN, OSLO))]
+
+
+def test_rows_without_an_id_are_numbered():
+    examples = from_tagged_dataset(table(tokens=[["a"]] * 3, ner_tags=[["B-X"]] * 3, id=[None, "x", None]))
+    assert [example.id for example in examples] == ["0", "x", "2"]
+
+
+def test_a_generator_of_records_is_a_list():
+    assert len(to_dataset(NerExample(TOKENS) for _ in range(2))) == 2
 
 
 def test_missing_columns_are_named():

@@ -8,18 +8,27 @@ from peft_fishdip.tasks import (
     NerTask,
     Span,
     TaskCollator,
+    calibration_error,
     evaluate,
     fraction_indices,
+    generate,
     meta_split,
     micro_f1,
     predict,
     sample_episode,
+    score_report,
     spans_to_tags,
     tags_to_spans,
     to_features,
+    write_json_lines,
 )
+from peft_fishdip.tasks.prompts import plain_prompt
+from peft_fishdip.tasks.tagging import is_tag
+
+from .tiny import tiny_model, tiny_tokenizer
 
 TASK = NerTask({"PER": "person"})
+FOUND = NerExample(("Bo",), (Span(0, 1, "PER"),))
 EPISODE = {"num_ways": 1, "num_shots": 1, "seed": 0}
 
 
@@ -48,6 +57,12 @@ EPISODE = {"num_ways": 1, "num_shots": 1, "seed": 0}
         (lambda: to_features(5, 5, []), r"task=5: give a task"),
         (lambda: to_features(TASK, 5, [NerExample(["a"])]), r"tokenizer=5: give the tokenizer"),
         (lambda: TaskCollator(5, 5), r"tokenizer=5: give the tokenizer"),
+        (lambda: score_report([FOUND], [FOUND], without="LOC"), r"without='LOC': give a list of labels"),
+        (lambda: calibration_error([0.5], [True], num_bins=0), r"num_bins=0: must be at least 1"),
+        (lambda: calibration_error([0.5], [True], num_bins="9"), r"num_bins='9': give a whole number, at least 1"),
+        (lambda: write_json_lines("x", FOUND), r"results=NerExample\(.*: give a list of predictions"),
+        (lambda: is_tag("B-PER", "foo"), r"scheme='foo': choose one of"),
+        (lambda: plain_prompt("x", 5), r"template=5: give a text, and put \{source\}"),
     ],
 )
 def test_the_argument_its_value_and_the_remedy_are_named(call, message):
@@ -65,6 +80,32 @@ def test_a_reader_says_what_it_was_given_in_place_of_a_path(name, path):
     with pytest.raises(TypeError) as told:
         getattr(tasks, name)(path, *more)
     assert f"path={path!r}" in str(told.value)
+
+
+@pytest.mark.parametrize("value", ["8", None, 1.5, True])
+@pytest.mark.parametrize("name", ["batch_size", "num_beams", "max_source_length", "max_new_tokens"])
+def test_sizes_are_whole_numbers(name, value):
+    """For every kind of model, before it is asked for anything."""
+    tokenizer = tiny_tokenizer(["Bo"])
+    model = tiny_model(len(tokenizer))
+    with pytest.raises(TypeError, match=f"{name}={value!r}: give a whole number, at least 1"):
+        generate(model, tokenizer, ["Bo"], **{name: value})
+    if not (name == "max_new_tokens" and value is None):
+        with pytest.raises(TypeError, match=f"{name}={value!r}: give a whole number, at least 1"):
+            predict(model, tokenizer, TASK, ["Bo"], **{name: value})
+    with pytest.raises(ValueError, match=f"{name}=0: must be at least 1"):
+        predict(model, tokenizer, TASK, ["Bo"], **{name: 0})
+
+
+def test_examples_may_be_a_generator():
+    tokenizer = tiny_tokenizer(["Bo [ ] | person"])
+    model = tiny_model(len(tokenizer))
+    expected = to_features(TASK, tokenizer, [FOUND, FOUND], model=model)
+    assert to_features(TASK, tokenizer, (FOUND for _ in range(2)), model=model) == expected
+    options = {"max_new_tokens": 4, "progress": False}
+    assert predict(model, tokenizer, TASK, (x for x in ["Bo"]), **options) == predict(
+        model, tokenizer, TASK, ["Bo"], **options
+    )
 
 
 def test_a_long_value_is_cut():

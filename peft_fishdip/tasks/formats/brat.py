@@ -25,26 +25,48 @@ _OTHERS = {"A": "attributes", "M": "attributes", "N": "normalizations", "*": "eq
 def read_brat(path: StrPath, *, encoding: str = "utf-8") -> list[Document]:
     """Read a folder of .ann files with their .txt, or one of these files; the id is the name of the file.
 
+    Subfolders are read, too, but for hidden ones; an id then begins with the path in the folder, as in "news/1".
+
     Text-bound annotations (T) and relations (R) are read, notes (#) are passed over. Discontinuous spans, events,
     attributes, normalizations and equivalences are left out, with the problems "discontinuous_span" and
     "annotation_left_out"; a span that is interrupted by white space only is one span. Offsets count code points; where
     the words in the file say that they count something else, they are converted.
     """
     given = as_path(path)
-    files = sorted(given.glob("*.ann")) if given.is_dir() else [given.with_suffix(".ann")]
+    folder = given if given.is_dir() else given.parent
+    files, unannotated = [given.with_suffix(".ann")], 0
+    if given.is_dir():
+        check_folder(given)
+        files = _files(given, ".ann")
+        unannotated = sum(not file.with_suffix(".ann").is_file() for file in _files(given, ".txt"))
     documents = []
     for file in files:
         text_file = file.with_suffix(".txt")
+        name = file.relative_to(folder)
         if not text_file.is_file():
-            raise DataFormatError(path, file.name, "its text beside it", f"no file {text_file.name}")
-        documents.append(_document(file, read_text(text_file, encoding), encoding))
-    unannotated = 0
-    if given.is_dir():
-        unannotated = sum(not file.with_suffix(".ann").is_file() for file in given.glob("*.txt"))
+            raise DataFormatError(path, name.as_posix(), "its text beside it", f"no file {text_file.name}")
+        id = unquote(name.with_suffix("").as_posix())
+        documents.append(_document(file, read_text(text_file, encoding), encoding, id))
     return finish(path, documents, unannotated, "texts without a file .ann beside them")
 
 
-def _document(path: Path, text: str, encoding: str) -> Document:
+def check_folder(folder: Path) -> None:
+    """Raise DataFormatError for a folder without any annotations of brat."""
+    if not _files(folder, ".ann"):
+        found = sorted({path.suffix or path.name for path in folder.iterdir()})
+        expected = "files .ann with their .txt beside them, as brat has them; give the file itself for another format"
+        raise DataFormatError(folder, "folder", expected, found)
+
+
+def _files(folder: Path, suffix: str) -> list[Path]:
+    """Files of a folder and its subfolders, but for hidden ones."""
+    every = (path for path in folder.rglob(f"*{suffix}") if path.is_file())
+    return sorted(
+        path for path in every if not any(part.startswith(".") for part in path.relative_to(folder).parent.parts)
+    )
+
+
+def _document(path: Path, text: str, encoding: str, name: str) -> Document:
     mentions: dict[Hashable, tuple[str, Mention]] = {}
     discontinuous: dict[Hashable, Problem] = {}
     relations: list[tuple[str, str, str, str]] = []
@@ -93,7 +115,6 @@ def _document(path: Path, text: str, encoding: str) -> Document:
             links.append(Link(head, tail, label))
     offsets, notes = mentions_in_code_points(text, [mention for _, mention in mentions.values()], path, "annotations")
     entities = [Entity(key, *pair, label) for (key, (label, _)), pair in zip(mentions.items(), offsets, strict=True)]
-    name = unquote(path.stem)
     return make_document(
         path, "annotations", text, entities, links, id=name, problems=[*problems, *notes], left_out=discontinuous
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import count
 from typing import Any, NamedTuple
 
 from ..base import Problem
@@ -107,6 +109,25 @@ def _trimmed(text: str, start: int, end: int, label: str) -> Span | None:
     start += len(covered) - len(covered.lstrip())
     end -= len(covered) - len(covered.rstrip())
     return Span(start, end, label) if start < end else None
+
+
+def id_or(value: Any, default: str, path: StrPath, where: str) -> str:
+    """The id of a text in a file, or the default where that is missing, null or empty."""
+    return default if value is None or value == "" else as_id(value, path, where)
+
+
+def unique_ids(documents: Sequence[Document]) -> list[Document]:
+    """Documents with ids of their own: those that share one, such as the sentences of a text, are numbered."""
+    counts = Counter(document.id for document in documents)
+    taken = set(counts)
+    found = []
+    for document in documents:
+        if counts[document.id] > 1:
+            name = next(name for n in count() if (name := f"{document.id}:{n}") not in taken)
+            taken.add(name)
+            document = replace(document, id=name)
+        found.append(document)
+    return found
 
 
 def as_id(value: Any, path: StrPath, where: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..readers.common import DataFormatError, StrPath, get, get_int, read_json_records
 from ..units import check_unit, positions, to_code_points
-from .checks import Entity, Link, as_id, finish, make_document
+from .checks import Entity, Link, as_id, finish, id_or, make_document
 from .document import Document
 
 _COLUMNS = ("entities", "label", "labels")
@@ -46,7 +46,7 @@ def read_doccano(path: StrPath, *, unit: str | None = None, encoding: str = "utf
             Link(as_id(r.get("from_id"), path, where), as_id(r.get("to_id"), path, where), r["type"])
             for r in _relations(item, path, where)
         ]
-        name = as_id(item["id"], path, where) if item.get("id") is not None else f"{Path(path).name}:{len(documents)}"
+        name = id_or(item.get("id"), f"{Path(path).name}:{len(documents)}", path, where)
         documents.append(make_document(path, where, text, moved, links, id=name))
     if doubtful:
         warnings.warn(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
 from ..base import Decoded, Problem
+from ..checks import check_items, check_records, shown
 from ..places import ranges_in
-from ..records import JointExample, NerExample, Relation, Span
+from ..records import JointExample, NerExample, Relation, Span, as_records
 from ..splitting import Range, tokens_and_spans
 
 
@@ -35,8 +36,14 @@ class Document:
     metadata: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "spans", tuple(sorted(set(self.spans), key=_span_key)))
-        relations = sorted(set(self.relations), key=lambda r: (*_span_key(r.head), *_span_key(r.tail), r.label))
+        if not isinstance(self.text, str):
+            raise TypeError(f"text={shown(self.text)}: give the raw text")
+        spans = as_records(self.spans, Span, "spans", "; positions are those of characters")
+        object.__setattr__(self, "spans", tuple(sorted(set(spans), key=_span_key)))
+        relations = sorted(
+            set(as_records(self.relations, Relation, "relations")),
+            key=lambda r: (*_span_key(r.head), *_span_key(r.tail), r.label),
+        )
         object.__setattr__(self, "relations", tuple(relations))
         for span in self.spans:
             covered = self.text[span.start : span.end]
@@ -94,6 +101,9 @@ def to_examples(
 
     `kind` says which of the two, whatever there is; as `NerExample`, relations are left out.
     """
+    check_items("documents", documents, "a list of Document")
+    documents = [*documents]
+    check_records("documents", documents, Document)
     examples = [document.to_example() for document in documents]
     if kind is None:
         kind = JointExample if any(example.relations for example in examples) else NerExample
@@ -114,6 +124,11 @@ def to_document(example: Document | NerExample | JointExample | Decoded[Any]) ->
         example = example.prediction
     if not isinstance(example, NerExample | JointExample):
         raise TypeError(f"Document, NerExample or JointExample expected, got {type(example).__name__}")
+    if blank := _blank_end(example.tokens, example.spans):
+        name = f"the record {example.id!r}" if example.id else shown(example)
+        raise ValueError(
+            f"{name}: a span begins or ends at token {blank[0]}, {blank[1]!r}, which is blank; leave it out of the span"
+        )
     text = example.text or " ".join(example.tokens)
     ranges = ranges_in(text, example.tokens)
     spans = [Span(ranges[span.start][0], ranges[span.end - 1][1], span.label) for span in example.spans]
@@ -126,3 +141,9 @@ def to_document(example: Document | NerExample | JointExample | Decoded[Any]) ->
     answers: list[Span | Relation] = [*spans, *relations]  # in the order of the scores
     scores = dict(zip(answers, decoded.scores, strict=True)) if len(decoded.scores) == len(answers) else {}
     return replace(document, problems=decoded.problems, scores=scores, generated_text=decoded.text)
+
+
+def _blank_end(tokens: Sequence[str], spans: Iterable[Span]) -> tuple[int, str] | None:
+    """Position and text of the first token without visible characters at which a span begins or ends, if any does."""
+    ends = sorted(end for span in spans for end in (span.start, span.end - 1))
+    return next(((end, tokens[end]) for end in ends if not tokens[end].strip()), None)

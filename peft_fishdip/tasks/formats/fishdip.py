@@ -11,7 +11,7 @@ from typing import Any
 from ..base import Problem
 from ..readers.common import DataFormatError, StrPath, get, get_int, read_json_records
 from ..units import check_unit, positions, to_code_points
-from .checks import Entity, Link, as_id, finish, make_document
+from .checks import Entity, Link, finish, id_or, make_document
 from .document import Document
 from .mentions import mentions_in_code_points
 
@@ -88,7 +88,7 @@ def _document(item: Any, name: str, unit: str | None, path: StrPath, where: str)
         _note_score(scores, link, relation, path, where)
     if len(set(links)) < len(links):
         raise DataFormatError(path, where, "each relation once", item["relations"])
-    id = as_id(item["id"], path, where) if item.get("id") not in (None, "") else name
+    id = id_or(item.get("id"), name, path, where)
     return make_document(path, where, text, entities, links, id=id, problems=problems, scores=scores)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from ..base import Problem
 from ..readers.common import DataFormatError, StrPath, get, get_int, read_json_records
 from ..tagging import NO_TYPE
-from .checks import Entity, Link, as_id, finish, make_document
+from .checks import Entity, Link, as_id, finish, id_or, make_document
 from .document import Document
 from .mentions import mentions_in_code_points
 
@@ -40,7 +40,7 @@ def read_label_studio(
             raise DataFormatError(path, where, "an object, a task", task)
         number = len(documents) + passed_over
         if "data" not in task:
-            name = as_id(task.get(_ID, task.get("id", f"{Path(path).name}:{number}")), path, where)
+            name = id_or(task.get(_ID, task.get("id")), f"{Path(path).name}:{number}", path, where)
             if name in minimal:  # one row per annotation
                 minimal[name] += 1
                 continue
@@ -52,7 +52,7 @@ def read_label_studio(
         if chosen is None:
             passed_over += 1
             continue
-        name = as_id(data.get(_ID, task.get("id", f"{Path(path).name}:{number}")), path, where)
+        name = id_or(data.get(_ID, task.get("id")), f"{Path(path).name}:{number}", path, where)
         content = get(data, _text_key(data, text, path, where), str, path, where)
         result = get(chosen, "result", list, path, where)
         documents.append(_document(content, result, others, name, path, where))

@@ -10,7 +10,7 @@ from typing import Any
 from ..base import Problem
 from ..readers.common import DataFormatError, StrPath, get, get_int, read_json_records
 from ..splitting import Range, tokens_and_spans, with_white_space
-from .checks import Entity, Link, as_id, finish, make_document
+from .checks import Entity, Link, finish, id_or, make_document, unique_ids
 from .document import Document
 
 
@@ -18,7 +18,8 @@ def read_prodigy(path: StrPath, *, encoding: str = "utf-8") -> list[Document]:
     """Read examples whose answer is "accept" or missing; a warning counts the others.
 
     Offsets count code points. Relations name the last token of head and child; those between tokens that are no spans
-    are left out, with the problem "relation_of_lost_span". The id is that under "meta" where it has one.
+    are left out, with the problem "relation_of_lost_span". The id is that under "meta" where it has one; examples that
+    share it, such as the sentences of a text, are numbered, as in "7:0", "7:1".
     """
     documents: list[Document] = []
     passed_over = 0
@@ -35,10 +36,10 @@ def read_prodigy(path: StrPath, *, encoding: str = "utf-8") -> list[Document]:
         links, problems = _links(item, entities, ranges, path, where)
         meta = item.get("meta")
         given = meta.get("id") if isinstance(meta, dict) else None
-        name = f"{Path(path).name}:{len(documents)}" if given is None else as_id(given, path, where)
+        name = id_or(given, f"{Path(path).name}:{len(documents)}", path, where)
         words = [(start, end) for start, end in ranges if text[start:end].strip()] if ranges else None
         documents.append(make_document(path, where, text, entities, links, id=name, ranges=words, problems=problems))
-    return finish(path, documents, passed_over, "whose answer is not 'accept'")
+    return finish(path, unique_ids(documents), passed_over, "whose answer is not 'accept'")
 
 
 def _tokens(item: dict[str, Any], text: str, path: StrPath, where: str) -> list[Range]:

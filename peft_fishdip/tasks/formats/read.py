@@ -21,7 +21,7 @@ from ..readers.common import (
     read_json_records,
     read_lines,
 )
-from ..readers.conll import read_conll
+from ..readers.conll import read_conll, split_columns
 from ..readers.conll04 import read_conll04
 from ..readers.dialogue import read_multiwoz, read_woz
 from ..readers.fewrel import read_fewrel
@@ -31,7 +31,7 @@ from ..readers.srl import read_srl_columns, read_srl_lines
 from ..readers.tacred import read_tacred
 from ..readers.tagged_json import read_tagged_json
 from ..tagging import is_tag
-from .brat import read_brat
+from .brat import check_folder, read_brat
 from .doccano import read_doccano
 from .document import Document, to_examples
 from .fishdip import read_fishdip
@@ -105,7 +105,10 @@ def read(path: StrPath, *, format: str | None = None, **options: Any) -> Loaded:
 def recognise(path: StrPath, encoding: str = "utf-8") -> str:
     """Name of the format of a file, as `read` takes it. ValueError if its content is of no known format."""
     file = as_path(path)
-    if file.is_dir() or file.suffix == ".ann" or (file.suffix == ".txt" and file.with_suffix(".ann").is_file()):
+    if file.is_dir():
+        check_folder(file)
+        return "brat"
+    if file.suffix == ".ann" or (file.suffix == ".txt" and file.with_suffix(".ann").is_file()):
         return "brat"
     content = read_bytes(path)
     if content.startswith(b"PK\x03\x04"):
@@ -199,23 +202,25 @@ def _text_format(path: StrPath, encoding: str) -> str | None:
         return "semeval2010"
     if "|||" in first:
         return "srl_lines"
-    rows = [line.split() for line in lines if not re.match(r"#(\s|$)|#begin|-DOCSTART-", line)]
+    rows = [split_columns(line) for line in lines if not re.match(r"#(\s|$)|#begin|-DOCSTART-", line)]
     if any(line.startswith("#begin document") for line in lines):
         raise ValueError(
             f"{path} is of CoNLL-2012, which holds entities and propositions: take read_ontonotes(path), or "
             "read_srl_columns(path, word=3, predicate=7, arguments=11)"
         )
-    if all(len(row) > 1 and is_tag(row[-1]) for row in rows):
+    tagged = sum(len(row) > 1 and is_tag(row[-1]) for row in rows)
+    if tagged == len(rows):
         return "conll"
     if all(len(row) > 3 for row in rows) and any(re.search(r"\(\S+\*", cell) for row in rows for cell in row[3:]):
         return "srl_columns"
-    return None
+    return "conll" if 2 * tagged >= len(rows) else None  # whose reader names the lines that do not fit
 
 
 def _refuse_numbers(path: StrPath, options: dict[str, Any]) -> None:
     """Tokens stand in the first column of a CoNLL file, unless that numbers them."""
     lines = (line for _, line in read_lines(path, options.get("encoding", "utf-8")))
-    rows = [line.split() for line in islice(lines, 200) if not is_blank(line) and not line.startswith(("#", "-DOC"))]
+    given = (line for line in islice(lines, 200) if not is_blank(line) and not line.startswith(("#", "-DOC")))
+    rows = [split_columns(line) for line in given]
     if rows and all(len(row) > 2 and row[0].isdecimal() for row in rows):
         raise ValueError(
             f"{path}: the first column has numbers only; pass the columns of tokens and tags, as token=1, tag=2"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base import Decoded
-from ..checks import as_path
+from ..checks import as_path, check_items
 from ..readers.common import DataFormatError, StrPath
 from ..records import JointExample, NerExample
 from .brat import read_brat, render_brat
@@ -75,6 +75,7 @@ def write(
     or not there; a file of that name is replaced. "conll" and "gliner" hold tokens: of the text, the white space is
     lost. Raises ValueError for what a format cannot hold.
     """
+    check_items("documents", documents, "a list of documents, records or predictions")
     if format not in FORMATS:
         raise ValueError(f"format={format!r}: choose one of {', '.join(FORMATS)}")
     chosen = FORMATS[format]
@@ -86,6 +87,8 @@ def write(
             raise ValueError(f"two documents have the id {document.id!r}: give each its own, or none")
         seen.add(document.id)
     content = chosen.render(given, **options)
+    if isinstance(content, dict) and not content:
+        raise ValueError(f"{path}: there is no document, and the format {format!r} has no file without one")
     target = as_path(path)
     if isinstance(content, dict) and target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise FileExistsError(f"{target} exists and is no empty folder; give the name of a new folder")

@@ -89,6 +89,8 @@ def decode(content: bytes, path: StrPath, encoding: str) -> str:
         line = content.count(b"\n", 0, error.start) + 1
         expected = f"text in {encoding.upper()}; {remedy}"
         raise DataFormatError(path, line, expected, content[error.start : error.start + 1]) from error
+    except UnicodeError as error:
+        raise DataFormatError(path, "file", f"text in {encoding.upper()}; {remedy}", str(error)) from error
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         expected = f"text in {encoding.upper()} without zero bytes; for UTF-16 pass encoding='utf-16-le' or 'utf-16-be'"
@@ -101,12 +103,17 @@ def encoding_of(content: bytes, encoding: str) -> str:
 
     Raises:
         ValueError: Python has no encoding of text of this name.
+        TypeError: the encoding is no name.
     """
+    if not isinstance(encoding, str):
+        raise TypeError(f"encoding={encoding!r}: give the name of an encoding, such as 'utf-8' or 'latin-1'")
     try:
-        "".encode(encoding)
+        "a".encode(encoding)
         known = codecs.lookup(encoding).name
-    except LookupError:
-        raise ValueError(f"encoding={encoding!r}: Python knows no encoding of text of this name") from None
+    except (LookupError, ValueError):
+        raise ValueError(
+            f"encoding={encoding!r}: Python knows no encoding of texts of this name; pass 'latin-1' or what it is"
+        ) from None
     if known != "utf-8":
         return known
     return next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8-sig")
@@ -180,6 +187,12 @@ def get(item: Any, key: str, kind: type, path: StrPath, where: str) -> Any:
     if not isinstance(item.get(key), kind):
         raise DataFormatError(path, where, f"a {kind.__name__} under {key!r}", item.get(key))
     return item[key]
+
+
+def id_of(item: dict[str, Any], default: str) -> str:
+    """The "id" of an item as text; the default where that is missing, null or empty."""
+    value = item.get("id")
+    return default if value is None or value == "" else str(value)
 
 
 def get_int(item: Any, key: str, path: StrPath, where: str) -> int:

@@ -66,7 +66,7 @@ def column_blocks(
     other line of the file, or if `is_row` is false.
     """
     lines = [(number, line) for number, line in read_lines(path, encoding) if not (comments and _is_comment(line))]
-    usual = next((len(_columns(line, at_least)) for _, line in lines if line[:1] != "#" and not _is_end(line)), 0)
+    usual = next((len(split_columns(line, at_least)) for _, line in lines if line[:1] != "#" and not _is_end(line)), 0)
     rows: list[Row] = []
     for number, line in lines:
         if _is_end(line):
@@ -74,7 +74,7 @@ def column_blocks(
                 yield rows
             rows = []
             continue
-        columns = _columns(line, at_least)
+        columns = split_columns(line, at_least)
         if is_row and _HASH.match(line):
             fits = len(columns) >= at_least and usual in (0, len(columns))
             if not (fits and is_row(columns)):
@@ -99,7 +99,7 @@ def _is_end(line: str) -> bool:
     return is_blank(line) or line.startswith("-DOCSTART-")
 
 
-def _columns(line: str, at_least: int) -> list[str]:
+def split_columns(line: str, at_least: int = 2) -> list[str]:
     """Cells between tabs, or between spaces; other white space separates where there are too few of these."""
     line = line.rstrip()
     if "\t" in line:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..records import RelationExample, Span
-from .common import DataFormatError, StrPath, get, get_int, get_texts, read_json_records, warn_without
+from .common import DataFormatError, StrPath, get, get_int, get_texts, id_of, read_json_records, warn_without
 
 
 def read_tacred(path: StrPath, *, inclusive: bool = True, encoding: str = "utf-8") -> list[RelationExample]:
@@ -20,7 +20,7 @@ def read_tacred(path: StrPath, *, inclusive: bool = True, encoding: str = "utf-8
         tokens = get_texts(item, "token", path, where)
         head, tail = (_entity(item, name, len(tokens), inclusive, path, where) for name in ("subj", "obj"))
         label = get(item, "relation", str, path, where)
-        name = str(item.get("id", f"{Path(path).name}:{len(examples)}"))
+        name = id_of(item, f"{Path(path).name}:{len(examples)}")
         examples.append(RelationExample(tokens, head, tail, label, name))
     warn_without("relation", examples, bool(examples), path)
     return examples

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..records import NerExample
 from ..tagging import TagError, named_tags, tags_to_spans
-from .common import DataFormatError, StrPath, get, get_texts, read_json_records, warn_without
+from .common import DataFormatError, StrPath, get, get_texts, id_of, read_json_records, warn_without
 
 
 def read_tagged_json(
@@ -33,7 +33,7 @@ def read_tagged_json(
             spans = tags_to_spans(named_tags(values, names), scheme)
         except TagError as error:
             raise DataFormatError(path, f"{where}, token {error.position}", error.expected, error.found) from None
-        name = str(item.get("id", f"{Path(path).name}:{len(examples)}"))
+        name = id_of(item, f"{Path(path).name}:{len(examples)}")
         examples.append(NerExample(words, tuple(spans), name))
     warn_without("entity", examples, any(example.spans for example in examples), path)
     return examples

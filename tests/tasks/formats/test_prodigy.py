@@ -59,6 +59,13 @@ def test_a_text_with_spans_alone(write):
     assert [(d.id, d.spans, d.token_ranges) for d in read_prodigy(path)] == [("12", (MIA,), None)]
 
 
+def test_sentences_of_one_text_share_its_id(write):
+    ids = [7, "a", 7, "7:0", None, "", 7]
+    rows = [{"text": "Mia", "spans": ITEM["spans"][:1], "meta": {"id": id}} for id in ids]
+    found = [document.id for document in read_prodigy(write("\n".join(map(json.dumps, rows))))]
+    assert found == ["7:1", "a", "7:2", "7:0", "data.txt:4", "data.txt:5", "7:3"]
+
+
 def test_rejected_and_ignored_examples_are_left_out(write):
     path = write(LINE + changed(answer="reject") + "\n" + changed(answer="ignore"))
     with pytest.warns(UserWarning, match="2 records left out, whose answer is not 'accept'"):

@@ -160,6 +160,30 @@ def test_what_is_not_recognised_is_not_guessed(write):
         read(write('{"foo": 1}\n{"text": "Mia", "label": [[0'))
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("Ann\tB-PER\nleft\tO\n\nBo\tB-PER\nstays\tB_LOC\n", "line 5: expected O or one of B-, .*found 'B_LOC'"),
+        ("Ann B-PER\nleft o\n", "line 2: expected O or one of B-, .*found 'o'"),
+        ("token ner\nAnn B-PER\nleft O\n", "line 1: expected O or one of B-, .*found 'ner'"),
+        ("Ann B-PER\nleft\nOslo B-LOC\n", "line 2: expected 2 columns as in the lines before, found 'left'"),
+        ("Mia PER\nis O\nhere O\n", r"line 1: expected O or .*\(labels without prefix: scheme='io'\), found 'PER'"),
+    ],
+)
+def test_a_bad_line_of_columns_is_named(write, content, told):
+    path = write(content)
+    with pytest.raises(DataFormatError, match=f"^{path}, {told}"):
+        read(path)
+
+
+def test_columns_are_those_of_the_reader(write):
+    path = write("Ann Lee\tB-full name\n12\tI-full name\nleft\tO\n")
+    assert read(path).format == "conll"
+    assert (
+        read(path).examples == read_conll(path) == [NerExample(("Ann Lee", "12", "left"), (Span(0, 2, "full name"),))]
+    )
+
+
 def test_a_format_that_was_named_is_not_guessed(write):
     path = write("Mia person\nLee person\nleft O\n")
     assert read(path, format="conll", scheme="io").examples == read_conll(path, scheme="io")

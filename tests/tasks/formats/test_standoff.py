@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from peft_fishdip.tasks import Relation, Span, read_brat, read_pubtator
+from peft_fishdip.tasks import Relation, Span, read, read_brat, read_pubtator
 
 from ..files import refused
 
@@ -43,6 +43,28 @@ def test_texts_without_annotations_are_counted(brat, write):
     write("Nobody.", "other.txt")
     with pytest.warns(UserWarning, match="1 records left out, texts without a file .ann beside them"):
         assert len(read_brat(folder)) == 1
+
+
+def test_subfolders_are_read_with_their_names_in_the_ids(brat, tmp_path):
+    for name in ("news/2024", "news/.ipynb_checkpoints"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("doc-1", "news/doc-1", "news/2024/ü", "news/.ipynb_checkpoints/doc-1"):
+        brat(ANN, name=name)
+    (tmp_path / "news" / "other.txt").write_text("Nobody.")
+    with pytest.warns(UserWarning, match="1 records left out, texts without a file .ann beside them"):
+        found = read_brat(tmp_path)
+    assert sorted(document.id for document in found) == ["doc-1", "news/2024/ü", "news/doc-1"]
+    assert read_brat(tmp_path / "news" / "doc-1.ann")[0].id == "doc-1"
+    (tmp_path / "news" / "doc-1.txt").unlink()
+    refused(read_brat, tmp_path, "news/doc-1.ann", "no file doc-1.txt")
+
+
+@pytest.mark.parametrize("reader", [read, read_brat])
+def test_a_folder_of_other_files_is_refused(reader, write, tmp_path):
+    refused(reader, tmp_path, "files .ann with their .txt beside them", "found []")
+    write("Mia B-PER\n", "train.conll")
+    write("Nobody.", "other.txt")
+    refused(reader, tmp_path, "as brat has them; give the file itself", "['.conll', '.txt']")
 
 
 def test_pieces_of_a_span_in_any_order(brat):

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -105,6 +106,36 @@ def test_files_are_recognised_and_keep_ids(tmp_path, name):
     assert loaded.examples == to_examples([document])
     assert name in TOKENS or loaded.examples[0].id == "d1"
     assert os.listdir(tmp_path) == ["data"]
+
+
+def test_labels_of_several_words_are_recognised(tmp_path):
+    for name in sorted({*FORMATS} - {"brat", "spacy"}):
+        write_documents(tmp_path / name, [Document("12 left.", (Span(0, 2, "full name"),))], format=name)
+        loaded = read(tmp_path / name)
+        assert (loaded.format, [span.label for span in loaded.examples[0].spans]) == (name, ["full name"])
+
+
+def test_offsets_may_be_numbers_of_numpy(tmp_path):
+    document = Document("Mia left", (Span(np.int64(0), np.int32(3), "PER"),))
+    assert type(document.spans[0].start) is int
+    for name in sorted({*FORMATS} - {"spacy"}):
+        write_documents(tmp_path / name, [document], format=name)
+        assert read_back(tmp_path / name, name).examples == to_examples([document])
+
+
+def test_nothing_is_no_folder(tmp_path):
+    with pytest.raises(ValueError, match="there is no document, and the format 'brat' has no file without one"):
+        write_documents(tmp_path / "new", [], format="brat")
+    assert not os.listdir(tmp_path)
+
+
+def test_a_span_on_a_blank_token_is_named(tmp_path):
+    for record, name in (
+        (NerExample(("", "b"), (Span(0, 1, "X"),), "train:7"), "the record 'train:7'"),
+        (NerExample(("a", " "), (Span(0, 2, "X"),)), "NerExample"),
+    ):
+        with pytest.raises(ValueError, match=f"{name}.*: a span begins or ends at token ., ' ?', which is blank"):
+            write_documents(tmp_path / "data", [record], format="doccano")
 
 
 def test_records_of_tokens_can_be_written(tmp_path):
@@ -226,6 +257,24 @@ def test_ids_of_files_differ(tmp_path):
 def test_documents_are_checked(arguments, message):
     with pytest.raises(ValueError, match=message):
         Document(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Document(None), "text=None: give the raw text"),
+        (lambda: Document("Ann", [(0, 3, "PER")]), r"write Span\(0, 3, 'PER'\); positions are those of characters"),
+        (lambda: Document("Ann", [{"start": 0, "end": 3}]), r"is a dict; write Span\(start=0, end=3\); positions are"),
+        (lambda: Document("Ann", 5), "spans=5: give a sequence of Span"),
+        (lambda: Document("Ann", (), [("a", "b")]), r"relations: \('a', 'b'\) is a tuple; write Relation\('a', 'b'\)"),
+        (lambda: to_examples(DOCUMENT), r"documents=Document\(.*: give a list of Document"),
+        (lambda: to_examples([NerExample(["a"])]), r"documents\[0\]=NerExample\(.*: must be a Document"),
+        (lambda: write_documents("x", DOCUMENT, format="brat"), r"documents=Document\(.*: give a list of documents"),
+    ],
+)
+def test_values_of_other_types_are_named(call, message):
+    with pytest.raises(TypeError, match=message):
+        call()
 
 
 def test_kinds_of_examples():
