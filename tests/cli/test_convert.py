@@ -196,7 +196,7 @@ def test_what_is_wrong_is_one_line(run, fails):
         ),
         (["folder", "o", "--to", "doccano"], "folder, folder: expected files .ann with their .txt beside them"),
         (["bad.conll", "o", "--to", "doccano"], "bad.conll, line 2: expected O or one of B-, I-"),
-        (["blank.jsonl", "o", "--to", "doccano"], "blank.jsonl, line 1, token 0: expected a token that is not blank"),
+        (["blank.jsonl", "o", "--to", "doccano"], "the record 'blank.jsonl:0': a span begins or ends at token 0"),
     ]:
         assert message in fails(*arguments), arguments
 
