@@ -11,10 +11,10 @@ from ..report.content import Gallery, Section, Table, table
 from ..report.intervals import difference
 from ..report.rows import DATASETS, Row
 from ..report.score_cells import NOT_APART, NOTHING, bounds, score_cell
-from ..results import short_revision
 from ..settings import SettingsError
 from .answer import LORA, answer
 from .cells import CELLS, NAMES, STUDY
+from .conditions import condition_table
 from .costs import COSTS, cost_table, number, training_losses
 from .pictures import score_by_examples, score_by_size
 from .summary import Summary, changed_share, summarized
@@ -75,7 +75,7 @@ def write_study(folder: Path = STUDY) -> Path:
             for summary in found
             if summary.cell.part == "validation"
         ),
-        Section("conditions", "Conditions", "", (condition_table(found),)),
+        Section("conditions", "Conditions", "", (condition_table(found, [*CELLS.values()]),)),
     ]
     write_files(folder, TITLE, QUESTION, parts)
     return folder / "report.md"
@@ -173,53 +173,3 @@ def variant_table(summary: Summary) -> Table:
         rows.append(row)
     header = ("variant", "F1", "difference", "loss", "training loss", "entries, %", "MiB on disk")
     return table(f"{title(summary)}, {summary.num_seeds} seeds", header, rows)
-
-
-def condition_table(found: Sequence[Summary]) -> Table:
-    rows = []
-    for summary in found:
-        cell = summary.cell
-        rates = "as given" if cell.rates == ("own",) else f"of {', '.join(cell.rates)}"
-        chosen = "" if cell.rates == ("own",) else f", by validation sentences of {cell.tasks[0]}, one seed"
-        where = f" (in {cell.rates_from})" if cell.rates_from else ""
-        row = [
-            cell.name,
-            cell.model,
-            ", ".join(summary.data_sets),
-            cell.num_train,
-            f"{cell.steps} of {cell.batch_size}",
-        ]
-        row += [summary.num_seeds, cell.max_test, f"{rates}{chosen}{where}", summary.num_runs]
-        rows.append([*row, ", ".join(revisions(summary))])
-    header = (
-        "cell",
-        "model",
-        "data sets",
-        "sentences",
-        "steps",
-        "seeds",
-        "scored",
-        "learning rates",
-        "runs",
-        "revision",
-    )
-    notes = [
-        "Each cell has a report of its own in its folder, with all seeds, intervals and pictures.",
-        "A new classifier is trained at 1e-3 beside every adapter, and at the rate of the rest in full fine-tuning.",
-        *filter(None, map(missing, found)),
-    ]
-    return table("The cells", header, rows, *notes)
-
-
-def missing(summary: Summary) -> str:
-    """What of a cell was not measured, or failed, in a sentence; empty if nothing."""
-    cell = summary.cell
-    parts = [NAMES[method] for method in cell.methods if method not in summary.methods]
-    parts += [name for name in cell.tasks if name not in summary.data_sets]
-    parts += [f"seed {seed}" for seed in range(summary.num_seeds, cell.seeds)]
-    return f"{cell.name} has no complete runs yet of {', '.join(parts)}." if parts else ""
-
-
-def revisions(summary: Summary) -> list[str]:
-    runs = (run for row in summary.rows.values() for run in row.successes)
-    return sorted({short_revision(run["run_info"]["git_revision"]) for run in runs})

@@ -25,6 +25,12 @@ class Summary:
     cell: Cell
     rows: dict[tuple[str, str], Row]
     """By data set and method."""
+    others: tuple[Cell, ...] = ()
+    """Whose methods stand in its tables, too."""
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        return (self.cell, *self.others)
 
     @property
     def num_seeds(self) -> int:
@@ -100,7 +106,7 @@ def summarized(cell: Cell, *others: Cell) -> Summary | None:
     if not kept:
         return None
     rows = {(row.setting.dataset, row.method): row for row in with_intervals(make_rows(kept))}
-    return Summary(cell, {(name, method): rows[name, method] for name in names for method in methods})
+    return Summary(cell, {(name, method): rows[name, method] for name in names for method in methods}, others)
 
 
 def is_success(result: Mapping[str, Any]) -> bool:

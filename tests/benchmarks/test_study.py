@@ -13,7 +13,7 @@ from benchmarks.data_sets import DATA_SETS
 from benchmarks.experiment import EXPERIMENTS, folders, load_experiments
 from benchmarks.report.score_cells import NOTHING
 from benchmarks.results import read_results
-from benchmarks.study import report
+from benchmarks.study import conditions, report
 from benchmarks.study.__main__ import main
 from benchmarks.study.answer import answer
 from benchmarks.study.cells import CELLS, NAMES, STUDY, Cell
@@ -105,13 +105,27 @@ def test_a_data_set_that_lacks_a_run_is_left_out(cell):
     content = path.read_bytes()
     path.unlink()
     assert summarized(cell).data_sets == ["conll04-ner"]
-    assert report.missing(summarized(cell)) == "tiny-4 has no complete runs yet of wnut17."
+    assert conditions.missing(summarized(cell)) == "tiny-4 has no complete runs yet of wnut17."
     path.write_bytes(content)
-    assert report.missing(summarized(cell)) == ""
+    assert conditions.missing(summarized(cell)) == ""
     larger = summarized(replace(cell, methods=(*METHODS, "full/adamw")))
     assert larger.methods == list(METHODS)
-    assert report.missing(larger) == "tiny-4 has no complete runs yet of full fine-tuning."
+    assert conditions.missing(larger) == "tiny-4 has no complete runs yet of full fine-tuning."
     assert summarized(replace(cell, methods=("full/adamw",))) is None
+
+
+def test_conditions_name_every_cell_that_was_measured_and_those_that_were_not(cell):
+    beside = replace(cell, name="beside", methods=("full/adamw",), rates=("1e-3", "1e-2"), shown_with=cell.name)
+    summary = summarized(cell, beside)
+    assert conditions.missing(summary) == "tiny-4 has no complete runs yet of full fine-tuning."
+    found = conditions.condition_table([summary], [cell, beside])
+    (line,) = ([field.text for field in line] for line in found.lines)
+    row = dict(zip(found.header, line, strict=True))
+    assert (row["cell"], row["data sets"], row["runs"]) == ("tiny-4", "conll04-ner, wnut17", "8")
+    assert row["learning rates"] == "as given"
+    assert conditions.rates(beside) == "of 1e-3, 1e-2, by validation sentences of conll04-ner, one seed"
+    assert conditions.missing_cells([cell, beside]) == "Not measured yet: beside."
+    assert conditions.missing_cells([cell]) == ""
 
 
 def test_a_seed_that_a_method_lacks_is_left_out(cell):
