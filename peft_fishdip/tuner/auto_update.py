@@ -7,12 +7,11 @@ import warnings
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
-from weakref import ReferenceType, WeakSet, ref
+from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from ..adapter.base_parameter import TunedParameter
 from ..adapter.state import AdapterState
@@ -25,11 +24,9 @@ from ..importance.replay import Replayed
 from ..importance.rows import RowsError
 from ..importance.scoring import Scores, scores_of
 from ..layers.layer import layers_of, tuned_parameters
-from ..optim.carry_over import new_entries_of
-from ..optim.closure import HookResult, once_gradients_are_there
-from ..optim.rates import check_rates
 from ..schedule import next_update, update_is_due
 from .mask_update import change_mask, check_update, is_trained, scored_update, weights_of
+from .steps import hear_steps_of, leave
 
 LOOK_BACK = 250
 """Examples of training, the last ones before an update, that a mask is chosen by."""
@@ -69,6 +66,8 @@ class AutoUpdate:
         self.stopped = False  # listening to losses, because those of single examples cannot be computed
         self.rows = self.rows_per_step = 0
         self._optimizer: ReferenceType[Optimizer] | None = None
+        self._stepping: ReferenceType[Optimizer] | None = None  # whose step has begun and is not counted
+        self._outer: list[ReferenceType[Optimizer]] = []  # those that call one with the same vector, as Lookahead
         self._handles: list[Any] = []
         self._layer_handles: list[Any] = []
         self.recent: RecentExamples | None = None
@@ -97,7 +96,7 @@ class AutoUpdate:
         return model
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_model": self.model, "_optimizer": None}
+        return self.__dict__ | {"_model": self.model, "_optimizer": None, "_stepping": None, "_outer": []}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _model=ref(state["_model"]))
@@ -119,19 +118,11 @@ class AutoUpdate:
     def close(self) -> None:
         """Release the model."""
         self.stop()
-        _drivers.discard(self)
+        leave(self)
 
     @property
     def due(self) -> bool:
         return self.next_due is not None and self.steps >= self.next_due
-
-    def group_in(self, optimizer: Optimizer) -> dict[str, Any] | None:
-        """The parameter group of an optimizer that holds the adapter's vector, if any."""
-        vector = self.state.flat
-        for group in optimizer.param_groups:
-            if any(parameter is vector for parameter in group["params"]):
-                return group
-        return None
 
     # ----- forward calls -------------------------------------------------------------------------------------------
 
@@ -176,17 +167,28 @@ class AutoUpdate:
     # ----- optimizer steps -----------------------------------------------------------------------------------------
 
     def before_step(self, optimizer: Optimizer, group: dict[str, Any]) -> None:
-        """Choose the mask if it is due and has not been chosen before the forward pass."""
+        """Choose the mask if it is due and has not been chosen before the forward pass.
+
+        An optimizer within the step of another one has the moments that follow the mask, and decides from then on.
+        """
+        if not self.driving:
+            return
+        outer = None if self._stepping is None else self._stepping()
+        within = outer is not None and outer is not optimizer
+        if outer is not None and within and ref(outer) not in self._outer:
+            self._outer.append(ref(outer))
+        self._stepping = ref(optimizer)
         gradient = self.state.flat.grad
-        if not self.driving or gradient is None:
+        if gradient is None or ref(optimizer) in self._outer:
             return
         if not self.trained:
             self.trained = self.unheard = bool(gradient.any())
         if not self.trained:
             return
         steps = group.get(STEPS, {}).get(self.state.adapter_name, 0)
-        if self._optimizer is None or self._optimizer() is not optimizer or steps != self.steps:
-            self._optimizer = ref(optimizer)
+        known = within or (self._optimizer is not None and self._optimizer() is optimizer)
+        self._optimizer = ref(optimizer)
+        if not known or steps != self.steps:
             self._begin_at(steps)
         if not self.due:
             return
@@ -199,9 +201,11 @@ class AutoUpdate:
         if is_first and self.driving:
             self.state.flat.grad = None  # it belongs to the data-free mask
 
-    def after_step(self, group: dict[str, Any]) -> None:
-        """Count a step."""
+    def after_step(self, optimizer: Optimizer, group: dict[str, Any]) -> None:
+        """Count a step, unless an optimizer within it has done so."""
+        self._stepping = None
         if self.driving and self.trained:
+            self._outer = [other for other in self._outer if other() not in (None, optimizer)]
             self.steps += 1
             group[STEPS] = {**group.get(STEPS, {}), self.state.adapter_name: self.steps}
             self.rows_per_step, self.rows = self.rows, 0
@@ -351,43 +355,3 @@ class AutoUpdate:
     def _end_gradients(self) -> None:
         for parameter in self._tuned().values():
             parameter.gradient = None
-
-
-_drivers: WeakSet[AutoUpdate] = WeakSet()
-_hooked: list[Any] = []
-
-
-def hear_steps_of(driver: AutoUpdate) -> None:
-    """Have `driver` hear the steps of all optimizers from now on, for as long as it lives."""
-    _drivers.add(driver)
-    if not _hooked:
-        _hooked.append(register_optimizer_step_pre_hook(before_step))
-        _hooked.append(register_optimizer_step_post_hook(after_step))
-
-
-def concerned(optimizer: Optimizer) -> list[tuple[AutoUpdate, dict[str, Any]]]:
-    """The drivers whose vectors an optimizer trains, each with the vector's parameter group."""
-    groups = [(driver, driver.group_in(optimizer)) for driver in list(_drivers)]
-    return [(driver, group) for driver, group in groups if group is not None]
-
-
-def before_step(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> HookResult:
-    """A hook of every optimizer's step."""
-    found = concerned(optimizer)
-    for driver, _ in found:
-        check_rates(optimizer, driver.model, driver.state)
-
-    def update() -> None:
-        for driver, group in found:
-            driver.before_step(optimizer, group)
-
-    if not found:
-        return None
-    new_entries_of(optimizer)  # looked at in this step too: with a closure, a mask may change within it
-    return once_gradients_are_there(args, kwargs, update)
-
-
-def after_step(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """A hook of every optimizer's step."""
-    for driver, group in concerned(optimizer):
-        driver.after_step(group)
