@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..distributed import world
-from ..private import version_of
+from ..private import is_transformed, version_of
 from .digests import keys
 from .examples import TOKENS_TOGETHER, Candidate, ExampleSource, Priorities
 from .losses import Batch, LossFn, Numbered, TokenLoss, batch_size, bfloat16_autocast
@@ -212,7 +212,8 @@ class RecentExamples(ExampleSource):
         self.forget()
 
     def _after_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
-        if module.training and torch.is_grad_enabled():  # a compiled graph is only left where it trains
+        # a compiled graph is only left where it trains
+        if module.training and torch.is_grad_enabled() and (torch.compiler.is_compiling() or not is_transformed()):
             self._record(module, args, kwargs, output)
 
     @torch.compiler.disable(reason="losses are kept for the next mask update; auto_update=False keeps none")

@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ..adapter.base_parameter import TunedParameter, active_views
-from ..adapter.recording import is_exported
+from ..adapter.recording import is_recorded
 from ..private import as_plain_tensors
 from .functional import Deltas, SparseDeltaEmbedding, gradients_of_entries
+from .once import differentiable_once
 
 
 class CurrentWeights(BaseTunerLayer):
@@ -49,7 +49,7 @@ class CurrentWeights(BaseTunerLayer):
         if self._disable_adapters or tuned.merged_adapters:
             with self.locked():
                 return self.base_parameter(name) if self.base_is_current() else self.effective(name)
-        if self.is_output or torch.compiler.is_compiling() or is_exported():
+        if self.is_output or torch.compiler.is_compiling() or is_recorded():
             return self.effective(name)
         if torch.is_grad_enabled():
             return CurrentWeight.with_gradients(self, name)
@@ -179,7 +179,7 @@ class Reading(torch.autograd.Function):
         return without_memory(weight)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         return None, None, *gradients_of_entries(grad_output, ctx.deltas, ctx.views, ctx.needs_input_grad[2:])
 

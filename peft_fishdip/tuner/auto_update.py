@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..adapter.base_parameter import TunedParameter
+from ..adapter.recording import is_recorded
 from ..adapter.state import AdapterState
 from ..criteria import criterion_of, is_known, of_one
 from ..distributed import gather_lists, raise_on_all_ranks, sum_in_place
@@ -127,7 +128,8 @@ class AutoUpdate:
     # ----- forward calls -------------------------------------------------------------------------------------------
 
     def _before_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        if module.training and torch.is_grad_enabled():  # a compiled graph is only left where it trains
+        # a compiled graph is only left where it trains
+        if module.training and torch.is_grad_enabled() and not is_recorded():
             self._prepare(args, kwargs)
 
     @torch.compiler.disable(reason="a mask may be chosen before a step; auto_update=False leaves that to the caller")
