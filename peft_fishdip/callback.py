@@ -159,9 +159,12 @@ class FishDipCallback(TrainerCallback, ExportableState):
         if not self.reuse_training_losses or len(dataset) <= FIRST_LOOK:
             return dataset
         if self._recent is not None and self.updates:
+            unlabelled = (
+                "the model was called without labels, as with label_smoothing_factor or a compute_loss of your own"
+            )
             raise ValueError(
-                "reuse_training_losses=True, but no training step has recorded losses: the model was called without "
-                "labels, as with label_smoothing_factor or a compute_loss of your own; leave it False."
+                "reuse_training_losses=True, but no training step has recorded losses that examples can be chosen by: "
+                f"{self._recent.trouble or unlabelled}; leave it False."
             )
         generator = torch.Generator().manual_seed(seed)
         return [dataset[i] for i in torch.randperm(len(dataset), generator=generator)[:FIRST_LOOK].tolist()]

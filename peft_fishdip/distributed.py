@@ -12,6 +12,10 @@ from torch import Tensor
 T = TypeVar("T")
 
 
+class OnAllRanks(Exception):
+    """An error that `raise_on_all_ranks` raises on every rank as it is, so that all can react to it in the same way."""
+
+
 def world() -> tuple[int, int]:
     """Rank and world size; (0, 1) without torch.distributed."""
     if dist.is_available() and dist.is_initialized():
@@ -36,17 +40,21 @@ def raise_on_all_ranks(work: Callable[[], T]) -> T:
 
     Raises:
         RuntimeError: `work` failed on another rank; a rank on which it failed raises the original error.
+        OnAllRanks: `work` raised it on some rank, and no other kind of error on a rank before that.
     """
     if world()[1] == 1:
         return work()
     try:
         result = work()
     except Exception as error:
-        gather_lists([f"{type(error).__name__}: {error}"])
+        gather_lists([error if isinstance(error, OnAllRanks) else f"{type(error).__name__}: {error}"])
         raise
-    failures = [(rank, text) for rank, text in enumerate(gather_lists([""])) if text]
+    failures = [(rank, failure) for rank, failure in enumerate(gather_lists([""])) if failure]
     if failures:
-        raise RuntimeError(f"stopped, since process {failures[0][0]} did: {failures[0][1]}")
+        rank, failure = failures[0]
+        if isinstance(failure, OnAllRanks):
+            raise failure
+        raise RuntimeError(f"stopped, since process {rank} did: {failure}")
     return result
 
 

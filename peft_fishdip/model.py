@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from .importance.scoring import Scores
 from .layers.layer import FishDipLayer
 from .tuner.adapters import AdapterTuner
 from .tuner.arguments import check_functions
-from .tuner.mask_update import change_mask, check_update, ordered_scores, scored_update
+from .tuner.mask_update import change_mask, check_update, is_trained, ordered_scores, scored_update
 
 
 class FishDipModel(AdapterTuner):
@@ -117,7 +118,8 @@ class FishDipModel(AdapterTuner):
             )
         loss_fn = loss_fn or default_loss_fn(self.model, config.example_loss, checked=False)
         state.stop_driving()
-        return RecentExamples(self.model, loss_fn, max_to_pick(config.num_samples))
+        concerns = partial(is_trained, state=state)
+        return RecentExamples(self.model, loss_fn, max_to_pick(config.num_samples), concerns=concerns)
 
     def set_mask(
         self,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch._C import DisableTorchFunctionSubclass
 from torch.nn.parallel import DistributedDataParallel
@@ -58,6 +59,11 @@ def as_plain_tensors() -> Any:
 def version_of(tensor: Tensor) -> int | None:
     """Differs after each change in place, except through `.data`; None for tensors made in inference mode."""
     return None if tensor.is_inference() else tensor._version
+
+
+def is_transformed() -> bool:
+    """Whether this is computed for a transform of torch.func, such as grad and vmap."""
+    return bool(torch._C._are_functorch_transforms_active())
 
 
 def moved_by_accelerate(model: nn.Module) -> bool:

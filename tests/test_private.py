@@ -54,6 +54,18 @@ def test_transformers_notes_whether_a_model_has_adapters() -> None:
     assert GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=8))._hf_peft_config_loaded is False
 
 
+def test_transforms_of_torch_func_are_noticed() -> None:
+    seen: list[bool] = []
+
+    def square(x: torch.Tensor) -> torch.Tensor:
+        seen.append(private.is_transformed())
+        return x.square()
+
+    torch.func.grad(square)(torch.tensor(1.0))
+    square(torch.tensor(1.0))
+    assert seen == [True, False], "torch tells otherwise whether torch.func transforms a call; see is_transformed"
+
+
 def test_no_other_private_method_is_overridden() -> None:
     assert overridden(FishDipModel, BaseTuner) <= OVERRIDDEN_OF_THE_TUNER
     assert overridden(FishDipLayer, BaseTunerLayer) <= OVERRIDDEN_OF_THE_LAYER | {

@@ -1,16 +1,21 @@
-"""Programs that outlive the model, as torch.export, torch.jit.trace, ONNX and torch.fx make them."""
+"""Programs that outlive the model, as torch.export, torch.jit.trace, ONNX and torch.fx make them; and torch.func."""
 
 from __future__ import annotations
 
 import torch
 
+from ..private import is_transformed
 
-def is_exported() -> bool:
-    """Whether the operations of this call are being recorded for a program that others run.
 
-    It must hold the deltas themselves: neither numbers of this process, nor functions of this package.
+def is_recorded() -> bool:
+    """Whether the operations of this call are being recorded for a program that others run, or changed by torch.func.
+
+    They must be operations of torch on the deltas themselves: neither numbers of this process, nor functions of this
+    package.
     """
-    return torch.compiler.is_exporting() or (not torch.compiler.is_compiling() and torch.jit.is_tracing())
+    if torch.compiler.is_exporting():
+        return True
+    return not torch.compiler.is_compiling() and (torch.jit.is_tracing() or is_transformed())
 
 
 def refuse_symbolic(*inputs: object) -> None:

@@ -22,7 +22,7 @@ from .inner_gradients import InnerGradients
 from .lineage import Lineage
 from .mask_record import MaskUpdate
 from .positions import gathered, locate
-from .recording import is_exported
+from .recording import is_recorded
 
 
 class SparseDelta:
@@ -256,7 +256,7 @@ class AdapterState:
         One split costs one concatenation in backward; a slice per layer would cost a vector of K zeros each.
         """
         flat: Tensor = self.flat if self.inner is None else self.inner.source(self.flat)
-        if torch.compiler.is_compiling() or is_exported():
+        if torch.compiler.is_compiling() or is_recorded():
             return flat.split(self.sizes) if self.traced is None else self.traced
         with_grad = flat.requires_grad and torch.is_grad_enabled()
         mode = (with_grad, torch.is_inference_mode_enabled(), threading.get_ident())

@@ -6,16 +6,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
 from ..distributed import world
 from .losses import IGNORED, Batch, Numbered, batch_size
 from .packing import example_of, refuse_packed, segments
+from .rows import RowsError, are_texts, rows, why_not_rows
 
 Collator = Callable[[list[Any]], Mapping[str, Any]]  # from a list of feature dicts to a batch
 MIN_OF_A_SHARE, MAX_OF_A_SHARE = 3, 25  # examples that a share stands for, as in the reference (fish_dip.py)
 TOKENS_TOGETHER = 1024  # most tokens, padding included, in a batch of several examples that takes one backward pass
+REMEDY = "give a Dataset or list of examples and its data_collator, which collates them one by one, or batches of one"
 
 
 class Candidate(NamedTuple):
@@ -38,12 +40,14 @@ class ExampleSource(Protocol):
         empty_message: the error message if no rank has any.
         may_be_few: all examples are taken if there are fewer than an int `num_samples` asks for; else an error says so.
         autocast: the dtype of torch.autocast that the forward passes over them run under, if any.
+        heard: the losses that the priorities are were computed in training, with dropout and earlier parameters.
     """
 
     seen: int
     empty_message: str = "there is no example to score; pass at least one."
     may_be_few: bool = False
     autocast: torch.dtype | None = None
+    heard: bool = False
 
     def candidates(self, priorities: Priorities) -> Iterator[Candidate]:
         """This rank's examples with their priorities; no two examples of any ranks have the same number."""
@@ -54,6 +58,10 @@ class ExampleSource(Protocol):
         for candidate in chosen:
             assert candidate.batch is not None
             yield Numbered([candidate.number], candidate.batch)
+
+    def check(self, model: nn.Module) -> None:
+        """Called before `candidates`, to test by losses that the model computes what the source assumes of examples."""
+        return
 
     def forget(self) -> None:
         """Called after a mask update: discard what the next update must not use again. By default nothing is."""
@@ -110,9 +118,10 @@ class IndexedExamples(ExampleSource):
     def candidates(self, priorities: Priorities) -> Iterator[Candidate]:
         """This rank's examples; with `scan` the longest come first."""
         for numbered in self.batches() if self.scan else [Numbered(list(self.numbers), {})]:
+            splits = self.scan and why_not_rows(numbered.batch, len(numbered.ids)) is None
             for index, priority in enumerate(priorities(numbered)):
                 number = numbered.ids[index]
-                drawn = self.scan and is_drawn(self.examples[number], numbered.batch, index)
+                drawn = splits and is_drawn(self.examples[number], numbered.batch, index)
                 yield Candidate(priority, number, rows(numbered, [index]).batch if drawn else None)
 
     def batches(self) -> Iterator[Numbered]:
@@ -125,30 +134,32 @@ class IndexedExamples(ExampleSource):
     def groups(self, chosen: Sequence[Candidate]) -> Iterator[Numbered]:
         """Batches of the chosen examples, shortest first; long examples are batches of their own.
 
-        One pass over several examples saves time only while its matrix products are small. Examples whose targets were
-        drawn at random come last, each as it was when its loss was computed.
+        One pass over several examples saves time only while its matrix products are small. Other examples than texts,
+        such as those with images, are collated one by one. Examples whose targets were drawn at random come last, each
+        as it was when its loss was computed.
         """
         lengths = self.lengths([candidate.number for candidate in chosen if candidate.batch is None])
         group: list[int] = []
         for number in sorted(lengths, key=lambda number: (lengths[number], number)):
             if group and (len(group) == self.batch_size or (len(group) + 1) * lengths[number] > TOKENS_TOGETHER):
-                yield from self.fetched(group)
+                yield from self.fetched(group, texts=True)
                 group = []
             group.append(number)
         if group:
-            yield from self.fetched(group)
+            yield from self.fetched(group, texts=True)
         yield from super().groups([candidate for candidate in chosen if candidate.batch is not None])
 
     def lengths(self, numbers: Iterable[int]) -> dict[int, int]:
         return {number: length(self.examples[number]) for number in numbers}
 
-    def fetched(self, numbers: Sequence[int]) -> Iterator[Numbered]:
+    def fetched(self, numbers: Sequence[int], texts: bool = False) -> Iterator[Numbered]:
         """The examples with these numbers as a batch; or as a batch each, if the collator does not give each one row.
 
-        It joins examples in one row if it avoids padding, and makes two of each if the loss compares pairs.
+        It joins examples in one row if it avoids padding, and makes two of each if the loss compares pairs. With
+        `texts`, only texts are one batch, because their rows are sure to be the examples.
         """
-        together = self.fetch(numbers)
-        if len(numbers) > 1 and batch_size(together.batch) != len(numbers):
+        together, count = self.fetch(numbers), len(numbers)
+        if count > 1 and (batch_size(together.batch) != count or (texts and not are_texts(together.batch, count))):
             for number in numbers:
                 yield from self.fetched([number])
             return
@@ -196,7 +207,11 @@ class BatchStream(ExampleSource):
         self.seen = 0
 
     def candidates(self, priorities: Priorities) -> Iterator[Candidate]:
-        """The rows of this rank's batches, or the examples that are packed in them, in order."""
+        """The rows of this rank's batches, or the examples that are packed in them, in order.
+
+        Raises:
+            RowsError: a batch cannot be split into its examples.
+        """
         rank, ranks = world()
         for batch in self.batches:
             check_ready(batch)
@@ -206,7 +221,10 @@ class BatchStream(ExampleSource):
             self.seen += count
             numbered = Numbered(ids, batch)
             if packed is None:
-                for index, priority in enumerate(priorities(numbered)):
+                found, reason = priorities(numbered), why_not_rows(batch, count)
+                if reason is not None:
+                    raise RowsError(f"a batch of {count} examples cannot be split into them: {reason}; {REMEDY}.")
+                for index, priority in enumerate(found):
                     yield Candidate(priority, ids[index], rows(numbered, [index]).batch)
             else:
                 for number, segment in zip(ids, packed, strict=True):
@@ -233,16 +251,6 @@ def length(feature: Any) -> int:
         return 0
     values: list[Any] = [feature.get(key) for key in ("input_ids", "labels")]
     return sum(len(value) for value in values if hasattr(value, "__len__") and getattr(value, "ndim", 1) > 0)
-
-
-def rows(numbered: Numbered, indices: Sequence[int]) -> Numbered:
-    """Some examples of a batch as a batch of their own, copied."""
-    count = len(numbered.ids)
-    batch = {
-        key: value[list(indices)] if isinstance(value, Tensor) and value.dim() and len(value) == count else value
-        for key, value in numbered.batch.items()
-    }
-    return Numbered([numbered.ids[index] for index in indices], batch)
 
 
 def to_device(numbered: Numbered, device: torch.device) -> Numbered:

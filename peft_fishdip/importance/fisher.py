@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from ..half_precision import float32_products
 from ..quantization import has_quantized_storage
-from .examples import rows
 from .losses import LossFn, Numbered, example_losses
 from .per_example import Add, PerSampleGradients
+from .rows import rows
 
 
 @contextmanager

@@ -24,28 +24,35 @@ class Numbered(NamedTuple):
     batch: Batch
 
 
+CLASSIFIERS = (
+    "ForSequenceClassification",
+    "ForImageClassification",
+    "ForVideoClassification",
+    "ForAudioClassification",
+)
+"""Kinds of models in transformers that give one class, several classes or numbers to each example."""
+
+
 def default_loss_fn(model: nn.Module, example_loss: str, checked: bool = True) -> LossFn:
     """The loss function for a transformers model (without PEFT's wrapper): the "sum" or "mean" over target tokens.
 
-    Supports encoder-decoder models, causal LMs (labels shifted by one), masked LMs, token and sequence classifiers; for
-    models of another kind, a ValueError asks for a `loss_fn`. Without `checked`, the losses of encoder-decoder models
-    and LMs come without waiting for the device; see [`TokenLoss`].
+    Supports encoder-decoder models, causal LMs, masked LMs, token and sequence classifiers; for models of another kind,
+    a ValueError asks for a `loss_fn`. Without `checked`, the losses of encoder-decoder models and LMs come without
+    waiting for the device; see [`TokenLoss`].
     """
     kind = getattr(model, "loss_type", None) or ""
-    encoder_decoder = getattr(getattr(model, "config", None), "is_encoder_decoder", False)
-    other_heads = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
     config = getattr(model, "config", None)
     words, classes = getattr(config, "vocab_size", None), getattr(config, "num_labels", None)
-    if encoder_decoder and kind not in other_heads:
+    if kind in CLASSIFIERS:
+        return partial(classification_loss, checked=checked, config=config)
+    if kind == "ForTokenClassification":
+        return TokenLoss(example_loss, shifted=False, checked=checked, aligned=True, classes=classes)
+    if getattr(config, "is_encoder_decoder", False) and kind != "ForQuestionAnswering":
         return TokenLoss(example_loss, shifted=False, checked=checked, classes=words)
     if kind in ("ForCausalLM", "ForConditionalGeneration") or type(model).__name__.endswith("LMHeadModel"):
         return TokenLoss(example_loss, shifted=True, checked=checked, classes=words)
     if kind == "ForMaskedLM":
         return TokenLoss(example_loss, shifted=False, checked=False, aligned=True)
-    if kind == "ForTokenClassification":
-        return TokenLoss(example_loss, shifted=False, checked=checked, aligned=True, classes=classes)
-    if kind in ("ForSequenceClassification", "ForImageClassification", "ForAudioClassification"):
-        return partial(classification_loss, checked=checked, classes=classes)
     raise ValueError(
         f"the loss of single examples is not known for {type(model).__name__}; pass loss_fn, a function of the model "
         "and a batch that returns the losses of its examples, shape (batch,)."
@@ -55,9 +62,10 @@ def default_loss_fn(model: nn.Module, example_loss: str, checked: bool = True) -
 class TokenLoss:
     """Cross-entropy of each example's target tokens, the "sum" or the "mean" over them: a LossFn.
 
-    `shifted` says that logits predict the next label, as in causal LMs. Unless `checked`, an example without a target
-    has a loss of -inf instead of raising an error: the result is not waited for, and masked LMs may draw no target.
-    `aligned` says that there is a label for each token of the input; `classes` is the number of classes, if known.
+    `shifted` says that logits predict the next label, as in causal LMs; the first loss that the model itself returns
+    tells whether that is so, see `settle`. Unless `checked`, an example without a target has a loss of -inf instead of
+    raising an error: the result is not waited for, and masked LMs may draw no target. `aligned` says that there is a
+    label for each token of the input; `classes` is the number of classes, if known.
     """
 
     def __init__(
@@ -73,13 +81,41 @@ class TokenLoss:
         self.checked = checked
         self.aligned = aligned
         self.classes = classes
+        self.settled = aligned
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
         labels = require_labels(batch)
         refuse_shape(batch, labels, self.aligned)
         if self.checked and self.classes:
             refuse_unknown_classes(labels, self.classes)
-        return self.of_rows(self.of_tokens(model(**batch).logits, labels), labels)
+        output = model(**batch)
+        self.settle(output, batch)
+        return self.of_rows(self.of_tokens(output.logits, labels), labels)
+
+    @torch.no_grad()
+    def settle(self, output: Any, batch: Batch) -> None:
+        """Find once, by the mean loss that the model returns, whether it shifts the labels.
+
+        Some causal LMs of transformers do not, such as BartForCausalLM and XLNetLMHeadModel. The rule whose mean comes
+        closest is taken: models may add something to the cross-entropy, such as the balance of their experts.
+        """
+        own = getattr(output, "loss", None)
+        if self.settled or not isinstance(own, Tensor) or own.numel() != 1 or not math.isfinite(float(own)):
+            return
+        self.settled = True
+        first = self.distance(output, batch)
+        if first > 1e-3 * abs(float(own)):
+            self.shifted = not self.shifted
+            if self.distance(output, batch) >= first:
+                self.shifted = not self.shifted
+
+    def distance(self, output: Any, batch: Batch) -> float:
+        """How far the mean of these losses is from the one that the model returns."""
+        labels = batch["labels"]
+        total = float(self.of_tokens(output.logits.detach(), labels).sum())
+        targets = int((labels[:, 1:] if self.shifted else labels).ne(IGNORED).sum())
+        counts = [max(targets, 1), batch.get("num_items_in_batch")]  # the latter is a Trainer's, of several batches
+        return min(abs(total / float(count) - float(output.loss)) for count in counts if count is not None)
 
     def of_tokens(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss of each label that can be predicted: (batch, length), or (batch, length - 1) if shifted."""
@@ -99,24 +135,41 @@ class TokenLoss:
         return total if self.checked else total.masked_fill(targets == 0, -math.inf)
 
 
-def classification_loss(model: nn.Module, batch: Batch, checked: bool = True, classes: int | None = None) -> Tensor:
-    """The loss of each example for sequence classification, shape (batch,).
+def classification_loss(model: nn.Module, batch: Batch, checked: bool = True, config: Any = None) -> Tensor:
+    """The loss of each example for sequence classification, shape (batch,): what `problem_type` of the config says.
 
-    Squared error for a single logit, binary cross-entropy for floating point labels (multi-label), else cross-entropy.
+    Squared error for regression, binary cross-entropy where several classes can hold at once, both summed over the
+    labels of an example; else cross-entropy. Without a `problem_type`, as in transformers, a model with one label does
+    regression, and floating point labels are those of several classes.
     """
     labels = require_labels(batch)
+    classes = getattr(config, "num_labels", None)
+    problem = problem_of(labels, config)
     if classes:
-        refuse_classification(labels, batch_size(batch), classes, checked)
+        refuse_classification(labels, batch_size(batch), classes, problem, checked)
     logits = model(**batch).logits.float()
-    if logits.shape[-1] == 1:
-        return F.mse_loss(logits.squeeze(-1), labels.view(-1).float(), reduction="none")
-    if labels.is_floating_point():
-        return F.binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(-1)
+    if problem != SINGLE:
+        wanted = labels.view(logits.shape).float()
+        of_labels = F.mse_loss if problem == "regression" else F.binary_cross_entropy_with_logits
+        return of_labels(logits, wanted, reduction="none").flatten(1).sum(1)
     is_target = labels.view(-1) != IGNORED
     if checked:
         refuse_empty(is_target)
     losses = F.cross_entropy(logits, labels.view(-1), reduction="none")
     return losses if checked else losses.masked_fill(~is_target, -math.inf)
+
+
+SINGLE = "single_label_classification"
+
+
+def problem_of(labels: Tensor, config: Any) -> str:
+    """What a classifier does, in the words of transformers' `problem_type`."""
+    given = getattr(config, "problem_type", None)
+    if given is not None:
+        return given
+    if getattr(config, "num_labels", None) == 1:
+        return "regression"
+    return "multi_label_classification" if labels.is_floating_point() else SINGLE
 
 
 def require_labels(batch: Batch) -> Tensor:
@@ -156,16 +209,17 @@ def refuse_shape(batch: Batch, labels: Tensor, aligned: bool) -> None:
         )
 
 
-def refuse_classification(labels: Tensor, rows: int, classes: int, checked: bool) -> None:
+def refuse_classification(labels: Tensor, rows: int, classes: int, problem: str, checked: bool) -> None:
     """Raise ValueError for labels of another shape, and with `checked` for those that are no class number."""
-    several = labels.is_floating_point() and classes > 1
-    if labels.numel() != (rows * classes if several else rows):
+    each = 1 if problem == SINGLE else classes
+    if labels.shape != (rows, each) and (each > 1 or labels.shape != (rows,)):
+        several = f"floats of shape ({rows}, {classes})"
+        wanted = f"one label each, shape ({rows},), or, where several of the {classes} classes can hold at once, "
         raise ValueError(
-            f"'labels' of a batch have the shape {tuple(labels.shape)}; {rows} examples need one label each, shape "
-            f"({rows},), or, where several of the {classes} classes can hold at once, floats of shape ({rows}, "
-            f"{classes})."
+            f"'labels' of a batch have the shape {tuple(labels.shape)}; {rows} examples need "
+            f"{'' if problem == 'regression' and classes > 1 else wanted}{several}."
         )
-    if checked and classes > 1 and not several:
+    if checked and problem == SINGLE:
         refuse_unknown_classes(labels.view(-1, 1), classes)
 
 
@@ -226,8 +280,11 @@ def example_losses(
 
 
 def batch_size(batch: Batch) -> int:
-    """Number of rows of a batch: the length of its first tensor."""
-    for value in batch.values():
+    """Number of rows of a batch: the length of its labels, else of its input_ids, else of its first tensor.
+
+    Other arguments, such as position_ids, may have one row for all examples.
+    """
+    for value in (batch.get("labels"), batch.get("input_ids"), *batch.values()):
         if isinstance(value, Tensor) and value.dim():
             return value.shape[0]
     kinds = [f"{key} ({type(value).__name__})" for key, value in sorted(batch.items())]

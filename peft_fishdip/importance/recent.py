@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..distributed import world
-from ..private import version_of
-from .examples import TOKENS_TOGETHER, Candidate, ExampleSource, Priorities, rows
-from .losses import IGNORED, Batch, LossFn, Numbered, TokenLoss, batch_size, bfloat16_autocast
+from ..private import is_transformed, version_of
+from .digests import keys
+from .examples import TOKENS_TOGETHER, Candidate, ExampleSource, Priorities
+from .losses import Batch, LossFn, Numbered, TokenLoss, batch_size, bfloat16_autocast
 from .packing import example_of, segments
+from .replay import RecordedOutputs, Replayed, rows_errors
+from .rows import WHOLE, RowsError, are_texts, rows, same_losses, why_not_again
 
 READ_AT = 256
 """Examples after which losses are fetched, and all examples but those with the highest ones are freed."""
@@ -73,9 +76,12 @@ class RecentExamples(ExampleSource):
         by_loss: False keeps all examples, and leaves their priorities to the caller of `candidates`.
         skip_not_finite: leave out examples whose loss is not finite, with a warning. Otherwise they are chosen first,
             and the update refuses them by name.
+        concerns: whether a call of the model shall be recorded; by default every one is.
 
     Attributes:
         listening: False stops recording for a while.
+        trouble: why the examples of training cannot be computed one by one, once that has turned out; from then on
+            nothing is recorded.
         autocast: bfloat16 if the last step that was recorded ran under it. float16 needs a gradient scaler, so that
             its examples are scored without autocast.
     """
@@ -85,15 +91,27 @@ class RecentExamples(ExampleSource):
         "labels=... by name; or update the mask by the examples themselves."
     )
     may_be_few = True
+    heard = True
 
     def __init__(
-        self, model: nn.Module, loss_fn: LossFn, most: int, *, by_loss: bool = True, skip_not_finite: bool = False
+        self,
+        model: nn.Module,
+        loss_fn: LossFn,
+        most: int,
+        *,
+        by_loss: bool = True,
+        skip_not_finite: bool = False,
+        concerns: Callable[[nn.Module], bool] | None = None,
     ) -> None:
         self.loss_fn = loss_fn
         self.most = most
         self.by_loss = by_loss
         self.skip_not_finite = skip_not_finite
+        self.concerns = concerns
         self.listening = True
+        self.trouble: str | None = None
+        self._checked: set[frozenset[str]] = set()
+        self._unchecked: dict[frozenset[str], Call] = {}
         self.forget()
         self._handle = model.register_forward_hook(self._after_forward, with_kwargs=True)
 
@@ -110,7 +128,7 @@ class RecentExamples(ExampleSource):
         self._handle.remove()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_calls": [], "_unread": 0, "_seen": set(), "_kept": {}}
+        return self.__dict__ | {"_calls": [], "_unread": 0, "_seen": set(), "_kept": {}, "_unchecked": {}}
 
     @property
     def seen(self) -> int:  # type: ignore[override]
@@ -124,8 +142,17 @@ class RecentExamples(ExampleSource):
         return min(len(self._kept), self.most) if self.by_loss else len(self._kept)
 
     def candidates(self, priorities: Priorities | None = None) -> Iterator[Candidate]:
-        """The kept examples, numbered in the order of training; `priorities` is only used unless `by_loss`."""
+        """The kept examples, numbered in the order of training; `priorities` is only used unless `by_loss`.
+
+        Raises:
+            RowsError: the examples of training cannot be computed one by one.
+        """
         self._read()
+        if self.trouble is not None:
+            raise RowsError(
+                f"the examples of training steps cannot be computed one by one: {self.trouble}. Update the mask by the "
+                "examples themselves, as update_mask(dataset, data_collator=...) or FishDipCallback() do."
+            )
         rank, ranks = world()
         heard = sorted(self._kept.values(), key=lambda example: (-example.loss, example.number))
         if self.by_loss:
@@ -149,41 +176,93 @@ class RecentExamples(ExampleSource):
             for start in range(0, len(alike), size):
                 yield joined(alike[start : start + size])
 
+    def check(self, model: nn.Module) -> None:
+        """Compute the losses of two examples of a step, in their batch and alone; `trouble` says if they differ.
+
+        This is done once for each set of arguments, unless all of them are texts, whose rows are sure to be examples.
+        """
+        while self._unchecked:
+            names, call = self._unchecked.popitem()
+            count = batch_size(call.batch)
+            numbered = Numbered(list(range(count)), call.batch)
+            try:
+                whole = self._losses_again(model, call.batch)
+                alone = [self._losses_again(model, rows(numbered, [index]).batch)[0] for index in (0, -1)]
+            except RowsError as error:
+                self._stop(str(error))
+                return
+            for one, other in zip((whole[0], whole[-1]), alone, strict=True):
+                if not same_losses(model, one, other, self.autocast):
+                    self._stop(
+                        f"an example has a loss of {one:.4g} in its batch and of {other:.4g} by itself, so the rows of "
+                        "the batch are not its examples"
+                    )
+                    return
+            self._checked.add(names)
+
+    @torch.no_grad()
+    def _losses_again(self, model: nn.Module, batch: Batch) -> list[float]:
+        with torch.autocast(batch["labels"].device.type, self.autocast) if self.autocast else nullcontext():
+            return Replayed(self.loss_fn)(model, batch).tolist()
+
+    def _stop(self, trouble: str) -> None:
+        """Record no more, and keep nothing."""
+        self.trouble = self.trouble or trouble
+        self._unchecked.clear()
+        self.forget()
+
     def _after_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
-        if module.training and torch.is_grad_enabled():  # a compiled graph is only left where it trains
-            self._record(args, kwargs, output)
+        # a compiled graph is only left where it trains
+        if module.training and torch.is_grad_enabled() and (torch.compiler.is_compiling() or not is_transformed()):
+            self._record(module, args, kwargs, output)
 
     @torch.compiler.disable(reason="losses are kept for the next mask update; auto_update=False keeps none")
     @torch.no_grad()
-    def _record(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
+    def _record(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
         """Record the losses of a training step, if it has labels and named outputs."""
-        if not self.listening or not is_labelled(args, kwargs):
+        if not self.listening or self.trouble is not None or not is_labelled(args, kwargs):
+            return
+        if self.concerns is not None and not self.concerns(module):
             return
         self.autocast = bfloat16_autocast(kwargs["labels"].device.type)
         if not isinstance(output, Mapping) or not isinstance(output.get("logits"), Tensor):
             return
-        labels, positions = kwargs["labels"], kwargs.get("position_ids")
-        may_be_packed = isinstance(positions, Tensor) and positions.shape == labels.shape and labels.dim() == 2
-        count = batch_size(kwargs)
-        if may_be_packed and isinstance(self.loss_fn, TokenLoss):
-            losses = self.loss_fn.of_tokens(output["logits"], labels)
-        else:
-            losses = self.loss_fn(RecordedOutputs(output), kwargs)
-            if losses.shape != (count,):
-                raise ValueError(
-                    f"loss_fn must return one loss for each of the {count} rows, not a tensor of {tuple(losses.shape)}."
-                )
-        self._calls.append(Call(dict(kwargs), versions(kwargs), losses.detach().float()))
-        self._unread += count
+        reason = why_not_again(kwargs, batch_size(kwargs))
+        if reason is not None:
+            self._stop(reason)
+            return
+        try:
+            losses = self._losses(kwargs, output)
+        except RowsError as error:  # training goes on
+            self._stop(str(error))
+            return
+        batch = {key: value.detach() if isinstance(value, Tensor) else value for key, value in kwargs.items()}
+        self._calls.append(Call(batch, versions(kwargs), losses.detach().float()))
+        self._unread += batch_size(kwargs)
         if self._unread >= READ_AT:
             self._read()
+
+    def _losses(self, kwargs: Batch, output: Any) -> Tensor:
+        """The losses of a call, or of its tokens if its rows may be packed; raises RowsError if there are none."""
+        labels, positions = kwargs["labels"], kwargs.get("position_ids")
+        may_be_packed = isinstance(positions, Tensor) and positions.shape == labels.shape and labels.dim() == 2
+        if may_be_packed and isinstance(self.loss_fn, TokenLoss):
+            with rows_errors():
+                self.loss_fn.settle(output, kwargs)
+                return self.loss_fn.of_tokens(output["logits"], labels)
+        return Replayed(self.loss_fn)(RecordedOutputs(output), kwargs)
 
     def _read(self) -> None:
         """Fetch the losses of recorded calls, and keep the examples with the highest ones."""
         calls, self._calls, self._unread = self._calls, [], 0
         skipped = 0
         for call in calls:
-            for loss, key, cut in [] if call.changed else self._examples(call):
+            try:
+                examples = [] if call.changed else self._examples(call)
+            except ValueError as error:
+                self._stop(str(error).removesuffix("."))
+                return
+            for loss, key, cut in examples:
                 number, self._next = self._next, self._next + 1
                 if loss == -math.inf:  # no target
                     continue
@@ -206,8 +285,12 @@ class RecentExamples(ExampleSource):
                 stacklevel=2,
             )
 
-    def _examples(self, call: Call) -> Iterator[tuple[float, bytes, Batch]]:
-        """The loss of each example of a call, a key that is the same whenever the example comes, and its batch."""
+    def _examples(self, call: Call) -> list[tuple[float, bytes, Batch]]:
+        """The loss of each example of a call, a key that is the same whenever the example comes, and its batch.
+
+        Raises:
+            RowsError: rows hold several examples, which cannot be told apart.
+        """
         packed = segments(call.batch)
         if packed is None:
             loss_of_rows = call.losses
@@ -215,29 +298,23 @@ class RecentExamples(ExampleSource):
                 assert isinstance(self.loss_fn, TokenLoss)
                 loss_of_rows = self.loss_fn.of_rows(call.losses, call.batch["labels"])
             losses = loss_of_rows.tolist()
-            for index, (loss, key) in enumerate(zip(losses, keys(call.batch, len(losses)), strict=True)):
-                yield loss, key, rows(Numbered(list(range(len(losses))), call.batch), [index]).batch
-            return
+            count, names = len(losses), frozenset(call.batch)
+            if count > 1 and names not in self._checked and not are_texts(call.batch, count):
+                self._unchecked[names] = call
+            numbered = Numbered(list(range(count)), call.batch)
+            cut = [rows(numbered, [index]).batch for index in range(count)]
+            return list(zip(losses, keys(call.batch, count), cut, strict=True))
         if not isinstance(self.loss_fn, TokenLoss):
-            raise ValueError(
+            raise RowsError(
                 "the rows of a training step hold several examples each (their position_ids begin anew), and loss_fn "
-                "gives one loss for a row; switch packing off, or leave loss_fn out."
+                "gives one loss for a row; switch packing off, or leave loss_fn out"
             )
+        found = []
         for segment in packed:
             example = example_of(call.batch, segment)
             tokens = call.losses[segment.row : segment.row + 1, segment.start : segment.stop - self.loss_fn.shifted]
-            yield float(self.loss_fn.of_rows(tokens, example["labels"])), keys(example, 1)[0], example
-
-
-class RecordedOutputs(nn.Module):
-    """A model that returns the given outputs instead of computing any."""
-
-    def __init__(self, output: Any) -> None:
-        super().__init__()
-        self.output = output
-
-    def forward(self, **_: Any) -> Any:
-        return self.output
+            found.append((float(self.loss_fn.of_rows(tokens, example["labels"])), keys(example, 1)[0], example))
+        return found
 
 
 def form(batch: Batch) -> tuple[Any, ...]:
@@ -245,9 +322,14 @@ def form(batch: Batch) -> tuple[Any, ...]:
     return tuple(
         (key, value.dtype, value.shape)
         if has_row(value)
-        else (key, value if isinstance(value, (int, float, str)) else id(value))
+        else (key, value if isinstance(value, WHOLE) else id(value if is_number(value) else batch))
         for key, value in batch.items()
     )
+
+
+def is_number(value: Any) -> bool:
+    """Whether an argument is a tensor without dimensions, which one call has for all its examples."""
+    return isinstance(value, Tensor) and not value.dim()
 
 
 def has_row(value: Any) -> bool:
@@ -273,32 +355,9 @@ def joined(alike: Sequence[Candidate]) -> Numbered:
 
 def is_labelled(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
     """Whether a forward call is given everything by name, `labels` among it."""
-    return not args and isinstance(kwargs.get("labels"), Tensor)
+    labels = kwargs.get("labels")
+    return not args and isinstance(labels, Tensor) and labels.dim() > 0
 
 
 def versions(batch: Batch) -> list[int | None]:
     return [version_of(value) for value in batch.values() if isinstance(value, Tensor)]
-
-
-def keys(batch: Batch, count: int) -> list[bytes]:
-    """For each row of a batch a digest of the example, which does not depend on how far, or where, it is padded.
-
-    An example is known by its tokens and its labels; or by all its tensors if it has no `input_ids`.
-    """
-    own = {k: v.cpu() for k, v in batch.items() if isinstance(v, Tensor) and v.dim() and len(v) == count}
-    mask = own.get("attention_mask")
-    if "input_ids" in own:
-        own = {key: own[key] for key in ("input_ids", "labels") if key in own}
-    found = []
-    for index in range(count):
-        digest = hashlib.blake2b(digest_size=16)
-        for name, tensor in own.items():
-            row = tensor[index]
-            if name == "labels" and not row.is_floating_point():
-                row = row[row != IGNORED]
-            elif name == "input_ids" and mask is not None and mask.shape == tensor.shape:
-                row = row[mask[index] != 0]
-            digest.update(name.encode())
-            digest.update(row.contiguous().view(-1).view(torch.uint8).numpy().tobytes() if row.numel() else b"")
-        found.append(digest.digest())
-    return found

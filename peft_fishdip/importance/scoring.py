@@ -15,9 +15,10 @@ from tqdm.auto import tqdm
 from ..config import FishDipConfig
 from ..criteria import Criterion, ExampleGradients, criterion_of
 from ..distributed import gather_lists, raise_on_all_ranks, sum_in_place, world
-from .examples import Candidate, ExampleSource, Numbered, Priorities, max_to_pick, number_to_pick, to_device
+from .examples import REMEDY, Candidate, ExampleSource, Numbered, Priorities, max_to_pick, number_to_pick, to_device
 from .fisher import accumulate_importance
 from .losses import LossFn, example_losses
+from .rows import RowsError, same_losses
 
 
 class Scores(NamedTuple):
@@ -53,9 +54,11 @@ class Scoring:
 
         Raises:
             ValueError: there are too few examples, one has no target, a loss is not finite, or all gradients are zero.
+            RowsError: the examples of a batch cannot be computed one by one.
             RuntimeError: an error on another rank.
         """
         criterion = criterion_of(self.config.importance)
+        raise_on_all_ranks(lambda: self.source.check(self.model))
         mine, count = self.choose()
         averages: dict[str, dict[str, Tensor]] = {}
         for need in criterion.needs:  # one after the other, each with passes of its own
@@ -67,17 +70,17 @@ class Scoring:
 
     def average(self, need: str, mine: list[Candidate], count: int) -> tuple[dict[str, Tensor], dict[int, float]]:
         """One average of the gradients of the chosen examples by parameter, and the losses of those of this rank."""
-        sums, losses = raise_on_all_ranks(
-            lambda: accumulate_importance(
-                self.model,
-                self.parameters,
-                self.groups(mine),
-                self.loss_fn,
-                need,
-                self.shapes,
-                self.source.autocast,
+
+        def accumulated() -> tuple[dict[str, Tensor], dict[int, float]]:
+            autocast = self.source.autocast
+            groups = self.groups(mine)
+            found = accumulate_importance(
+                self.model, self.parameters, groups, self.loss_fn, need, self.shapes, autocast
             )
-        )
+            self.compare(mine, found[1])
+            return found
+
+        sums, losses = raise_on_all_ranks(accumulated)
         sum_in_place(sums.values())
         if not any(bool(tensor.any()) for tensor in sums.values()):
             raise ValueError(
@@ -88,6 +91,18 @@ class Scoring:
         for tensor in sums.values():
             tensor.div_(count)
         return sums, losses
+
+    def compare(self, chosen: list[Candidate], losses: Mapping[int, float]) -> None:
+        """Raise RowsError if an example that was cut from a batch has another loss than it had in the batch."""
+        if self.source.heard or self.config.sample_selection != "highest_loss":
+            return
+        for candidate in chosen:
+            alone, autocast = losses[candidate.number], self.source.autocast
+            if candidate.batch is not None and not same_losses(self.model, candidate.priority, alone, autocast):
+                raise RowsError(
+                    f"example {candidate.number} has a loss of {candidate.priority} in its batch and of {alone} by "
+                    f"itself, so the rows of the batch are not its examples; {REMEDY}."
+                )
 
     def choose(self) -> tuple[list[Candidate], int]:
         """The chosen examples of this rank, and the number of chosen examples on all ranks together."""

@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ..adapter.base_parameter import TunedParameter, active_views
-from ..adapter.recording import is_exported
+from ..adapter.recording import is_recorded
 from ..private import as_plain_tensors
 from .functional import Deltas, SparseDeltaEmbedding, gradients_of_entries
+from .once import differentiable_once
 
 
 class CurrentWeights(BaseTunerLayer):
@@ -49,7 +49,7 @@ class CurrentWeights(BaseTunerLayer):
         if self._disable_adapters or tuned.merged_adapters:
             with self.locked():
                 return self.base_parameter(name) if self.base_is_current() else self.effective(name)
-        if self.is_output or torch.compiler.is_compiling() or is_exported():
+        if self.is_output or torch.compiler.is_compiling() or is_recorded():
             return self.effective(name)
         if torch.is_grad_enabled():
             return CurrentWeight.with_gradients(self, name)
@@ -80,6 +80,7 @@ class CurrentWeight(torch.Tensor):
     of_layer: Any
     of_name: str
     of_base: Tensor
+    of_data = False  # no gradients flow through it
     in_memory: Tensor
 
     @staticmethod
@@ -120,7 +121,10 @@ class CurrentWeight(torch.Tensor):
         return found
 
     def values(self) -> Tensor:
-        """The effective values, with their gradients."""
+        """The effective values, with their gradients, or without them for `.data`."""
+        if self.of_data and torch.is_grad_enabled():
+            with torch.no_grad():
+                return self.values().detach()
         layer, name = self.of_layer, self.of_name
         with layer.locked():
             deltas = layer.deltas(name)
@@ -137,7 +141,9 @@ class CurrentWeight(torch.Tensor):
         name = getattr(func, "__name__", "")
         of_property = getattr(getattr(func, "__self__", None), "__name__", "")
         if name == "__get__" and of_property == "data":
-            return CurrentWeight.of(args[0].of_layer, args[0].of_name)
+            found = CurrentWeight.of(args[0].of_layer, args[0].of_name)
+            found.of_data = True
+            return found
         if func is F.embedding and (rows := looked_up(*args, **kwargs)) is not None:
             return rows
         if name in OF_MEMORY:
@@ -173,7 +179,7 @@ class Reading(torch.autograd.Function):
         return without_memory(weight)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         return None, None, *gradients_of_entries(grad_output, ctx.deltas, ctx.views, ctx.needs_input_grad[2:])
 
@@ -195,7 +201,8 @@ def looked_up(
     sparse: bool = False,
 ) -> Tensor | None:
     """Rows of a table, with gradients for these rows alone; None where torch has to compute with the whole table."""
-    if not isinstance(weight, CurrentWeight) or max_norm is not None or scale_grad_by_freq or sparse:
+    plain = max_norm is None and not scale_grad_by_freq and not sparse
+    if not isinstance(weight, CurrentWeight) or weight.of_data or not plain:
         return None
     layer, tuned = weight.of_layer, weight.tuned()
     with layer.locked():

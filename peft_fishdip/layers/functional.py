@@ -11,12 +11,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ..adapter.base_parameter import TunedParameter, active_views, at_least_float
-from ..adapter.recording import is_exported
+from ..adapter.recording import is_recorded
 from ..adapter.state import SparseDelta
 from ..half_precision import for_product
+from .once import differentiable_once
 from .recompute import Source
 from .sparse_grad import matrix_gradient, row_gradient
 
@@ -86,7 +86,7 @@ class SparseDeltaLinear(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         operand, converted, *views = ctx.saved_tensors
         if ctx.recompute is not None:
@@ -131,7 +131,7 @@ class AddedProduct(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         operand, *views = ctx.saved_tensors
         grad, grad_x = grad_output.to(ctx.dtype), None
@@ -148,7 +148,7 @@ class AddedProduct(torch.autograd.Function):
 def added_product(x: Tensor, parameter: TunedParameter, deltas: Deltas) -> Tensor:
     """`x @ delta.T` of the sum of `deltas`, through which gradients flow to x and to the deltas."""
     views = active_views(deltas)
-    if not torch.compiler.is_compiling() and not is_exported():
+    if not torch.compiler.is_compiling() and not is_recorded():
         return AddedProduct.apply(x, parameter, deltas, *views)
     zeros = torch.zeros(parameter.shape.numel(), dtype=torch.float32, device=x.device)
     return F.linear(x, total_delta(zeros, deltas, views).view(parameter.shape).to(x.dtype))
@@ -216,7 +216,7 @@ class SparseDeltaEmbedding(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         ids, *views = ctx.saved_tensors
         needed = ctx.needs_input_grad[5:]
@@ -246,7 +246,7 @@ class EffectiveWeight(torch.autograd.Function):
         return parameter.effective(weight, deltas, views)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         needed = ctx.needs_input_grad[3:]
         return None, None, None, *gradients_of_entries(grad_output, ctx.deltas, ctx.views, needed)
@@ -263,7 +263,7 @@ def gradients_of_entries(
 def effective_weight(weight: Tensor, parameter: TunedParameter, deltas: Deltas) -> Tensor:
     """The effective values of `weight` as a new tensor, from which gradients flow to the deltas."""
     views = active_views(deltas)
-    if not torch.compiler.is_compiling() and not is_exported():
+    if not torch.compiler.is_compiling() and not is_recorded():
         effective: Tensor = EffectiveWeight.apply(weight, parameter, deltas, *views)
         if parameter.gradient is not None and effective.requires_grad:
             effective.register_hook(parameter.add_gradient)
@@ -276,10 +276,10 @@ def effective_weight(weight: Tensor, parameter: TunedParameter, deltas: Deltas) 
 def total_delta(total: Tensor, deltas: Deltas, views: Sequence[Tensor]) -> Tensor:
     """A float32 vector plus the deltas at their flat positions, in operations that torch.compile can follow."""
     # ONNX has no other addition at positions
-    add = torch.Tensor.scatter_add if is_exported() else torch.Tensor.index_add
+    add = torch.Tensor.scatter_add if is_recorded() else torch.Tensor.index_add
     for delta, view in zip(deltas, views, strict=True):
         total = add(total, 0, delta.active, view.float() * delta.scale)
-        if delta.inactive.numel() or not is_exported():
+        if delta.inactive.numel() or not is_recorded():
             total = add(total, 0, delta.inactive, delta.inactive_values.float())
     return total
 

@@ -14,7 +14,7 @@ from ..adapter.atomic import repeat_once
 from ..adapter.base_parameter import TemporaryMerge, TunedParameter, active_views
 from ..adapter.containers import Indices, Summary, Values
 from ..adapter.memory import Replaced
-from ..adapter.recording import is_exported, refuse_symbolic
+from ..adapter.recording import is_recorded, refuse_symbolic
 from ..adapter.state import AdapterState, SparseDelta
 from ..private import has_own, is_replica, own_parameter, own_submodule, own_submodules
 from ..quantization import has_quantized_storage
@@ -323,7 +323,7 @@ class FishDipLayer(nn.Module, CurrentWeights):
                 tensor = effective_weight(weight, parameter, deltas)
                 stack.enter_context(standing_in(self.base_layer, name, tensor))
                 # vectors (norms, biases) are kept for backward: they are smaller than the activations of a few tokens
-                if weight.dim() > 1 and not torch.compiler.is_compiling() and not is_exported():
+                if weight.dim() > 1 and not torch.compiler.is_compiling() and not is_recorded():
                     make = partial(parameter.effective, weight.detach(), deltas, active_views(deltas))
                     rebuild[tensor.untyped_storage().data_ptr(), tensor.dtype] = make
             if rebuild:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ..adapter.base_parameter import active_views
-from ..adapter.recording import is_exported
+from ..adapter.recording import is_recorded
 from ..private import own_parameter
 from ..stand_in import calls_only_itself, standing_in
 from .compiled import compiled_embedding, compiled_linear
@@ -27,7 +27,7 @@ class FishDipLinear(FishDipLayer):
 
     def tuned_forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         deltas, base = self.deltas("weight"), self.base_layer
-        usual = is_plain(base, (nn.Linear, Conv1D)) and not is_exported()
+        usual = is_plain(base, (nn.Linear, Conv1D)) and not is_recorded()
         if not deltas or args or kwargs or self.wants_whole_gradients or not usual:
             return super().tuned_forward(x, *args, **kwargs)
         weight, bias, parameter = self.base_parameter("weight"), self.effective("bias"), self.tuned["weight"]
@@ -44,7 +44,7 @@ class FishDipEmbedding(FishDipLayer):
     def tuned_forward(self, ids: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         deltas = self.deltas("weight")
         base: Any = self.base_layer
-        if not deltas or args or kwargs or self.wants_whole_gradients or is_exported():
+        if not deltas or args or kwargs or self.wants_whole_gradients or is_recorded():
             return super().tuned_forward(ids, *args, **kwargs)
         compiling = torch.compiler.is_compiling()
         if not is_plain(base, (nn.Embedding,)) or base.scale_grad_by_freq:

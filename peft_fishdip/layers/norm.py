@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from ..adapter.base_parameter import active_views
-from ..adapter.recording import is_exported
+from ..adapter.recording import is_recorded
 from ..stand_in import calls_only_itself, standing_in
 from .functional import Deltas, view_gradient
 from .layer import FishDipLayer
+from .once import differentiable_once
 from .recompute import Recompute, remember
 
 
@@ -24,7 +24,7 @@ class FishDipNorm(FishDipLayer):
     has_own_reads = False
 
     def tuned_forward(self, *args: Any, **kwargs: Any) -> Any:
-        needs_graph = torch.is_grad_enabled() and not torch.compiler.is_compiling() and not is_exported()
+        needs_graph = torch.is_grad_enabled() and not torch.compiler.is_compiling() and not is_recorded()
         usual = needs_graph and not kwargs and len(args) == 1 and calls_only_itself(self.base_layer)
         if not usual or self.wants_whole_gradients:
             return super().tuned_forward(*args, **kwargs)
@@ -63,7 +63,7 @@ class RecomputedNorm(torch.autograd.Function):
         return recompute(x)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         x, *views = ctx.saved_tensors
         leaf, parameters, output = ctx.recompute.last(x)

@@ -34,7 +34,7 @@ from .guards import refuse_adapter_names
 from .injection import Injection, as_before_on_failure, take_out, taking_out, unmark, unwrap
 from .mask_update import base_parameters
 from .switching import Switching
-from .targets import checked_by_name, find_targets, refuse_name, with_linear_names
+from .targets import checked_by_name, find_targets, refuse_name, target_what_is_in, with_linear_names
 from .unmatched import warn_of_unmatched
 
 
@@ -131,6 +131,9 @@ class AdapterTuner(Switching):
             restore = taking_out(model, adapter_name)
             own: Any = self.peft_config[adapter_name]
             own.__dict__[INJECTED] = True
+            state_dict = kwargs.pop("state_dict", None)
+            if state_dict is not None:
+                target_what_is_in(state_dict, own)
             config = with_linear_names(own, model)
             targets = find_targets(model, config)
             if targets:

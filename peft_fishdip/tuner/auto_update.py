@@ -5,28 +5,29 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
-from weakref import ReferenceType, WeakSet, ref
+from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from ..adapter.base_parameter import TunedParameter
+from ..adapter.recording import is_recorded
 from ..adapter.state import AdapterState
 from ..criteria import criterion_of, is_known, of_one
 from ..distributed import gather_lists, raise_on_all_ranks, sum_in_place
 from ..importance.examples import max_to_pick
 from ..importance.losses import LossFn, batch_size, default_loss_fn
 from ..importance.recent import RecentExamples, is_labelled
+from ..importance.replay import Replayed
+from ..importance.rows import RowsError
 from ..importance.scoring import Scores, scores_of
 from ..layers.layer import layers_of, tuned_parameters
-from ..optim.carry_over import new_entries_of
-from ..optim.closure import HookResult, once_gradients_are_there
-from ..optim.rates import check_rates
 from ..schedule import next_update, update_is_due
-from .mask_update import change_mask, check_update, scored_update, weights_of
+from .mask_update import change_mask, check_update, is_trained, scored_update, weights_of
+from .steps import hear_steps_of, leave
 
 LOOK_BACK = 250
 """Examples of training, the last ones before an update, that a mask is chosen by."""
@@ -44,7 +45,8 @@ class AutoUpdate:
     It hears the losses of training from the model's own forward calls, and the steps from torch's optimizers. The first
     mask is chosen within the first step, by the examples heard until then; this step does not train the adapter. Later
     ones are chosen before the forward pass of the next step, by the last examples before it. If a call has no `labels`
-    by name, or the model's losses are not known, the mask is chosen by the squared gradient of a whole step instead.
+    by name, or the model's losses are not known, the mask is chosen by the squared gradient of a whole step instead. So
+    it is, from the second step on and with a warning, if the examples of a call cannot be computed one by one.
 
     Calls in evaluation mode are not heard, nor are those of the model's `forward` itself, as in sentence-transformers.
     The first step then tells that there is training, and the squared gradient of the second one chooses the mask; until
@@ -62,8 +64,11 @@ class AutoUpdate:
         self.next_due: int | None = 0 if state.num_updates == 0 else None  # until the optimizer is known
         self.attempts = 0
         self.trained = self.unheard = False  # since the last step; unheard: no call has told of it
+        self.stopped = False  # listening to losses, because those of single examples cannot be computed
         self.rows = self.rows_per_step = 0
         self._optimizer: ReferenceType[Optimizer] | None = None
+        self._stepping: ReferenceType[Optimizer] | None = None  # whose step has begun and is not counted
+        self._outer: list[ReferenceType[Optimizer]] = []  # those that call one with the same vector, as Lookahead
         self._handles: list[Any] = []
         self._layer_handles: list[Any] = []
         self.recent: RecentExamples | None = None
@@ -82,7 +87,8 @@ class AutoUpdate:
             return None
         by_loss = config.sample_selection == "highest_loss"
         most = max_to_pick(config.num_samples)
-        return RecentExamples(self.model, loss_fn, most, by_loss=by_loss, skip_not_finite=True)
+        concerns = partial(is_trained, state=self.state)
+        return RecentExamples(self.model, loss_fn, most, by_loss=by_loss, skip_not_finite=True, concerns=concerns)
 
     @property
     def model(self) -> nn.Module:
@@ -91,7 +97,7 @@ class AutoUpdate:
         return model
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_model": self.model, "_optimizer": None}
+        return self.__dict__ | {"_model": self.model, "_optimizer": None, "_stepping": None, "_outer": []}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _model=ref(state["_model"]))
@@ -113,24 +119,17 @@ class AutoUpdate:
     def close(self) -> None:
         """Release the model."""
         self.stop()
-        _drivers.discard(self)
+        leave(self)
 
     @property
     def due(self) -> bool:
         return self.next_due is not None and self.steps >= self.next_due
 
-    def group_in(self, optimizer: Optimizer) -> dict[str, Any] | None:
-        """The parameter group of an optimizer that holds the adapter's vector, if any."""
-        vector = self.state.flat
-        for group in optimizer.param_groups:
-            if any(parameter is vector for parameter in group["params"]):
-                return group
-        return None
-
     # ----- forward calls -------------------------------------------------------------------------------------------
 
     def _before_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        if module.training and torch.is_grad_enabled():  # a compiled graph is only left where it trains
+        # a compiled graph is only left where it trains
+        if module.training and torch.is_grad_enabled() and not is_recorded():
             self._prepare(args, kwargs)
 
     @torch.compiler.disable(reason="a mask may be chosen before a step; auto_update=False leaves that to the caller")
@@ -139,24 +138,27 @@ class AutoUpdate:
         if not self._trains():
             return
         self.trained = True
-        labelled = self.recent is not None and is_labelled(args, kwargs)
+        listened = self.recent is not None
+        labelled = listened and is_labelled(args, kwargs)
         if labelled:
             self.rows += batch_size(kwargs)
-        if self.due and not self._gathers_gradients:
-            optimizer = None if self._optimizer is None else self._optimizer()
-            if self.steps and optimizer is not None and self._can_score():
-                self._update_by_losses(optimizer)
-            elif (self.steps or not labelled) and not self._needs_no_examples:
+        if self.due and not self._gathers_gradients and not self._update_before_step():
+            stopped = listened and self.recent is None  # the next step is the first whose layers are all heard
+            if not stopped and (self.steps or not labelled) and not self._needs_no_examples:
                 self._gather_gradients()
         if self.recent is not None:
             self.recent.listening = self.due or self._nearly_due()
 
+    def _update_before_step(self) -> bool:
+        """Choose the mask by the examples heard until the last step, if that is possible."""
+        optimizer = None if self._optimizer is None else self._optimizer()
+        if not self.steps or optimizer is None or self.stopped or not self._can_score():
+            return False
+        return self._update_by_losses(optimizer)
+
     def _trains(self) -> bool:
         """Whether this call trains the adapter."""
-        layer = next(layers_of(self.model), None)
-        if layer is None or layer.disable_adapters or layer.merged:
-            return False
-        return self.state.adapter_name in layer.active_adapters and self.state.flat.requires_grad
+        return is_trained(self.model, self.state)
 
     def _nearly_due(self) -> bool:
         """Whether the examples of this step are among the last [`LOOK_BACK`] before the next update."""
@@ -167,37 +169,49 @@ class AutoUpdate:
     # ----- optimizer steps -----------------------------------------------------------------------------------------
 
     def before_step(self, optimizer: Optimizer, group: dict[str, Any]) -> None:
-        """Choose the mask if it is due and has not been chosen before the forward pass."""
+        """Choose the mask if it is due and has not been chosen before the forward pass.
+
+        An optimizer within the step of another one has the moments that follow the mask, and decides from then on.
+        """
+        if not self.driving:
+            return
+        outer = None if self._stepping is None else self._stepping()
+        within = outer is not None and outer is not optimizer
+        if outer is not None and within and ref(outer) not in self._outer:
+            self._outer.append(ref(outer))
+        self._stepping = ref(optimizer)
         gradient = self.state.flat.grad
-        if not self.driving or gradient is None:
+        if gradient is None or ref(optimizer) in self._outer:
             return
         if not self.trained:
             self.trained = self.unheard = bool(gradient.any())
         if not self.trained:
             return
         steps = group.get(STEPS, {}).get(self.state.adapter_name, 0)
-        if self._optimizer is None or self._optimizer() is not optimizer or steps != self.steps:
-            self._optimizer = ref(optimizer)
+        known = within or (self._optimizer is not None and self._optimizer() is optimizer)
+        self._optimizer = ref(optimizer)
+        if not known or steps != self.steps:
             self._begin_at(steps)
         if not self.due:
             return
         is_first = self.state.num_updates == 0
-        if self._can_score():
-            self._update_by_losses(optimizer)
-        elif not self._update_by_gradients(optimizer):
+        updated = self._can_score() and self._update_by_losses(optimizer)
+        if not updated and not self._update_by_gradients(optimizer):
             self.attempts += 1
             if self.attempts >= ATTEMPTS:
                 self._give_up()
         if is_first and self.driving:
             self.state.flat.grad = None  # it belongs to the data-free mask
 
-    def after_step(self, group: dict[str, Any]) -> None:
-        """Count a step."""
+    def after_step(self, optimizer: Optimizer, group: dict[str, Any]) -> None:
+        """Count a step, unless an optimizer within it has done so."""
+        self._stepping = None
         if self.driving and self.trained:
+            self._outer = [other for other in self._outer if other() not in (None, optimizer)]
             self.steps += 1
             group[STEPS] = {**group.get(STEPS, {}), self.state.adapter_name: self.steps}
             self.rows_per_step, self.rows = self.rows, 0
-            if self.unheard and self.due:
+            if self.due and (self.unheard or self.stopped):
                 self._gather_gradients_when_called()
             self.trained = self.unheard = False
 
@@ -221,19 +235,49 @@ class AutoUpdate:
 
     def _can_score(self) -> bool:
         """Whether no losses are needed for an update, or any process has heard one since the last update."""
+        if self._needs_no_examples:
+            return True
         heard = self.recent is not None and len(self.recent) > 0
-        return self._needs_no_examples or any(gather_lists([heard]))
+        trouble = None if self.recent is None else self.recent.trouble
+        found = gather_lists([(heard, trouble)])
+        for _, reason in found:
+            if reason is not None:
+                self._stop_listening(reason)
+                return False
+        return any(one for one, _ in found)
 
-    def _update_by_losses(self, optimizer: Optimizer) -> None:
+    def _update_by_losses(self, optimizer: Optimizer) -> bool:
+        """Choose the mask by the examples heard; False if their losses cannot be computed one by one."""
         started = time.perf_counter()
         self._end_gradients()  # of calls without labels in the same step
         checked = raise_on_all_ranks(lambda: check_update(self.model, self.state, optimizer, self.steps))
         loss_fn: LossFn | None = None
         if not self._needs_no_examples:
-            loss_fn = default_loss_fn(self.model, self.state.config.example_loss)
-        with torch.autocast(self.state.flat.device.type, enabled=False):  # the caller's, around the forward pass
-            scored_update(self.model, self.state, self.recent, loss_fn, checked, started, self.steps)
+            loss_fn = Replayed(default_loss_fn(self.model, self.state.config.example_loss))
+        try:
+            with torch.autocast(self.state.flat.device.type, enabled=False):  # the caller's, around the forward pass
+                scored_update(self.model, self.state, self.recent, loss_fn, checked, started, self.steps)
+        except RowsError as error:
+            trouble = None if self.recent is None else self.recent.trouble
+            self._stop_listening(trouble or str(error))
+            return False
         self._updated()
+        return True
+
+    def _stop_listening(self, reason: str) -> None:
+        """Choose masks by the gradients of whole steps from now on, and say why."""
+        self.stopped = True
+        if self.recent is not None:
+            self.recent.close()
+            self.recent = None
+        warnings.warn(
+            f"the examples of a training step cannot be computed one by one: {reason}. The mask of adapter "
+            f"{self.state.adapter_name!r} is chosen by the squared gradient of whole steps instead. To choose it by "
+            "examples, train with FishDipCallback(), which collates them one by one, or call update_mask(dataset, "
+            "data_collator=..., loss_fn=...).",
+            UserWarning,
+            stacklevel=2,
+        )
 
     def _update_by_gradients(self, optimizer: Optimizer) -> bool:
         """Choose the mask by the gradients of this step; False if there are none, or one is not finite."""
@@ -313,43 +357,3 @@ class AutoUpdate:
     def _end_gradients(self) -> None:
         for parameter in self._tuned().values():
             parameter.gradient = None
-
-
-_drivers: WeakSet[AutoUpdate] = WeakSet()
-_hooked: list[Any] = []
-
-
-def hear_steps_of(driver: AutoUpdate) -> None:
-    """Have `driver` hear the steps of all optimizers from now on, for as long as it lives."""
-    _drivers.add(driver)
-    if not _hooked:
-        _hooked.append(register_optimizer_step_pre_hook(before_step))
-        _hooked.append(register_optimizer_step_post_hook(after_step))
-
-
-def concerned(optimizer: Optimizer) -> list[tuple[AutoUpdate, dict[str, Any]]]:
-    """The drivers whose vectors an optimizer trains, each with the vector's parameter group."""
-    groups = [(driver, driver.group_in(optimizer)) for driver in list(_drivers)]
-    return [(driver, group) for driver, group in groups if group is not None]
-
-
-def before_step(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> HookResult:
-    """A hook of every optimizer's step."""
-    found = concerned(optimizer)
-    for driver, _ in found:
-        check_rates(optimizer, driver.model, driver.state)
-
-    def update() -> None:
-        for driver, group in found:
-            driver.before_step(optimizer, group)
-
-    if not found:
-        return None
-    new_entries_of(optimizer)  # looked at in this step too: with a closure, a mask may change within it
-    return once_gradients_are_there(args, kwargs, update)
-
-
-def after_step(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """A hook of every optimizer's step."""
-    for driver, group in concerned(optimizer):
-        driver.after_step(group)

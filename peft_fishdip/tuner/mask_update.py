@@ -53,6 +53,14 @@ def active_adapters_merged(model: nn.Module) -> Iterator[None]:
         repeat_once(lambda: unmerge_all(layers))
 
 
+def is_trained(model: nn.Module, state: AdapterState) -> bool:
+    """Whether a forward call of the model now trains an adapter: it is active, enabled, not merged nor frozen."""
+    layer = next(layers_of(model), None)
+    if layer is None or layer.disable_adapters or layer.merged:
+        return False
+    return state.adapter_name in layer.active_adapters and state.flat.requires_grad
+
+
 def base_parameters(model: nn.Module, state: AdapterState) -> dict[str, nn.Parameter]:
     """The base parameters that an adapter targets, in its order."""
     found = tuned_parameters(model, state.adapter_name)

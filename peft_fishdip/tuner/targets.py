@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from ..adapter.combine import listed
+from ..adapter.containers import is_vector
 from ..adapter.initial import Target, Use
 from ..adapter.memory import identity, overlapping, repeats_entries, share_entries
 from ..config import FishDipConfig
@@ -104,6 +105,26 @@ def refuse_name(adapter_name: str) -> None:
             f"adapter_name={adapter_name!r} cannot be a key of torch.nn.ModuleDict, where adapters are kept: it is "
             "empty, has a dot, or is the name of a method there; choose another."
         )
+
+
+def target_what_is_in(state_dict: Mapping[str, Any], config: FishDipConfig) -> None:
+    """Have a config target the modules that an adapter's state dict names, whatever it selected.
+
+    A compact state dict names no modules, and changes nothing.
+
+    Raises:
+        ValueError: the state dict has no entry of a Fish-Dip adapter.
+    """
+    named = [key for key in state_dict if ".fishdip_" in key]
+    if not named:
+        raise ValueError(
+            f"state_dict has no entries of a Fish-Dip adapter among its {len(state_dict)} ({listed(state_dict)}); pass "
+            "what get_peft_model_state_dict gives, or leave it out."
+        )
+    if any(is_vector(key) for key in named):
+        return
+    config.target_modules = {key.rsplit(".fishdip_", 1)[0].removeprefix("base_model.model.") for key in named}
+    config.exclude_modules = config.layers_to_transform = config.layers_pattern = None
 
 
 def with_linear_names(config: FishDipConfig, model: nn.Module) -> FishDipConfig:

@@ -304,3 +304,39 @@ def test_a_change_of_what_was_read_is_refused() -> None:
     assert torch.equal(model.base_model.model.first.base_layer.weight, before)
     model.base_model.model.first.weight = model.base_model.model.first.weight  # tying anew
     assert torch.equal(model.base_model.model.first.base_layer.weight, before)
+
+
+@pytest.mark.parametrize("name", ["first", "table"])
+def test_data_of_a_weight_has_the_deltas_and_no_gradients(name: str) -> None:
+    model = tuned(Both(), init_weights=False, density=0.5)
+    layer = getattr(model.base_model.model, name)
+    expected = effective_of(model, f"{name}.weight")
+    data = layer.weight.data
+    ids = torch.tensor([1, 2])
+    assert torch.equal(torch.from_numpy(data.cpu().numpy()), expected)
+    assert torch.equal(torch.from_numpy(data.numpy()), expected)
+    assert torch.equal(data.clone(), expected)
+    assert torch.equal(F.embedding(ids, data), expected[ids])
+    read = [data.sum(), data @ torch.ones(4), F.linear(torch.ones(2, 4), data), F.embedding(ids, data), data[0]]
+    assert not any(value.requires_grad for value in [data, *read])
+    assert torch.equal(nn.Embedding.from_pretrained(data.clone()).weight, expected)
+    assert layer.weight.sum().requires_grad
+    with pytest.raises(RuntimeError, match="would change a copy"):
+        data.zero_()
+
+
+class Both(nn.Module):
+    """A matrix and a table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+        self.table = nn.Embedding(4, 4)
+
+
+def effective_of(model: Any, name: str) -> Tensor:
+    """The base values plus the deltas."""
+    found = dict(model.named_parameters())[f"base_model.model.{name.replace('.', '.base_layer.')}"].detach().clone()
+    positions, values = model.base_model.delta()[name]
+    found.view(-1)[positions] += values
+    return found

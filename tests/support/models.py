@@ -14,12 +14,15 @@ from transformers import (
     BertConfig,
     BertForSequenceClassification,
     BertForTokenClassification,
+    CLIPVisionConfig,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
     T5Config,
     T5ForConditionalGeneration,
 )
@@ -28,6 +31,8 @@ from peft_fishdip import FishDipConfig, tuner_of
 
 VOCABULARY = 48
 WIDTH = 16
+IMAGE = 47
+"""The token of `llava` that an image takes the place of, four times."""
 
 ANY_RATE = "ignore:(the learning rate|Adafactor trains the vector|modules that are trained whole):UserWarning"
 """For pytest.mark.filterwarnings: any optimizer and learning rate is fine."""
@@ -140,6 +145,23 @@ def gemma() -> Gemma3ForCausalLM:
         initializer_range=0.2,
     )
     return Gemma3ForCausalLM(config).eval()
+
+
+def llava() -> LlavaForConditionalGeneration:
+    """A decoder that reads images of 4 tokens each, `IMAGE`, wherever they stand."""
+    torch.manual_seed(6)
+    vision = CLIPVisionConfig(
+        hidden_size=WIDTH,
+        intermediate_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=8,
+        patch_size=4,
+        initializer_range=0.5,
+    )
+    config = LlavaConfig(vision_config=vision, text_config=llama().config, image_token_index=IMAGE)
+    config.vision_feature_layer = -1
+    return LlavaForConditionalGeneration(config).eval()
 
 
 class Convolutions(nn.Module):

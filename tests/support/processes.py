@@ -211,6 +211,41 @@ def auto(rank: int, world: int, directory: str) -> dict[str, Any]:
     return found
 
 
+def one_sided(rank: int, world: int, directory: str) -> dict[str, Any]:
+    """Training in which the first process alone has examples that cannot be computed one by one."""
+    examples = pairs(8)
+    found: dict[str, Any] = {}
+    for kind in ("nested", "raising"):
+        model = tuned(tied_t5(), delta_scale="auto", auto_update=True, num_samples=4, update_interval=2)
+        outer = wrapped(model, world)
+        optimizer = torch.optim.AdamW([flat_of(model)], lr=1e-3, eps=EPS)
+        inner = model.base_model.model
+
+        def refuse(module: Any, args: Any) -> None:
+            if not module.training:
+                raise ValueError("this is not a model for single examples")
+
+        if rank == 0 and kind == "raising":
+            inner.register_forward_pre_hook(refuse)
+        masks, updates = [], []
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            for step in range(4):
+                model.train()
+                batch = padded(mine([examples[(4 * step + i) % 8] for i in range(4)], rank, world))
+                if rank == 0 and kind == "nested":
+                    batch = {"encoder_outputs": [inner.encoder(batch["input_ids"])[0].detach()], **batch}
+                outer(**batch).loss.backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                masks.append(mask_of(model))
+                last = model.base_model.last_update()
+                updates.append(None if last is None else (last.step, len(last.example_ids)))
+        texts = [str(warning.message) for warning in told if "one by one" in str(warning.message)]
+        found[kind] = {"masks": masks, "updates": updates, "told": texts}
+    return found
+
+
 def functions(rank: int, world: int, directory: str) -> dict[str, Any]:
     """Masks by importance functions; one of them goes wrong on process 1 alone."""
     found: dict[str, Any] = {}

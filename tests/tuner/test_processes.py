@@ -55,6 +55,20 @@ def test_masks_that_update_themselves_are_those_of_one_process_with_the_joint_ba
         close(first[kind]["flat"], expected[kind]["flat"])
 
 
+def test_processes_agree_that_examples_cannot_be_computed_one_by_one(tmp_path: Path) -> None:
+    first, second = outcome("one_sided", str(tmp_path))
+    reasons = {
+        "nested": "'encoder_outputs' is a list",
+        "raising": "ValueError: this is not a model for single examples",
+    }
+    for kind, reason in reasons.items():
+        assert first[kind]["updates"] == second[kind]["updates"] == [None, (1, 0), (2, 0), (2, 0)]
+        assert first[kind]["masks"] == second[kind]["masks"]
+        for found in (first, second):
+            [text] = found[kind]["told"]
+            assert reason in text
+
+
 def test_importance_functions_are_given_the_examples_of_all_processes(tmp_path: Path) -> None:
     first, second = outcome("functions", str(tmp_path))
     expected = alone("functions")

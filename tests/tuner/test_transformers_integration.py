@@ -11,7 +11,14 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, inject_adapter_in_model
+from peft import (
+    LoraConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    inject_adapter_in_model,
+    set_peft_model_state_dict,
+)
 from peft.utils import ModulesToSaveWrapper
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -287,3 +294,27 @@ def test_the_tuner_of_a_model_is_found_however_the_adapter_came_in() -> None:
     for model in (gpt2(), inject_adapter_in_model(LoraConfig(target_modules=["c_fc"], fan_in_fan_out=True), gpt2())):
         with pytest.raises(ValueError, match="there is no Fish-Dip adapter in GPT2LMHeadModel; add one with"):
             tuner_of(model)
+
+
+@pytest.mark.parametrize("prefix", ["", "base_model.model."])
+@pytest.mark.parametrize(("build", "targets"), [(gpt2, ["c_fc", "ln_1"]), (tied_t5, None), (tied_t5, ["q", "lm_head"])])
+def test_a_state_dict_says_which_modules_are_tuned(build: Any, targets: Any, prefix: str) -> None:
+    trained = get_peft_model(build(), FishDipConfig(density=0.2, target_modules=targets, init_weights=False))
+    state_dict = {
+        prefix + key.removeprefix("base_model.model."): value
+        for key, value in get_peft_model_state_dict(trained).items()
+    }
+    plain = inject_adapter_in_model(FishDipConfig(density=0.2, target_modules=["v"]), build(), state_dict=state_dict)
+    assert tuner_of(plain).mask().keys() == trained.base_model.mask().keys()
+    set_peft_model_state_dict(plain, {key.removeprefix(prefix): value for key, value in state_dict.items()})
+    for name, (positions, values) in trained.base_model.delta().items():
+        assert torch.equal(tuner_of(plain).delta()[name][0], positions)
+        assert torch.equal(tuner_of(plain).delta()[name][1], values)
+
+
+def test_a_state_dict_of_something_else_is_refused() -> None:
+    base = gpt2()
+    before = [*base.state_dict()]
+    with pytest.raises(ValueError, match=r"state_dict has no entries of a Fish-Dip adapter among its 1 \('x\.lora_A"):
+        inject_adapter_in_model(FishDipConfig(), base, state_dict={"x.lora_A.weight": torch.zeros(1)})
+    assert [*base.state_dict()] == before

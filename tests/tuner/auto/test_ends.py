@@ -12,6 +12,8 @@ from torch import nn
 from peft_fishdip import FishDipCallback
 
 from ...support.models import (
+    ANY_RATE,
+    UNSCORED,
     bert_classifier,
     bert_tagger,
     classifier_examples,
@@ -63,6 +65,57 @@ def test_a_callback_takes_over_and_nothing_is_updated_twice(tmp_path: Path) -> N
     assert [update.step for update in callbacks[1].updates] == [0, 2, 4]
     assert mask_of(model) == mask_of(alone)
     assert torch.equal(flat_of(model), flat_of(alone))
+
+
+def in_turn(model: Any, names: list[str], steps: int) -> dict[str, list[Any]]:
+    """Train adapters in turn, each on texts of one length, and tell the chosen examples' numbers and losses."""
+    data = {name: torch.randint(3, 40, (4, 6 + 2 * i), generator=torch.manual_seed(i)) for i, name in enumerate(names)}
+    vectors = [flat_of(model, name) for name in names]
+    optimizer = torch.optim.AdamW(vectors, lr=1e-9)
+    updates: dict[str, list[Any]] = {name: [] for name in names}
+    model.train()
+    for step in range(steps):
+        name = names[step % len(names)]
+        model.set_adapter(name)
+        model(input_ids=data[name], labels=data[name]).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        update = model.base_model.last_update(name)
+        if update is not None and update not in updates[name]:
+            updates[name].append(update)
+    return updates
+
+
+@pytest.mark.filterwarnings(ANY_RATE)
+def test_adapters_that_are_trained_in_turn_hear_their_own_examples() -> None:
+    """The oracle: each adapter trained alone on its texts. What the others are trained on is of another length."""
+    config = {"update_interval": 2, "num_samples": 3}
+    model = driven(llama(), **config)
+    model.add_adapter("other", model.peft_config["default"])
+    found = in_turn(model, ["default", "other"], 10)
+    alone = in_turn(driven(llama(), **config), ["default"], 5)
+    assert [update.step for update in found["default"]] == [0, 2, 4] == [update.step for update in found["other"]]
+    for one, expected in zip(found["default"], alone["default"], strict=True):
+        assert one.losses == pytest.approx(expected.losses, rel=1e-4)
+    lengths = torch.tensor([update.losses for update in found["other"]]).mean() / found["default"][0].losses[0]
+    assert lengths > 1.2  # sums over 7 tokens and over 5
+
+
+@pytest.mark.filterwarnings(UNSCORED)
+@pytest.mark.parametrize("explicit", [True, False])
+def test_calls_of_the_disabled_adapter_are_not_heard(explicit: bool) -> None:
+    model = driven(llama(), num_samples=4, auto_update=not explicit)
+    recent = model.base_model.recent_examples() if explicit else None
+    others, own = torch.full((3, 8), 30), torch.randint(3, 20, (2, 8))
+    model.train()
+    with model.disable_adapter():
+        model(input_ids=others, labels=others)
+    optimizer = adamw(model)
+    model(input_ids=own, labels=own).loss.backward()
+    with model.disable_adapter():
+        model(input_ids=others, labels=others)
+    update = model.base_model.update_mask(recent) if explicit else optimizer.step() or model.base_model.last_update()
+    assert sorted(update.example_ids) == [0, 1]
 
 
 def test_switched_off_nothing_is_updated() -> None:
