@@ -85,15 +85,14 @@ class Summary:
 
 
 def summarized(cell: Cell, *others: Cell) -> Summary | None:
-    """None if there is no data set yet on which all methods have a run of the same seed.
+    """None if there is no data set yet on which all methods of the cell have a run of the same seed.
 
     A method without any run is left out. Of the data sets those count that have most seeds with runs of all others, and
-    of these seeds those which all of these data sets have.
+    of these seeds those which all of these data sets have. Methods of other cells are added if they have all of these.
     """
     cells = [cell, *others]
     runs = {place_of(run): run for each in cells for run in read_results(each.folder) if is_success(run)}
-    planned = [method for each in cells for method in each.methods]
-    methods = [method for method in planned if any(method == other for _, other, _ in runs)]
+    methods = [method for method in cell.methods if any(method == other for _, other, _ in runs)]
     if not methods:
         return None
     common = {
@@ -102,9 +101,11 @@ def summarized(cell: Cell, *others: Cell) -> Summary | None:
     }
     names = [name for name in cell.tasks if len(common[name]) == max(map(len, common.values()))]
     seeds = set.intersection(*(common[name] for name in names))
-    kept = [run for (name, method, seed), run in runs.items() if name in names and method in methods and seed in seeds]
-    if not kept:
+    if not seeds:
         return None
+    planned = [method for each in others for method in each.methods]
+    methods += [method for method in planned if all((name, method, seed) in runs for name in names for seed in seeds)]
+    kept = [run for (name, method, seed), run in runs.items() if name in names and method in methods and seed in seeds]
     rows = {(row.setting.dataset, row.method): row for row in with_intervals(make_rows(kept))}
     return Summary(cell, {(name, method): rows[name, method] for name in names for method in methods}, others)
 

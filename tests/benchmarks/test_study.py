@@ -114,6 +114,22 @@ def test_a_data_set_that_lacks_a_run_is_left_out(cell):
     assert summarized(replace(cell, methods=("full/adamw",))) is None
 
 
+def test_a_method_of_another_cell_is_shown_once_it_has_all_runs(cell, tmp_path):
+    """So that a cell that is measured in part takes nothing from the tables of the one that it is shown with."""
+    alone, beside = (replace(cell, methods=(method,), root=tmp_path) for method in METHODS)
+    beside = replace(beside, name="beside", shown_with=alone.name)
+    for path in cell.folder.glob("results/*/*/*.json"):
+        owner = alone if path.name.startswith("fishdip") else beside
+        target = owner.folder / path.relative_to(cell.folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    assert summarized(alone, beside).methods == list(METHODS)
+    next(beside.folder.glob("results/wnut17/*/*seed1.json")).unlink()
+    partly = summarized(alone, beside)
+    assert (partly.methods, partly.data_sets, partly.num_seeds) == ([METHODS[0]], ["conll04-ner", "wnut17"], 2)
+    assert conditions.missing(partly) == "tiny-4 has no complete runs yet of LoRA r8."
+
+
 def test_conditions_name_every_cell_that_was_measured_and_those_that_were_not(cell):
     beside = replace(cell, name="beside", methods=("full/adamw",), rates=("1e-3", "1e-2"), shown_with=cell.name)
     summary = summarized(cell, beside)
