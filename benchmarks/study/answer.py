@@ -18,9 +18,13 @@ FIXED = (
 """Masks that stay, with as many entries as those of Fish-Dip have changed in the end, and its optimizer."""
 
 
+ALIKE = ((ADAFACTOR, (LORA_ADAFACTOR, "full fine-tuning (Adafactor)")), (LARGER, (LORA, FULL)))
+"""Methods that the same kind of optimizer trains."""
+
+
 def answer(found: Sequence[Summary]) -> str:
     """How Fish-Dip stands to LoRA, what a mask that moves gains, and who is best at what size."""
-    return " ".join([*to_lora(found), *to_fixed_masks(found), leaders(found)])
+    return " ".join([*to_lora(found), *by_the_same_optimizer(found), *to_fixed_masks(found), leaders(found)])
 
 
 def to_lora(found: Sequence[Summary]) -> list[str]:
@@ -44,6 +48,20 @@ def standing_of(found: Sequence[Summary], name: str, other: str) -> str:
     return listed([f"{told} with {places(group)}" for told, group in groups.items() if group])
 
 
+def by_the_same_optimizer(found: Sequence[Summary]) -> list[str]:
+    """By how much Fish-Dip with more entries differs from LoRA and full fine-tuning, where both were measured."""
+    parts = [
+        f"{name} differs by {listed(differences)}"
+        for name, others in ALIKE
+        if (
+            differences := [
+                difference_in_words(x, name, y) for y in others for x in found if x.named(name) and x.named(y)
+            ]
+        )
+    ]
+    return [f"By the same kind of optimizer, {'; '.join(parts)}."] if parts else []
+
+
 def to_fixed_masks(found: Sequence[Summary]) -> list[str]:
     """By how much masks that move are ahead of masks that stay with as many entries, where both were measured."""
     parts = []
@@ -61,7 +79,7 @@ def to_fixed_masks(found: Sequence[Summary]) -> list[str]:
 def difference_in_words(summary: Summary, name: str, other: str) -> str:
     found = summary.difference(summary.named(name) or "", summary.named(other) or "")
     told = f" ({NOT_APART})" if found.contains_zero else ""
-    return f"{found.value:+.1f} {bounds(found, '+')}{told} from a {other} ({places([summary])})"
+    return f"{found.value:+.1f} {bounds(found, '+')}{told} from {other} ({places([summary])})"
 
 
 def leaders(found: Sequence[Summary]) -> str:

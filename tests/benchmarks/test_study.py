@@ -186,11 +186,12 @@ def test_the_answer_compares_with_masks_of_as_many_entries(cell, monkeypatch):
     monkeypatch.setitem(NAMES, other, "random mask 2 %")
     text = answer([summary])
     assert "With as many changed entries, the moving mask of Fish-Dip 1 % differs by +70.0 " in text
-    assert " from a random mask 2 % (tiny on 4 sentences)." in text
+    assert " from random mask 2 % (tiny on 4 sentences)." in text
     assert "LoRA" not in text
     monkeypatch.setitem(NAMES, ours, "Fish-Dip 5 % (SparseAdafactor)")
     assert "moving mask" not in answer([summary]), "a mask of 2 % has fewer entries"
     monkeypatch.setitem(NAMES, other, "LoRA r8 (Adafactor)")
+    assert "By the same kind of optimizer, Fish-Dip 5 % (SparseAdafactor) differs by +70.0 " in answer([summary])
     assert "Compared with LoRA r8 (Adafactor) by F1, Fish-Dip 5 % (SparseAdafactor) is ahead with tiny" in answer(
         [summary]
     )
