@@ -4,36 +4,61 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..report.score_cells import NOT_APART, bounds
+from ..report.score_cells import NOT_APART
 from .cells import NAMES
+from .pairs import ADAFACTOR, DEFAULT, FULL, LARGER, LORA, LORA_ADAFACTOR, SAME_ENTRIES
 from .summary import Summary
 
-LORA, LORA_ADAFACTOR, FULL = "LoRA r8", "LoRA r8 (Adafactor)", "full fine-tuning"
-DEFAULT, LARGER, ADAFACTOR = "Fish-Dip 1 %", "Fish-Dip 5 %", "Fish-Dip 5 % (SparseAdafactor)"
 TO_LORA = ((LORA, (DEFAULT, LARGER, ADAFACTOR)), (LORA_ADAFACTOR, (ADAFACTOR,)))
-FIXED = (
-    (DEFAULT, ("fixed Fisher mask 2 %", "random mask 2 %")),
-    (ADAFACTOR, ("fixed Fisher mask 10 % (SparseAdafactor)", "random mask 10 % (SparseAdafactor)")),
-)
-"""Masks that stay, with as many entries as those of Fish-Dip have changed in the end, and its optimizer."""
-
-
-ALIKE = ((ADAFACTOR, (LORA_ADAFACTOR, "full fine-tuning (Adafactor)")), (LARGER, (LORA, FULL)))
-"""Methods that the same kind of optimizer trains."""
 
 
 def answer(found: Sequence[Summary]) -> str:
-    """How Fish-Dip stands to LoRA, what a mask that moves gains, and who is best at what size."""
-    return " ".join([*to_lora(found), *by_the_same_optimizer(found), *to_fixed_masks(found), leaders(found)])
+    """Who is best at what size, how Fish-Dip stands to LoRA, and what a mask that moves gains."""
+    return " ".join([leaders(found), *to_lora(found), *to_fixed_masks(found)])
+
+
+def leaders(found: Sequence[Summary]) -> str:
+    """Which method is best where, which adapter is, and how large the files are in the cell with the most methods."""
+    best = [(summary, max(summary.methods, key=summary.score)) for summary in found]
+    adapters = [(summary, max(own, key=summary.score)) for summary in found if (own := adapters_of(summary))]
+    of_adapters = f" (of the adapters by {where(adapters)})" if where(adapters) not in ("", where(best)) else ""
+    summary = max(found, key=lambda summary: len(summary.methods))
+    methods = [(name, summary.named(name)) for name in (LORA, DEFAULT, LARGER, FULL)]
+    sizes = listed([f"{summary.saved(method):.1f} MiB by {name}" for name, method in methods if method])
+    return f"The highest mean F1 is reached by {where(best)}{of_adapters}, and what is saved takes {sizes}."
+
+
+def adapters_of(summary: Summary) -> list[str]:
+    return [method for method in summary.methods if not NAMES[method].startswith(FULL)]
+
+
+def where(methods: Sequence[tuple[Summary, str]]) -> str:
+    """Methods in words, each with the cells that it was given with."""
+    groups: dict[str, list[Summary]] = {}
+    for summary, method in methods:
+        groups.setdefault(NAMES[method], []).append(summary)
+    return listed([f"{name} with {places(group)}" for name, group in groups.items()])
 
 
 def to_lora(found: Sequence[Summary]) -> list[str]:
     """In which cells Fish-Dip is ahead of LoRA, behind it, or not told apart from it."""
-    parts = []
+    parts: list[str] = []
     for reference, names in TO_LORA:
         standings = [f"{name} is {standing}" for name in names if (standing := standing_of(found, name, reference))]
-        parts += [f"Compared with {reference} by F1, {'; '.join(standings)}"] if standings else []
-    return [f"{'. '.join(parts)}."] if parts else []
+        parts += [f"{'compared' if parts else 'Compared'} with {reference}, {', '.join(standings)}"] * bool(standings)
+    return [f"{'; '.join(parts)}."] if parts else []
+
+
+def to_fixed_masks(found: Sequence[Summary]) -> list[str]:
+    """In which cells masks that move are ahead of masks that stay with as many entries."""
+    parts: list[str] = []
+    for name, fixed in SAME_ENTRIES:
+        groups: dict[str, list[str]] = {}
+        for other in fixed:
+            groups.setdefault(standing_of(found, name, other), []).append(other)
+        standings = [f"{standing} ({listed(others)})" for standing, others in groups.items() if standing]
+        parts += [f"{name} is {listed(standings)}"] * bool(standings)
+    return [f"Compared with masks that stay and have as many changed entries, {', '.join(parts)}."] if parts else []
 
 
 def standing_of(found: Sequence[Summary], name: str, other: str) -> str:
@@ -46,52 +71,6 @@ def standing_of(found: Sequence[Summary], name: str, other: str) -> str:
             told = "ahead" if difference.value > 0 else "behind"
             groups[NOT_APART if difference.contains_zero else told].append(summary)
     return listed([f"{told} with {places(group)}" for told, group in groups.items() if group])
-
-
-def by_the_same_optimizer(found: Sequence[Summary]) -> list[str]:
-    """By how much Fish-Dip with more entries differs from LoRA and full fine-tuning, where both were measured."""
-    parts = [
-        f"{name} differs by {listed(differences)}"
-        for name, others in ALIKE
-        if (
-            differences := [
-                difference_in_words(x, name, y) for y in others for x in found if x.named(name) and x.named(y)
-            ]
-        )
-    ]
-    return [f"By the same kind of optimizer, {'; '.join(parts)}."] if parts else []
-
-
-def to_fixed_masks(found: Sequence[Summary]) -> list[str]:
-    """By how much masks that move are ahead of masks that stay with as many entries, where both were measured."""
-    parts = []
-    for name, fixed in FIXED:
-        differences = [
-            difference_in_words(summary, name, other)
-            for other in fixed
-            for summary in found
-            if summary.named(name) and summary.named(other)
-        ]
-        parts += [f"{name} differs by {listed(differences)}"] if differences else []
-    return [f"With as many changed entries, the moving mask of {', and that of '.join(parts)}."] if parts else []
-
-
-def difference_in_words(summary: Summary, name: str, other: str) -> str:
-    found = summary.difference(summary.named(name) or "", summary.named(other) or "")
-    told = f" ({NOT_APART})" if found.contains_zero else ""
-    return f"{found.value:+.1f} {bounds(found, '+')}{told} from {other} ({places([summary])})"
-
-
-def leaders(found: Sequence[Summary]) -> str:
-    """Which method is best where, and what each saves, in the cell with the most methods."""
-    best: dict[str, list[Summary]] = {}
-    for summary in found:
-        best.setdefault(NAMES[max(summary.methods, key=summary.score)], []).append(summary)
-    first = listed([f"{name} with {places(group)}" for name, group in best.items()])
-    summary = max(found, key=lambda summary: len(summary.methods))
-    methods = [(name, summary.named(name)) for name in (LORA, DEFAULT, LARGER, FULL)]
-    sizes = listed([f"{summary.saved(method):.1f} MiB by {name}" for name, method in methods if method])
-    return f"The highest mean F1 is reached by {first}, and what is saved takes {sizes} ({places([summary])})."
 
 
 def places(found: Sequence[Summary]) -> str:

@@ -10,12 +10,13 @@ from ..report.content import Cell as Field
 from ..report.content import Gallery, Section, Table, table
 from ..report.intervals import difference
 from ..report.rows import DATASETS, Row
-from ..report.score_cells import NOT_APART, NOTHING, bounds, score_cell
+from ..report.score_cells import NOTHING, bounds, score_cell
 from ..settings import SettingsError
-from .answer import LORA, answer
+from .answer import answer
 from .cells import CELLS, NAMES, STUDY
 from .conditions import condition_table
 from .costs import COSTS, cost_table, number, training_losses
+from .pairs import LORA, difference_field, pair_table
 from .pictures import score_by_examples, score_by_size
 from .summary import Summary, changed_share, summarized
 
@@ -32,6 +33,7 @@ SCORES = (
     "they are. With two or three seeds such intervals are too narrow, and nothing is corrected for the number of "
     "comparisons: one that nearly reaches 0 shows little."
 )
+PAIRS = "The same optimizer, or as many changed entries"
 DATA_SETS = (
     "Scores in percent, mean over seeds, with the 95 % interval of a bootstrap over seeds and test examples. The last"
     " line is the difference of Fish-Dip as it is by default to LoRA r8."
@@ -62,6 +64,7 @@ def write_study(folder: Path = STUDY) -> Path:
         )
     blocks = (
         score_table(entities),
+        pair_table(entities, PAIRS, ("pair", *map(title, entities))),
         difference_table(entities),
         Gallery("Pictures", "", (score_by_examples(entities), score_by_size(entities))),
     )
@@ -109,12 +112,6 @@ def difference_table(found: Sequence[Summary]) -> Table:
         rows.append(row)
     shown = [row for row in rows if row[0] != NAMES[DEFAULT]]
     return table(f"{NAMES[DEFAULT]} minus the others", ("method", *(title(summary) for summary in found)), shown)
-
-
-def difference_field(summary: Summary, method: str, other: str) -> Field:
-    found = summary.difference(method, other)
-    told = f", {NOT_APART}" if found.contains_zero else ""
-    return Field(f"{found.value:+.1f} {bounds(found, '+')}{told}", found.value)
 
 
 def title(summary: Summary) -> str:

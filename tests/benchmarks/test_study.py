@@ -18,6 +18,7 @@ from benchmarks.study.__main__ import main
 from benchmarks.study.answer import answer
 from benchmarks.study.cells import CELLS, NAMES, STUDY, Cell
 from benchmarks.study.costs import cost_table
+from benchmarks.study.pairs import pair_table
 from benchmarks.study.summary import summarized
 
 METHODS = ("fishdip/default", "lora/rank-8")
@@ -163,7 +164,7 @@ def test_the_answer_says_where_which_method_is_ahead(cell):
     ahead = {(m, name): (9, 9) if m == METHODS[0] else (2, 2) for m in METHODS for name in ("conll04-ner", "wnut17")}
     with_scores(cell, ahead)
     found = summarized(cell)
-    assert "Compared with LoRA r8 by F1, Fish-Dip 1 % is ahead with tiny on 4 sentences." in answer([found])
+    assert "Compared with LoRA r8, Fish-Dip 1 % is ahead with tiny on 4 sentences." in answer([found])
     assert "reached by Fish-Dip 1 % with tiny on 4 and 8 sentences" in answer(
         [found, replace(found, cell=replace(cell, num_train=8))]
     )
@@ -177,24 +178,40 @@ def test_the_answer_says_where_which_method_is_ahead(cell):
     assert "reached by LoRA r8 with tiny on 4 sentences" in text
 
 
-def test_the_answer_compares_with_masks_of_as_many_entries(cell, monkeypatch):
+def test_the_answer_names_the_best_of_the_adapters_where_another_method_leads(cell, monkeypatch):
     ours, other = METHODS
-    with_scores(
-        cell, {(m, name): (9, 9) if m == ours else (2, 2) for m in METHODS for name in ("conll04-ner", "wnut17")}
-    )
+    monkeypatch.setitem(NAMES, other, "full fine-tuning")
+    names = ("conll04-ner", "wnut17")
+    with_scores(cell, {(method, name): (2, 2) if method == ours else (9, 9) for method in METHODS for name in names})
+    told = "by full fine-tuning with tiny on 4 sentences (of the adapters by Fish-Dip 1 % with tiny on 4 sentences)"
+    assert told in answer([summarized(cell)])
+    with_scores(cell, {(method, name): (9, 9) if method == ours else (2, 2) for method in METHODS for name in names})
+    assert "of the adapters" not in answer([summarized(cell)])
+
+
+def test_pairs_have_the_same_optimizer_or_as_many_entries(cell, monkeypatch):
+    ours, other = METHODS
+    names = ("conll04-ner", "wnut17")
+    with_scores(cell, {(method, name): (9, 9) if method == ours else (2, 2) for method in METHODS for name in names})
     summary = summarized(cell)
+
+    def pairs():
+        found = pair_table([summary], "Pairs", ("pair", "tiny"))
+        return [tuple(field.text.split(" \\[")[0].split(" [")[0] for field in line) for line in found.lines]
+
+    assert pairs() == [("Fish-Dip 1 % minus LoRA r8", "+70.0")]
     monkeypatch.setitem(NAMES, other, "random mask 2 %")
+    assert pairs() == [("Fish-Dip 1 % minus random mask 2 %", "+70.0")]
     text = answer([summary])
-    assert "With as many changed entries, the moving mask of Fish-Dip 1 % differs by +70.0 " in text
-    assert " from random mask 2 % (tiny on 4 sentences)." in text
+    assert "as many changed entries, Fish-Dip 1 % is ahead with tiny on 4 sentences (random mask 2 %)." in text
     assert "LoRA" not in text
     monkeypatch.setitem(NAMES, ours, "Fish-Dip 5 % (SparseAdafactor)")
-    assert "moving mask" not in answer([summary]), "a mask of 2 % has fewer entries"
+    assert pairs() == []
+    assert "masks that stay" not in answer([summary]), "a mask of 2 % has fewer entries"
     monkeypatch.setitem(NAMES, other, "LoRA r8 (Adafactor)")
-    assert "By the same kind of optimizer, Fish-Dip 5 % (SparseAdafactor) differs by +70.0 " in answer([summary])
-    assert "Compared with LoRA r8 (Adafactor) by F1, Fish-Dip 5 % (SparseAdafactor) is ahead with tiny" in answer(
-        [summary]
-    )
+    assert pairs() == [("Fish-Dip 5 % (SparseAdafactor) minus LoRA r8 (Adafactor)", "+70.0")]
+    told = "Compared with LoRA r8 (Adafactor), Fish-Dip 5 % (SparseAdafactor) is ahead with tiny on 4 sentences."
+    assert told in answer([summary])
 
 
 def test_each_data_set_has_its_scores_and_their_difference_to_lora(cell):
