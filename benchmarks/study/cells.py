@@ -30,6 +30,8 @@ NAMES = {
     "static/gallop": "GaLLoP 1 %",
     "static/fisher-10-adafactor": "fixed Fisher mask 10 % (SparseAdafactor)",
     "static/random-10-adafactor": "random mask 10 % (SparseAdafactor)",
+    "static/fisher-10-1e-2": "fixed Fisher mask 10 % (SparseAdafactor) at 1e-2",
+    "static/random-10-1e-2": "random mask 10 % (SparseAdafactor) at 1e-2",
     "lora/adafactor": "LoRA r8 (Adafactor)",
     "full/own-head": "full fine-tuning, classifier at 1e-3",
     "ia3/all": "(IA)3",
@@ -64,6 +66,8 @@ ADAPTERS = ("shira/rank-8", "ia3/all", "supertuning/density-1")
 MASKS = ("static/gradient", "static/lift", "static/gallop")
 OF_10 = ("static/fisher-10-adafactor", "static/random-10-adafactor")
 """As many entries as Fish-Dip at 5 % has changed in the end, by its optimizer."""
+OF_10_AT_ITS_RATE = ("static/fisher-10-1e-2", "static/random-10-1e-2")
+"""Also at the rate of Fish-Dip at 5 %, which is higher than the one that was chosen for them."""
 ABLATIONS = (
     *("num-samples-25", "random-examples", "all-examples", "one-mask", "interval-20", "interval-100", "mean-loss"),
     *("unit-rms", "unit-none", "adafactor-5-3e-2"),
@@ -174,6 +178,7 @@ CELLS = {
         beside("adapters", ADAPTERS, HIGHER),
         beside("masks", MASKS, RATES),
         beside("masks-10", OF_10, HIGHER),
+        beside("masks-10-rate", OF_10_AT_ITS_RATE, ("own",)),
         beside("lora", ("lora/adafactor",), HIGHEST),
         beside("full", ("full/own-head",), LOWER),
         Cell(

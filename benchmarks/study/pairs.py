@@ -13,9 +13,10 @@ LORA, LORA_ADAFACTOR = "LoRA r8", "LoRA r8 (Adafactor)"
 FULL, FULL_ADAFACTOR = "full fine-tuning", "full fine-tuning (Adafactor)"
 DEFAULT, LARGER, ADAFACTOR = "Fish-Dip 1 %", "Fish-Dip 5 %", "Fish-Dip 5 % (SparseAdafactor)"
 SAME_OPTIMIZER = ((ADAFACTOR, (LORA_ADAFACTOR, FULL_ADAFACTOR)), (LARGER, (LORA, FULL)), (DEFAULT, (LORA, FULL)))
+MASKS = ("fixed Fisher mask", "random mask")
 SAME_ENTRIES = (
-    (DEFAULT, ("fixed Fisher mask 2 %", "random mask 2 %")),
-    (ADAFACTOR, ("fixed Fisher mask 10 % (SparseAdafactor)", "random mask 10 % (SparseAdafactor)")),
+    (DEFAULT, tuple(f"{mask} 2 %" for mask in MASKS)),
+    (ADAFACTOR, tuple(f"{mask} 10 % (SparseAdafactor){at}" for at in ("", " at 1e-2") for mask in MASKS)),
 )
 """Masks that stay, with as many entries as those of Fish-Dip have changed in the end, and its optimizer."""
 
