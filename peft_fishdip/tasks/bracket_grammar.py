@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
+from itertools import pairwise, starmap
 from math import exp, inf
 from typing import Any, NamedTuple
 
-from .copying import SentenceParts
+from .copying import LONGEST_PART, SentenceParts
 from .grammar import IMPOSSIBLE, Grammar, Option, Pieces, Written
 from .labels import Labels
 from .records import Span, SrlExample
-from .text import normalize, sentence
+from .text import fold, normalize, sentence
 
 Place = tuple[int, int]
 """Words from the first number to before the second."""
@@ -73,19 +75,17 @@ class BracketGrammar(Grammar):
         self.labels = labels.names
         self.relations = relations.names if relations else {}
         self.parts = SentenceParts(pieces, tokens, split)
-        self.words = [self.parts.text(i, i + 1) for i in range(self.parts.count)]
+        self.count = self.parts.count
+        self._compared = fold if split else normalize  # without spaces, which do not show where tokens were split
         self.closing = self.length("|") + min(map(self.length, self.labels.values()), default=0) + self.length("]")
+        self.name = lru_cache(maxsize=None)(self._name)
         self._find = lru_cache(maxsize=None)(self._occurrences)
         self._goals = lru_cache(maxsize=None)(self._goal)
         self._after = lru_cache(maxsize=None)(self._after_bracket)
 
-    @cached_property
-    def names(self) -> list[str]:
-        """Words as a tail is compared."""
-        return [normalize(word) for word in self.words]
-
-    def name(self, place: Place) -> str:
-        return normalize(" ".join(self.names[place[0] : place[1]]))
+    def _name(self, place: Place) -> str:
+        """The words of a bracket or tail as they are compared."""
+        return self._compared(self.parts.text(*place))
 
     @property
     def room(self) -> int:
@@ -94,7 +94,7 @@ class BracketGrammar(Grammar):
         tags = sum(max(map(self.length, some), default=0) for some in names)
         each = self.length("[") + self.length("|") + tags + self.length("]")
         copies = 2 if self.relations else 1
-        return copies * self.parts.length(0, len(self.words)) + len(self.words) * each + 8
+        return copies * self.parts.length(0, self.count) + self.parts.num_words * each + 8
 
     def options(self, state: _State) -> list[Option]:
         return [*getattr(self, f"_in_{state.part}")(state)]
@@ -103,7 +103,7 @@ class BracketGrammar(Grammar):
         place, top = state.place, state.open[-1] if state.open else None
         if top is not None and top < place:
             yield Option("|", state._replace(part=_LABEL, torn=False), ("close",))
-        if place < len(self.words):
+        if place < self.count:
             for end in () if state.torn else self.parts.ends(place):
                 torn = self.parts.is_inside(end)
                 if (then := self._with_due(state._replace(place=end, torn=torn))) is not None:
@@ -136,10 +136,11 @@ class BracketGrammar(Grammar):
             yield from self._in_tags(self._with_tail(state))
         following: dict[str, list[Place]] = {}
         for start, end in state.runs or self._starts(state):
-            if end < len(self.words) and self._goals(state._replace(runs=()), (start, end + 1)):
-                following.setdefault(self.words[end], []).append((start, end + 1))
-        for word, runs in following.items():
-            yield Option(word, state._replace(runs=tuple(runs)), ("tail", word))
+            for then in self._ends(state, start, end) if end < self.count else ():
+                if self._goals(state._replace(runs=()), (start, then)):
+                    following.setdefault(self.parts.text(end, then), []).append((start, then))
+        for words, runs in following.items():
+            yield Option(words, state._replace(runs=tuple(runs)), ("tail", words))
 
     def rest(self, state: _State | None) -> int:
         if state is None:
@@ -149,9 +150,10 @@ class BracketGrammar(Grammar):
             more = sum(
                 max(0, sum(start == place[0] for _, place in state.due) - state.open.count(start)) for start in missing
             )
-            more += state.torn and not state.open
+            more += state.torn and bool(state.due or not state.open)  # those that are open may be kept for tails
             brackets = (len(state.open) + more) * self.closing + more * self.length("[")
-            return self.parts.length(state.place, len(self.words)) + brackets
+            cuts = sorted({cut for _, place in state.due for cut in place if cut > state.place})
+            return sum(starmap(self.parts.length, pairwise([state.place, *cuts, self.count]))) + brackets
         bracket = self._innermost(state)
         after = self._after(state)
         if state.part == _LABEL:
@@ -186,8 +188,16 @@ class BracketGrammar(Grammar):
 
     def _starts(self, state: _State) -> list[Place]:
         """Where a tail may begin, without words yet."""
-        starts = {self._innermost(state)[0], *(start for start, _ in state.closed), *state.open}
-        return [(start, start) for start in sorted(starts | {*range(state.place, len(self.words))})]
+        heads = self.parts.heads
+        known = {self._innermost(state)[0], *(start for start, _ in state.closed), *state.open}
+        return [(start, start) for start in sorted(known | {*heads[bisect_left(heads, state.place) :]})]
+
+    def _ends(self, state: _State, start: int, end: int) -> Iterator[int]:
+        """Up to where a tail that begins at `start` may be written next, of the token that follows `end`."""
+        known = {last for first, last in (self._innermost(state), *state.closed) if first == start}
+        for then in self.parts.ends(end):
+            if then - end <= LONGEST_PART or not self.parts.is_inside(then) or then in known:
+                yield then
 
     def _with_tail(self, state: _State) -> _State:
         """The state after a tail, which must be allowed."""
@@ -207,30 +217,42 @@ class BracketGrammar(Grammar):
         name = self.name(run)
         if name == self.name(self._innermost(state)):
             return True
-        most = MOST_AT_ONE_WORD * len(self._find(name))  # entities of that name
-        if not name or state.tags.count((state.relation, name)) >= most:
-            return False
+        tag = state.relation, name
+        if not name or (tag in state.tags and state.tags.count(tag) >= MOST_AT_ONE_WORD * len(self._find(name))):
+            return False  # there are no more entities of that name
         after = self._after(state)
         if after is None or self._stands(state, name):
             return after is not None
+        if run[0] >= after.place and _fits(after, [*(place for _, place in after.due), run]):
+            return True
         return self._planned(after, [*(kept for kept, _ in after.due), name]) is not None
 
     def _goal(self, state: _State, run: Place) -> int | None:
         """The nearest end at which these words, and those after them, may be a tail."""
-        ends = range(run[1], len(self.words) + 1)
+        ends = range(run[1], self.count + 1)
         return next((end for end in ends if self._allows(state, (run[0], end))), None)
 
     def _occurrences(self, name: str) -> list[Place]:
         """Places of a name, the last one first."""
-        found = []
-        for start in reversed(range(len(self.words))):
-            for end in range(start + 1, len(self.words) + 1):
-                here = self.name((start, end))
-                if here == name:
-                    found.append((start, end))
-                if not name.startswith(here):
-                    break
-        return found
+        sentence, starts, ends = self._sentence
+        found, at = list[Place](), sentence.find(name)
+        while at >= 0:
+            start, end = starts.get(at), ends.get(at + len(name))
+            if start is not None and end is not None and self.name((start, end)) == name:
+                found.append((start, end))
+            at = sentence.find(name, at + 1)
+        return found[::-1]
+
+    @cached_property
+    def _sentence(self) -> tuple[str, Mapping[int, int], Mapping[int, int]]:
+        """What the parts say as it is compared, and the parts that begin and end at its characters."""
+        text, starts, ends = "", dict[int, int](), dict[int, int]()
+        for i in range(self.count):
+            text += " " if text and self._compared is normalize else ""
+            starts[len(text)] = i
+            text += self.name((i, i + 1))
+            ends[len(text)] = i + 1
+        return text, starts, ends
 
     # Places that are kept for the names of tails
 
@@ -268,7 +290,7 @@ class BracketGrammar(Grammar):
         found = [exp(spans[span]) for span in answers]
         for relation in getattr(prediction, "relations", ()):
             tail = sentence(prediction.tokens[relation.tail.start : relation.tail.end])
-            tag = relations[relation.head, relation.label, normalize(tail)]
+            tag = relations[relation.head, relation.label, self._compared(tail)]
             found.append(exp(tag + spans[relation.head] + spans[relation.tail]))
         return tuple(found)
 
@@ -308,7 +330,7 @@ class BracketGrammar(Grammar):
             span = replace(unlabelled[bracket], label=label)
             spans[span] = max(spans.get(span, -inf), logp)
             for relation, words, tag in some:
-                key = span, relation, normalize(" ".join(words))
+                key = span, relation, self._compared(" ".join(words))
                 relations[key] = max(relations.get(key, -inf), tag)
         return spans, relations
 

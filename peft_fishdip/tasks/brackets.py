@@ -17,7 +17,7 @@ from .base import Problem
 from .labels import Labels
 from .places import as_read, bounds, from_places, on_places
 from .records import JointExample, NerExample, Span, moved
-from .text import SPECIAL, escape, fold
+from .text import SPECIAL, escape, fold, reads_apart
 
 
 @dataclass(frozen=True)
@@ -246,8 +246,7 @@ def readable(example: E) -> tuple[E, list[Problem]]:
         for place in (places[span.start], places[span.end]):
             number = bisect_right(of_words, place) - 1
             word, cut = (words[number], place - of_words[number]) if number < len(words) else ("", 0)
-            head, tail = fold(escape(word[:cut])), fold(escape(word[cut:]))
-            if cut and (not head or not tail or head + tail != fold(escape(word))):
+            if cut and not reads_apart(word, cut):
                 lost.append(span)
                 break
     if not lost:

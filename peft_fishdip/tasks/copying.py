@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import unicodedata
-from bisect import bisect_right
-from collections.abc import Collection, Iterator, Sequence
-from itertools import accumulate
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import lru_cache
+from itertools import accumulate, pairwise
 
 from .grammar import Pieces
 from .records import Span
-from .text import escape, fold
+from .text import escape, reads_apart
 
-_JOINER = "\u200d"
+LONGEST_PART = 16
+"""Of a tail that ends inside a token: how many parts of the token it has at most, so that there are not too many."""
 
 
 class SentenceParts:
@@ -22,6 +24,7 @@ class SentenceParts:
     Attributes:
         count: of the parts.
         unwritten: text of tokens that are left out after the last part.
+        heads: places at which a name may begin that no bracket has yet.
     """
 
     def __init__(self, pieces: Pieces, tokens: Sequence[str], split: bool = False) -> None:
@@ -37,9 +40,7 @@ class SentenceParts:
             waiting.append((number, text))
             if not pieces.ids(text):
                 continue
-            some = [text]
-            if split and all(pieces.ids(escape(part)) for part in parts_of(token)):
-                some = [escape(part) for part in parts_of(token)]
+            some = self._known(parts_of(token)) if split else [text]
             start = len(self._parts)
             self._parts += [" ".join(text for _, text in [*waiting[:-1], (number, some[0])]), *some[1:]]
             self._tokens += [(waiting[0][0], number), *[(number, number)] * (len(some) - 1)]
@@ -47,8 +48,26 @@ class SentenceParts:
             waiting = []
         self.unwritten = " ".join(text for _, text in waiting)
         self.count = len(self._parts)
+        self.heads = [
+            i for i in range(self.count) if not self.is_inside(i) or begins_name(self._parts[i - 1], self._parts[i])
+        ]
         whole = [self.ids_of(start, end) if start == i else 0 for i, (start, end) in enumerate(self._bounds)]
         self._lengths = [*accumulate(whole, initial=0)]
+
+    def _known(self, parts: Iterable[str]) -> list[str]:
+        """Parts as they are written, each of which the tokenizer has tokens for."""
+        some: list[str] = []
+        for part in map(escape, parts):
+            if some and not (self.pieces.ids(part) and self.pieces.ids(some[-1])):
+                some[-1] += part
+            else:
+                some.append(part)
+        return some
+
+    @property
+    def num_words(self) -> int:
+        """Of about eight characters each, where the text has no spaces between words."""
+        return sum(1 + (end - start - 1) // 8 for i, (start, end) in enumerate(self._bounds) if start == i)
 
     def ids_of(self, start: int, end: int) -> int:
         """How many tokens of the tokenizer a piece of one token has."""
@@ -70,11 +89,16 @@ class SentenceParts:
         yield from range(self._bounds[place][1], place, -1)
 
     def length(self, start: int, end: int) -> int:
-        """How many tokens of the tokenizer the parts have that begin at a place and end with a token."""
-        if not self.is_inside(start):
-            return self._lengths[end] - self._lengths[start]
-        next_token = self._bounds[start][1]
-        return self.ids_of(start, next_token) + self._lengths[end] - self._lengths[next_token]
+        """How many tokens of the tokenizer the parts have, written token by token."""
+        if start == end:
+            return 0
+        first, last = self._bounds[start][1], self._bounds[end - 1][0]
+        if end < first or (end == first and self.is_inside(start)):
+            return self.ids_of(start, end)
+        head = self.ids_of(start, first) if self.is_inside(start) else self._lengths[first] - self._lengths[start]
+        if not self.is_inside(end):
+            return head + self._lengths[end] - self._lengths[first]
+        return head + self._lengths[last] - self._lengths[first] + self.ids_of(last, end)
 
     def spans(self, places: Collection[tuple[int, int]]) -> dict[tuple[int, int], Span]:
         """Spans, without label, of places in tokens; those tokens are split inside which a place begins or ends."""
@@ -87,20 +111,29 @@ class SentenceParts:
         return {place: span(*place) for place in places}
 
 
-def parts_of(token: str) -> list[str]:
-    """Letters, digits and single marks of a token; the token itself if `brackets` could not tell these apart."""
-    parts: list[str] = []
-    before = ""
-    for character in token:
-        category = unicodedata.category(character)
-        joined = category[0] == "M" or category == "Cf" or (parts[-1:] and parts[-1].endswith(_JOINER))
-        kind = before if joined else category[0]
-        if parts and (joined or (kind == before and kind in "LN")):
-            parts[-1] += character
-        else:
-            parts.append(character)
-        before = kind
-    heads = [*accumulate(parts)]
-    whole = fold(escape(token))
-    apart = all(fold(escape(head)) + fold(escape(token[len(head) :])) == whole for head in heads)
-    return parts if apart and not any(part.isspace() for part in parts) else [token]
+@lru_cache(maxsize=4096)
+def parts_of(token: str) -> tuple[str, ...]:
+    """A token, cut wherever `brackets` can tell its parts apart: not between a letter and an accent."""
+    cuts = [0, *(place for place in range(1, len(token)) if reads_apart(token, place)), len(token)]
+    return tuple(token[start:end] for start, end in pairwise(cuts))
+
+
+def begins_name(before: str, after: str) -> bool:
+    """Whether a name may begin between these parts of a token: not within a number, nor within letters that have cases.
+
+    `non-EU`, `BerlinTeam`, and words of scripts that write prefixes or whole sentences without spaces are cut.
+    """
+    one, other = unicodedata.category(before[-1]), unicodedata.category(after[0])
+    if other[0] == "M" or other == "Cf" or one[0] == other[0] == "N":
+        return False
+    return "Lo" in (one, other) or one[0] != "L" or other[0] != "L" or (one, other) == ("Ll", "Lu")
+
+
+def is_name(words: Sequence[str], start: int, end: int) -> bool:
+    """Whether a tail may be these characters of the joined words, if no bracket has that name yet."""
+    ends = [*accumulate(map(len, words))]
+    first, last = bisect_right(ends, start), bisect_left(ends, end)
+    head, tail = start - ends[first] + len(words[first]), end - ends[last] + len(words[last])
+    begins = head == 0 or begins_name(words[first][:head], words[first][head:])
+    own = words[last][head if first == last else 0 : tail]
+    return begins and (tail == len(words[last]) or len(parts_of(own)) <= LONGEST_PART)

@@ -11,13 +11,14 @@ from typing import Any, ClassVar
 from .base import Decoded, Problem, Scores, Task
 from .bracket_grammar import BracketGrammar
 from .brackets import LabelledBracket, read_brackets, readable, write_brackets
+from .copying import is_name
 from .grammar import Pieces
 from .labels import Labels
 from .lengths import shortened
 from .metrics import items_f1
-from .places import as_read, comparable, whole, words_read
+from .places import as_read, bounds, comparable, whole, words_read
 from .records import JointExample, Relation, Span
-from .text import normalize, sentence, tokenize
+from .text import fold, normalize, sentence, tokenize
 
 
 class JointTask(Task[JointExample]):
@@ -25,6 +26,7 @@ class JointTask(Task[JointExample]):
 
     `encode` reports what NerTask does, "relation_of_lost_span" (its head or tail could not be written) and
     "ambiguous_tail" (the tail's words also name a nearer entity, so that reading the target gives another relation).
+    In a raw text it reports "partial_tail", too: a tail after its head that begins within letters or digits.
     """
 
     name: ClassVar[str] = "joint"
@@ -66,6 +68,10 @@ class JointTask(Task[JointExample]):
                     problems.append(Problem("relation_of_lost_span", f"{relation} {lost}"))
                 elif same not in read.relations:
                     problems.append(Problem("ambiguous_tail", f"{relation} reads as one with another tail"))
+                elif example.text and not _may_be_written(kept, relation):
+                    tail = sentence(kept.tokens[relation.tail.start : relation.tail.end])
+                    message = f"the tail {tail!r} is a part of a word after its head"
+                    problems.append(Problem("partial_tail", f"{message}; only a model without a grammar can write it"))
         return target, problems
 
     def shorten(self, example: JointExample, fits: Callable[[str], bool]) -> JointExample:
@@ -84,7 +90,7 @@ class JointTask(Task[JointExample]):
         tokens, found, problems = read_brackets(
             example.tokens, text, self.entity_labels, self.relation_labels, split=bool(example.text)
         )
-        relations = _resolve_tails(found, problems)
+        relations = _resolve_tails(found, problems, fold if example.text else normalize)
         prediction = JointExample(tokens, tuple(b.span for b in found), tuple(relations), example.id, example.text)
         return Decoded(prediction, tuple(problems), text)
 
@@ -112,20 +118,35 @@ class JointTask(Task[JointExample]):
         return entities.as_dict("entity_") | relations.as_dict("relation_")
 
 
-def _resolve_tails(found: list[LabelledBracket], problems: list[Problem]) -> set[Relation]:
-    """The relations of all brackets; a tail that names no entity is an entity_error."""
+def _may_be_written(example: JointExample, relation: Relation) -> bool:
+    """Whether the grammar of the raw text has this tail: that of an earlier bracket, or a name that may follow."""
+
+    def name(span: Span) -> str:
+        return fold(sentence(example.tokens[span.start : span.end]))
+
+    head, tail = relation.head, relation.tail
+    if tail.start < head.end or any(span.end <= head.end and name(span) == name(tail) for span in example.spans):
+        return True
+    places = bounds(example.tokens)
+    return is_name(words_read(example), places[tail.start], places[tail.end])
+
+
+def _resolve_tails(
+    found: list[LabelledBracket], problems: list[Problem], compared: Callable[[str], str]
+) -> set[Relation]:
+    """The relations of all brackets; a tail that names no entity, in words as they are compared, is an entity_error."""
     by_name: dict[str, list[Span]] = {}
     for bracket in found:
-        by_name.setdefault(normalize(bracket.name), []).append(bracket.span)
+        by_name.setdefault(compared(bracket.name), []).append(bracket.span)
     relations: set[Relation] = set()
     for bracket in found:
         for label, name in bracket.relations:
-            if normalize(name) not in by_name:
+            if compared(name) not in by_name:
                 problems.append(Problem("entity_error", f"the tail {name!r} of {label!r} is no entity"))
                 continue
             head = bracket.span
             # The nearest entity of that name, the head itself last; the next one if that relation is there already.
-            tails = by_name[normalize(name)]
+            tails = by_name[compared(name)]
             for tail in sorted(tails, key=lambda t: (t == head, min(abs(t.start - head.end), abs(head.start - t.end)))):
                 relation = Relation(head, tail, label)
                 if relation not in relations:

@@ -111,8 +111,8 @@ class RelationGrammar(Grammar):
             [Option(name, 2, ("label", label)) for label, name in labels.names.items()],
             [Option("", None, ("end",))],
         ]
-        lengths = [min((self.length(x.text) for x in some), default=0) for some in self._options[:2]]
-        self._rest = [sum(lengths), lengths[1], 0]
+        label = min(map(self.length, labels.names.values()), default=0)
+        self._rest = [len(pieces.ids(text, first=True)) + label, label, 0]
 
     def options(self, state: int) -> list[Option]:
         return self._options[state]

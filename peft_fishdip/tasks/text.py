@@ -69,6 +69,14 @@ def fold(text: str) -> str:
     return normalize(text).replace(" ", "")
 
 
+def reads_apart(word: str, place: int) -> bool:
+    """Whether a word that is cut at a place still reads as before, so that a bracket may begin or end there."""
+    if word.isascii() and "&" not in word:
+        return 0 < place < len(word)
+    head, tail = fold(escape(word[:place])), fold(escape(word[place:]))
+    return bool(head and tail) and head + tail == fold(escape(word))
+
+
 _CLITICS = "(?:s|m|d|re|ve|ll)"
 _CLITIC = re.compile(rf"(?i:n['’＇ʼ]t|['’＇ʼ]{_CLITICS})$")
 _ELIDED = re.compile(

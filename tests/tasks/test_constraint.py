@@ -27,6 +27,7 @@ from peft_fishdip.tasks import (
     SrlTask,
     Turn,
     evaluate,
+    from_offsets,
     predict,
     tokenize,
 )
@@ -359,7 +360,8 @@ RAW = "Ann lives in New York-based 3.5 x"
         ),
         ("Ann lives in New York -based 3.5 x", None),
         ("Ann lives in New [ York | location ] - based 3.5 x", None),
-        ("[ A | person ] nn lives in New York-based 3.5 x", None),
+        ("[ A | person ] nn lives in New York-based 3.5 x", {"A"}),
+        ("A nn lives in New York-based 3.5 x", None),
     ],
 )
 def test_in_a_raw_text_brackets_may_split_tokens(text, found):
@@ -406,6 +408,78 @@ def test_whatever_relations_are_written_can_be_read(tokens, data):
     decoded = JOINT.decode(record, reading.text)
     assert decoded.problems == ()
     assert len(reading.scores(decoded.prediction)) == len(JOINT.answers(decoded.prediction))
+
+
+RAW_ATOMS = [
+    "Ann",
+    "Coca-Cola",
+    "O'Reilly",
+    "7.5",
+    "a",
+    "서울에",
+    "بباريس",
+    "ไทย",
+    "e\u0301",
+    "½",
+    "[",
+    "&lsqb;",
+    "\u200b",
+]
+
+
+@st.composite
+def raw_relations(draw):
+    """A raw text with entities that begin and end anywhere, and relations between them."""
+    text = " ".join(draw(st.lists(st.sampled_from(RAW_ATOMS), min_size=1, max_size=5)))
+    place = st.integers(0, len(text))
+    spans = [
+        (min(a, b), max(a, b), label) for a, b, label in draw(st.lists(st.tuples(place, place, st.sampled_from("PO"))))
+    ]
+    spans = [*dict.fromkeys(x for x in spans if text[x[0] : x[1]].strip() == text[x[0] : x[1]] != "")]
+    number = st.integers(0, max(0, len(spans) - 1))
+    relations = draw(st.lists(st.tuples(number, number, st.sampled_from("WL")), max_size=3)) if spans else []
+    return from_offsets(text, spans, relations) if relations else from_offsets(text, spans, [(0, 0, "W")][: len(spans)])
+
+
+@given(raw_relations())
+@example(from_offsets("Ann of Coca-Cola", [(0, 3, "P"), (7, 16, "O")], [(0, 1, "W")]))
+@example(from_offsets("Ann of Coca-Cola", [(0, 3, "P"), (7, 11, "O"), (7, 16, "O")], [(0, 2, "W"), (1, 2, "L")]))
+@example(from_offsets("김은 서울에 비가", [(0, 1, "P"), (3, 5, "O")], [(0, 1, "W")]))
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_relations_to_parts_of_a_raw_text_are_allowed(record):
+    encoded = JOINT.encode(record)
+    if encoded.problems:
+        return
+    reading = accepted(JOINT, record, CODERS[1])
+    assert JOINT.decode(record, reading.text) == JOINT.decode(record, encoded.target)
+    assert reading.scores(JOINT.decode(record, reading.text).prediction) == (1.0,) * len(JOINT.answers(record))
+
+
+@given(st.lists(st.sampled_from(RAW_ATOMS), min_size=1, max_size=4).map(" ".join), st.data())
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_whatever_relations_are_written_for_a_raw_text_can_be_read(raw, data):
+    pieces = TokenizerPieces(CODERS[1])
+    path = Path(JOINT.grammar(raw, pieces), pieces, 150)
+    node, ids = path.root, []
+    while not node.done:
+        ids.append(data.draw(st.sampled_from(node.allowed)))
+        node = path.step(node, ids[-1])
+    reading = path.read(ids)
+    assert len(ids) <= 150 or path.grammar.rest(path.grammar.start) + 1 > 150
+    decoded = JOINT.decode(raw, reading.text)
+    assert decoded.problems == ()
+    assert len(reading.scores(decoded.prediction)) == len(JOINT.answers(decoded.prediction))
+
+
+def test_a_tail_that_begins_within_letters_must_follow_its_entity():
+    """Since a choice among all places within letters would cost more than it is worth; `encode` says so."""
+    before = from_offsets("Berlinreise, Reiseberlin", [(0, 6, "O"), (18, 24, "O")], [(1, 0, "W")])
+    assert JOINT.encode(before).problems == ()
+    accepted(JOINT, before, CODERS[1])
+    after = from_offsets("Ann mag Reiseberlin", [(0, 3, "P"), (13, 19, "O")], [(0, 1, "W")])
+    (problem,) = JOINT.encode(after).problems
+    assert problem.kind == "partial_tail"
+    assert "berlin" in problem.message
 
 
 def test_a_long_sentence_gets_the_room_that_it_needs():
