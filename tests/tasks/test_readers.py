@@ -314,6 +314,16 @@ def test_srl_columns(write):
     assert read_srl_columns(write("\n".join(combined)), arguments=3) == [SOLD, SAY]
 
 
+def test_a_pound_sign_is_a_token_of_srl_columns(write):
+    sentence = "The DT - - (A1*\n# # - - *\n100 CD - - *)\nfell VBD fall fall.01 (V*)\n"
+    path = write(f"# 1 of a b\n{sentence}\n# sent_id = 2\n# # - -\n1 CD - -\n\n#tag in a comment\n{sentence}")
+    expected = SrlExample(("The", "#", "100", "fell"), Span(3, 4, "V"), (Span(0, 3, "A1"),))
+    assert read_srl_columns(path) == [expected, expected]
+    path = write("# # - - (A1*\n100 CD - - *)\nfell VBD fall fall.01 (V*)\n")
+    assert read_srl_columns(path)[0].arguments == (Span(0, 2, "A1"),)
+    refused(read_srl_columns, write("# # - - (A1*\n1 CD - - *\nfell VBD fall fall.01 (V*)\n"), "line 1", "closed later")
+
+
 def test_srl_columns_with_the_verb_elsewhere(write):
     path = write("two\tCD\t-\t-\t(V*)\n-\tHYPH\t-\t-\t*\ntiming\tNN\ttwotime\t01\t(C-V*)\n")
     (example,) = read_srl_columns(path)

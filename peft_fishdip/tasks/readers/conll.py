@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ..checks import as_path
 from ..records import NerExample
@@ -61,38 +61,52 @@ def column_blocks(
 ) -> Iterator[list[Row]]:
     """Blocks of lines between empty lines, as (line number, columns); a block's lines have equally many.
 
-    A -DOCSTART- line counts as empty. With `comments`, lines that begin with "#" and have no tab are skipped. With
-    `is_row`, a line that begins with "#" and white space is skipped if it has not as many columns as the first
-    other line of the file, or if `is_row` is false.
+    A -DOCSTART- line counts as empty. With `comments`, lines that begin with "#" and have no tab are skipped; with
+    `is_row` alone, those that begin with "#" and white space. With `is_row`, such a line is kept if it has as many
+    columns as the other lines of its block and `is_row` is true of them.
     """
-    lines = [(number, line) for number, line in read_lines(path, encoding) if not (comments and _is_comment(line))]
-    usual = next((len(split_columns(line, at_least)) for _, line in lines if line[:1] != "#" and not _is_end(line)), 0)
-    rows: list[Row] = []
+    blocks = _blocks(read_lines(path, encoding))
+    counts = [[len(split_columns(line, at_least)) for _, line in block if line[:1] != "#"] for block in blocks]
+    first = next((found[0] for found in counts if found), 0)
+    may_be_comment = _is_comment if comments else _begins_with_hash
+    for block, found in zip(blocks, counts, strict=True):
+        usual = found[0] if found else first
+        rows: list[Row] = []
+        for number, line in block:
+            columns = split_columns(line, at_least)
+            if (comments or is_row) and may_be_comment(line):
+                fits = len(columns) >= at_least and usual in (0, len(columns))
+                if not (fits and is_row and is_row(columns)):
+                    continue
+            if rows and len(columns) != len(rows[0][1]):
+                expected = f"{len(rows[0][1])} columns as in the lines before"
+                raise DataFormatError(path, number, expected, line)
+            if len(columns) < at_least:
+                raise DataFormatError(path, number, f"at least {at_least} columns", line)
+            if "" in columns:
+                raise DataFormatError(path, number, "no empty column", line)
+            rows.append((number, columns))
+        if rows:
+            yield rows
+
+
+def _blocks(lines: Iterable[tuple[int, str]]) -> list[list[tuple[int, str]]]:
+    """Lines between those that end a sentence."""
+    found: list[list[tuple[int, str]]] = [[]]
     for number, line in lines:
         if _is_end(line):
-            if rows:
-                yield rows
-            rows = []
-            continue
-        columns = split_columns(line, at_least)
-        if is_row and _HASH.match(line):
-            fits = len(columns) >= at_least and usual in (0, len(columns))
-            if not (fits and is_row(columns)):
-                continue
-        if rows and len(columns) != len(rows[0][1]):
-            expected = f"{len(rows[0][1])} columns as in the lines before"
-            raise DataFormatError(path, number, expected, line)
-        if len(columns) < at_least:
-            raise DataFormatError(path, number, f"at least {at_least} columns", line)
-        if "" in columns:
-            raise DataFormatError(path, number, "no empty column", line)
-        rows.append((number, columns))
-    if rows:
-        yield rows
+            found.append([])
+        else:
+            found[-1].append((number, line))
+    return [block for block in found if block]
 
 
 def _is_comment(line: str) -> bool:
     return line.startswith("#") and "\t" not in line
+
+
+def _begins_with_hash(line: str) -> bool:
+    return _HASH.match(line) is not None
 
 
 def _is_end(line: str) -> bool:

@@ -23,11 +23,16 @@ def read_srl_columns(
     `word` and `predicate` are column numbers (the predicate column has "-" where there is none); one column
     per predicate follows from column `arguments` on. The defaults fit word, POS, lemma, roleset, brackets;
     `word=3, predicate=7, arguments=11` fits CoNLL-2012, whose last column, coreference, is left out.
-    Lines that begin with "#" and hold no tab are comments. Raises DataFormatError with file and line.
+    Lines that begin with "#" and hold no tab are comments, unless they have as many columns as the other lines of the
+    sentence, no predicate, and brackets: "#" is also a token, of pounds. Raises DataFormatError with file and line.
     """
+
+    def is_row(columns: Sequence[str]) -> bool:
+        return columns[predicate] == "-" and all(map(_IN_BRACKET_COLUMN.search, columns[arguments:]))
+
     examples: list[SrlExample] = []
     name = as_path(path).name
-    blocks = column_blocks(path, max(word, predicate) + 1, comments=True, encoding=encoding)
+    blocks = column_blocks(path, max(word, predicate) + 1, comments=True, is_row=is_row, encoding=encoding)
     for number, rows in enumerate(blocks):
         words = tuple(columns[word] for _, columns in rows)
         props = [(line, [columns[predicate], *columns[arguments:]]) for line, columns in rows]
@@ -59,6 +64,8 @@ def read_conll2005(words_path: StrPath, props_path: StrPath, *, encoding: str = 
     return examples
 
 
+_IN_BRACKET_COLUMN = re.compile(r"[*()]|^(?:-|[\d|]+)$")
+"""Of brackets, right or wrong, or of the coreference column."""
 _COREFERENCE = re.compile(r"-|\(?\d+\)?(?:\|\(?\d+\)?)*")
 
 
