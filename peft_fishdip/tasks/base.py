@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
-from .checks import check_lists
+from .checks import OF_A_ROW, check_lists
 from .grammar import Grammar, Pieces
 from .offsets import TextSpan, spans_of, to_offsets
 from .records import JointExample, NerExample, RelationExample, SrlExample
@@ -105,7 +105,7 @@ class Task(ABC, Generic[E]):
             return self.from_tokens(item)
         raise TypeError(
             f"the task {self.name!r} takes {self.example_type.__name__} records, raw texts or tokens, "
-            f"got {type(item).__name__}"
+            f"got {type(item).__name__}{OF_A_ROW if isinstance(item, Mapping) else ''}"
         )
 
     @abstractmethod

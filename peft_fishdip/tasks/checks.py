@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 LONGEST = 80
 """Characters of a value in a message."""
+OF_A_ROW = "; of a row of a data set, pass row['text']"
+"""What to do with a dict in place of a text."""
 
 
 def shown(value: object) -> str:
@@ -42,7 +44,9 @@ def check_positive(**values: object) -> None:
 
 
 def check_items(name: str, value: object, what: str) -> None:
-    """Raise TypeError for what holds no items, or is a text, which would be read by its characters."""
+    """Raise TypeError for what holds no items, or is a text or a dict, of which characters or keys would be read."""
+    if isinstance(value, Mapping):
+        raise TypeError(f"{name}={shown(value)}: this is a dict; give {what}{OF_A_ROW}")
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise TypeError(f"{name}={shown(value)}: give {what}")
 
@@ -50,7 +54,8 @@ def check_items(name: str, value: object, what: str) -> None:
 def check_lists(**lists: object) -> None:
     """Raise TypeError for arguments that are no lists or other sequences with a length."""
     for name, value in lists.items():
-        if isinstance(value, (str, bytes)) or not isinstance(value, Sized) or not isinstance(value, Iterable):
+        listed = isinstance(value, Sized) and isinstance(value, Iterable)
+        if isinstance(value, (str, bytes, Mapping)) or not listed:
             raise TypeError(f"{name}={shown(value)}: give a list, with one entry for each example")
 
 

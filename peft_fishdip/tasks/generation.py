@@ -63,6 +63,7 @@ def generate(
     """
     if isinstance(sources, str):
         raise TypeError("generate takes a list of sources; put the one source into a list")
+    check_items("sources", sources, "a list of sources")
     coder = coder_for(model, tokenizer, template, chat)
     check_positive(
         batch_size=batch_size,

@@ -78,6 +78,7 @@ def test_of_load_call_and_save(tmp_path):
         (lambda: Extractor.load(tmp_path / "adapter", device=[]), r"device=\[\]: choose 'cpu' or 'cuda'"),
         (lambda: extractor(5), r"texts=5: give a list of texts"),
         (lambda: extractor(ONE), r"texts=Document\(.*: give a list of texts"),
+        (lambda: extractor({"text": "Bo"}), r"texts=\{'text': 'Bo'\}: this is a dict; give .* pass row\['text'\]"),
         (lambda: extractor("Bo .", windows="no"), r"windows='no': give True or False"),
         (lambda: extractor("Bo .", truncation_side="top"), r"truncation_side='top': choose 'left' or 'right'"),
         (lambda: extractor("Bo .", batch_size="8"), r"batch_size='8': give a whole number, at least 1"),

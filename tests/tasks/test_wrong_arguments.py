@@ -23,12 +23,14 @@ from peft_fishdip.tasks import (
     write_json_lines,
 )
 from peft_fishdip.tasks.prompts import plain_prompt
+from peft_fishdip.tasks.self_training.data import split
 from peft_fishdip.tasks.tagging import is_tag
 
 from .tiny import tiny_model, tiny_tokenizer
 
 TASK = NerTask({"PER": "person"})
 FOUND = NerExample(("Bo",), (Span(0, 1, "PER"),))
+TOKENIZER = tiny_tokenizer(["Bo"])
 EPISODE = {"num_ways": 1, "num_shots": 1, "seed": 0}
 
 
@@ -52,6 +54,11 @@ EPISODE = {"num_ways": 1, "num_shots": 1, "seed": 0}
         (lambda: predict(5, 5, 5, ["a"]), r"task=5: give a task, such as NerTask"),
         (lambda: predict(5, 5, NerTask, ["a"]), r"task=<class .*>: give a task"),
         (lambda: predict(5, 5, TASK, ["a"]), r"tokenizer=5: give the tokenizer of the model"),
+        (lambda: generate(5, 5, {"text": "Bo"}), r"sources=.*: this is a dict; give .* pass row\['text'\]"),
+        (lambda: predict(5, TOKENIZER, TASK, {"id": 1, "text": "Bo"}), r"texts=\{'id': 1, 'text': 'Bo'\}: .* row\['text'"),
+        (lambda: TASK.as_example({"text": "Bo"}), r"got dict; of a row of a data set, pass row\['text'\]"),
+        (lambda: split(TASK, [], {"text": "Bo"}, 0.5, 0), r"unlabelled=\{'text': 'Bo'\}: this is a dict; give a list"),
+        (lambda: TASK.score({0: FOUND}, [FOUND]), r"gold=\{0: NerExample\(.*: give a list"),
         (lambda: evaluate(5, 5, 5, []), r"task=5: give a task"),
         (lambda: evaluate(5, 5, TASK, 5), r"examples=5: give a list of NerExample"),
         (lambda: to_features(5, 5, []), r"task=5: give a task"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from ..base import Task
+from ..checks import check_items
 from ..windows import unlabelled as without_labels
 
 E = TypeVar("E")
@@ -29,11 +30,12 @@ def split(
     """Hold out a random share of the labelled examples, of those with answers (spans and the like) and of the others.
 
     Raises:
-        TypeError: the unlabelled texts are a single one.
+        TypeError: the unlabelled texts are a single one, or a dict.
         ValueError: there are too few labelled examples to hold any out, or no unlabelled text.
     """
     if isinstance(unlabelled, str):
         raise TypeError("self_train takes a list of unlabelled texts; put the one text into a list")
+    check_items("unlabelled", unlabelled, "a list of texts, token lists or records")
     labelled = [task.as_example(example) for example in labelled]
     with_answers = [i for i, example in enumerate(labelled) if task.answers(example)]
     if len(with_answers) < 2:
