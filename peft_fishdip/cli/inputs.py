@@ -18,6 +18,11 @@ from .messages import note
 STDIN = Path("-")
 ENDINGS = (".txt", ".jsonl")
 """Of files with texts; .gz may follow."""
+_NO_TEXTS = (
+    *(".json", ".ndjson", ".csv", ".tsv", ".conll", ".iob", ".bio", ".ann", ".spacy", ".parquet", ".arrow", ".xlsx"),
+    *(".html", ".htm", ".xml", ".pdf", ".docx", ".odt", ".rtf", ".zip"),
+)
+"""Of files that hold more than the words of a text."""
 
 
 class RawText(NamedTuple):
@@ -35,7 +40,7 @@ def files_of(paths: Sequence[Path], *, no_stdin: bool = False) -> list[tuple[Pat
     The name is that of the file, or its place in the folder, or the whole path where that is the name of another file.
 
     Raises:
-        ValueError: nothing is given, a file twice, or there is no text in a folder.
+        ValueError: nothing is given, a file twice, or one of a kind that is no text; or there is no text in a folder.
         FileNotFoundError: there is no such file.
     """
     if not paths:
@@ -54,6 +59,11 @@ def files_of(paths: Sequence[Path], *, no_stdin: bool = False) -> list[tuple[Pat
             if len(some) < len(every):
                 note("warning", f"{path}: {len(every) - len(some)} files that are neither .txt nor .jsonl are left out")
             found += some
+        elif path.exists() and _ending(path) in _NO_TEXTS:
+            raise ValueError(
+                f"{path}: a file {_ending(path)} is no plain text, and its markup would be read as words; write its texts "
+                f'to a file .txt, or .jsonl with {{"text": "..."}} in each line, or pipe it in, < {path}, if it is text'
+            )
         elif path.exists():
             found.append((path, path.name))
         else:
@@ -86,6 +96,7 @@ def read_texts(
     lines: bool = False,
     json_lines: bool = False,
     encoding: str = "utf-8",
+    quiet: bool = False,
 ) -> Iterator[RawText]:
     """The texts of files: a .jsonl has one under "text" in each line, and any other file is one text.
 
@@ -96,19 +107,35 @@ def read_texts(
         lines: each line is a text of its own, but in a .jsonl.
         json_lines: stdin is as a .jsonl.
         encoding: of the files.
+        quiet: do not warn of a text that is JSON.
 
     Raises:
         DataFormatError: a file is not as it must be.
     """
     for path, name in files:
+        told = quiet
         if _ending(path) == ".jsonl" or (path == STDIN and json_lines):
             yield from _of_json_lines(path, name, encoding)
         elif lines:
             for number, line in _lines(path, name, encoding):
+                told = told or _warn_of_json(line, path, name)
                 yield RawText(name, f"{name}:{number}", line, len(line.encode("utf-8", "surrogatepass")) + 1)
         else:
             text = decode(sys.stdin.buffer.read(), name, encoding) if path == STDIN else read_text(path, encoding)
+            told = told or _warn_of_json(next((x for x in text.splitlines() if not is_blank(x)), ""), path, name)
             yield RawText(name, name, text, len(text.encode("utf-8", "surrogatepass")))
+
+
+def _warn_of_json(line: str, path: Path, name: str) -> bool:
+    """Warn of a text whose first line is an object of JSON; whether it is one."""
+    try:
+        found = line.lstrip().startswith("{") and bool(json.loads(line))
+    except (ValueError, RecursionError):
+        found = False
+    if found:
+        remedy = "pass --jsonl" if path == STDIN else "name the file .jsonl"
+        note("warning", f"{name}: this looks like JSON lines, and is read as plain text; {remedy} to read its texts")
+    return found
 
 
 def lines_of(paths: Sequence[Path], encoding: str = "utf-8") -> list[str]:
@@ -136,7 +163,7 @@ def check_texts(files: Sequence[tuple[Path, str]], **options: Any) -> None:
         DataFormatError: a file is not as it must be.
         ValueError: there is no text.
     """
-    if all(path.is_file() for path, _ in files) and not sum(1 for _ in read_texts(files, **options)):
+    if all(path.is_file() for path, _ in files) and not sum(1 for _ in read_texts(files, quiet=True, **options)):
         raise ValueError(NO_TEXT)
 
 

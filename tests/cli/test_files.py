@@ -70,6 +70,25 @@ def test_lines_are_those_of_text_files_alone(here):
     assert len(suggested.stdout.splitlines()) == 2, "lines of the .txt, too, and equal texts once"
 
 
+@pytest.mark.parametrize("name", ["x.json", "x.csv", "x.TSV.gz", "x.html"])
+def test_what_is_no_plain_text_is_refused(name, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(b"text\nBo left Rome .\n")
+    with pytest.raises(ValueError, match=r"is no plain text, .* write its texts to a file \.txt, or \.jsonl"):
+        inputs.files_of([path])
+
+
+@pytest.mark.parametrize("lines", [True, False])
+def test_json_lines_without_their_ending_are_warned_of(lines, tmp_path, capsys):
+    path = tmp_path / "rows.txt"
+    for content, expected in ((json_lines(TEXTS), 1), ("{Bo} left .\n{}\n", 0), ("Rain .", 0)):
+        path.write_text(content, encoding="utf-8")
+        files = inputs.files_of([path])
+        inputs.check_texts(files, lines=lines)
+        assert [*inputs.read_texts(files, lines=lines)]
+        assert capsys.readouterr().err.count("rows.txt: this looks like JSON lines, and is read as") == expected
+
+
 def test_what_predict_writes_can_be_viewed_whatever_the_ids(here):
     Path("same.jsonl").write_text(json_lines(TEXTS), encoding="utf-8")
     Path("d1").mkdir()
