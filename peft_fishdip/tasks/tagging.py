@@ -24,7 +24,7 @@ class TagError(ValueError):
 
 
 _PREFIXES = {"conll": "BIESLUM", "iob1": "BI", "bio": "BI", "iobes": "BIES", "bilou": "BILU", "bmes": "BMES"}
-_SEVERAL = re.compile(r"\||[,;+/#&](?:[BIESLUM]-|O$)")
+_SEVERAL = re.compile(r"\||[,;+/#&](?:[BIESLUM]-|O$)|\s[BIESLUM]-[^\W\d]")
 _SEVERAL_LABELS = re.compile(r"[|,;]")
 
 

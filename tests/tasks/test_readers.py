@@ -314,6 +314,22 @@ def test_srl_columns(write):
     assert read_srl_columns(write("\n".join(combined)), arguments=3) == [SOLD, SAY]
 
 
+@pytest.mark.parametrize("row", ["{}\tNNP B-NP\tB-ORG", "{} NNP\tB-NP B-ORG", "{} NNP B-NP\tB-ORG", "{}\tB-NP O"])
+def test_tabs_and_spaces_between_columns_of_one_line(write, row):
+    lines = "\n".join(row.format(word) for word in ("EU", "UN", "WHO"))
+    if row.startswith("{}\tNNP"):  # neither the token nor the tag
+        assert read_conll(write(f"{lines}\n"))[0].tokens == ("EU", "UN", "WHO")
+    else:
+        refused(read_conll, write(f"{lines}\n"), "line 1", "between tabs alone or between spaces alone")
+    refused(read_srl_columns, write("Bo NN\tx\t-\t-\nran V\tx\t-\t-\n"), "line 1", "between tabs alone")
+
+
+def test_some_words_and_labels_with_spaces(write):
+    path = write("New York\tB-big city\nis\tO\n")
+    assert read_conll(path) == [NerExample(("New York", "is"), (Span(0, 1, "big city"),))]
+    refused(read_conll, write("EU\tB-NP B-ORG\nleft\tO\n"), "line 1", "one tag per token", "'B-NP B-ORG'")
+
+
 def test_a_pound_sign_is_a_token_of_srl_columns(write):
     sentence = "The DT - - (A1*\n# # - - *\n100 CD - - *)\nfell VBD fall fall.01 (V*)\n"
     path = write(f"# 1 of a b\n{sentence}\n# sent_id = 2\n# # - -\n1 CD - -\n\n#tag in a comment\n{sentence}")

@@ -55,7 +55,10 @@ EPISODE = {"num_ways": 1, "num_shots": 1, "seed": 0}
         (lambda: predict(5, 5, NerTask, ["a"]), r"task=<class .*>: give a task"),
         (lambda: predict(5, 5, TASK, ["a"]), r"tokenizer=5: give the tokenizer of the model"),
         (lambda: generate(5, 5, {"text": "Bo"}), r"sources=.*: this is a dict; give .* pass row\['text'\]"),
-        (lambda: predict(5, TOKENIZER, TASK, {"id": 1, "text": "Bo"}), r"texts=\{'id': 1, 'text': 'Bo'\}: .* row\['text'"),
+        (
+            lambda: predict(5, TOKENIZER, TASK, {"id": 1, "text": "Bo"}),
+            r"texts=\{'id': 1, 'text': 'Bo'\}: .* row\['text'",
+        ),
         (lambda: TASK.as_example({"text": "Bo"}), r"got dict; of a row of a data set, pass row\['text'\]"),
         (lambda: split(TASK, [], {"text": "Bo"}, 0.5, 0), r"unlabelled=\{'text': 'Bo'\}: this is a dict; give a list"),
         (lambda: TASK.score({0: FOUND}, [FOUND]), r"gold=\{0: NerExample\(.*: give a list"),

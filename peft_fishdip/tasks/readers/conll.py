@@ -26,7 +26,7 @@ def read_conll(
     IOB1, BIO, IOBES, BILOU and BMES alike and takes an I- that continues nothing for a beginning; "io" takes each
     tag but O for a label; the others are strict. -DOCSTART- lines end a sentence. With `comments`, a line that
     begins with "#" and white space is left out, unless it has as many columns as the other lines and a tag. Raises
-    DataFormatError with file and line; warns of a file without any entity.
+    DataFormatError with file and line, also where tabs separate some columns and spaces others; warns of a file without any entity.
     """
     name = as_path(path).name
     examples: list[NerExample] = []
@@ -35,7 +35,9 @@ def read_conll(
     def is_row(columns: Sequence[str]) -> bool:
         return is_tag(columns[tag], scheme)
 
-    for rows in column_blocks(path, max(2, at_least), is_row=is_row if comments else None, encoding=encoding):
+    blocks = [*column_blocks(path, max(2, at_least), is_row=is_row if comments else None, encoding=encoding)]
+    check_separators(path, blocks, token, tag)
+    for rows in blocks:
         try:
             spans = tags_to_spans([columns[tag] for _, columns in rows], scheme)
         except TagError as error:
@@ -88,6 +90,22 @@ def column_blocks(
             rows.append((number, columns))
         if rows:
             yield rows
+
+
+def check_separators(path: StrPath, blocks: Sequence[Sequence[Row]], *columns: int) -> None:
+    """Refuse cells between tabs that hold several columns: all those of one column, with equally many spaces.
+
+    Some words and labels may have spaces in them.
+    """
+    rows = [row for block in blocks for row in block]
+    for column in columns:
+        numbers = {len(cells[column].split(" ")) for _, cells in rows}
+        if len(numbers) == 1 and 1 not in numbers:
+            expected = (
+                "columns between tabs alone or between spaces alone; each line has several columns between two tabs: "
+                "write the same sign between all"
+            )
+            raise DataFormatError(path, rows[0][0], expected, rows[0][1][column])
 
 
 def _blocks(lines: Iterable[tuple[int, str]]) -> list[list[tuple[int, str]]]:

@@ -12,7 +12,7 @@ from ..records import Span, SrlExample
 from ..tagging import TagError, tags_to_spans
 from .bracket_column import bracket_spans
 from .common import DataFormatError, StrPath, is_blank, read_lines, warn_without
-from .conll import Row, column_blocks
+from .conll import Row, check_separators, column_blocks
 
 
 def read_srl_columns(
@@ -32,7 +32,8 @@ def read_srl_columns(
 
     examples: list[SrlExample] = []
     name = as_path(path).name
-    blocks = column_blocks(path, max(word, predicate) + 1, comments=True, is_row=is_row, encoding=encoding)
+    blocks = [*column_blocks(path, max(word, predicate) + 1, comments=True, is_row=is_row, encoding=encoding)]
+    check_separators(path, blocks, word)
     for number, rows in enumerate(blocks):
         words = tuple(columns[word] for _, columns in rows)
         props = [(line, [columns[predicate], *columns[arguments:]]) for line, columns in rows]
