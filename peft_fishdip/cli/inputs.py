@@ -61,8 +61,8 @@ def files_of(paths: Sequence[Path], *, no_stdin: bool = False) -> list[tuple[Pat
             found += some
         elif path.exists() and _ending(path) in _NO_TEXTS:
             raise ValueError(
-                f"{path}: a file {_ending(path)} is no plain text, and its markup would be read as words; write its texts "
-                f'to a file .txt, or .jsonl with {{"text": "..."}} in each line, or pipe it in, < {path}, if it is text'
+                f"{path}: a file {_ending(path)} is no plain text, and its markup would be read as words; write its "
+                f'texts to a file .txt, or .jsonl with {{"text": "..."}} in each line, or pipe it in, < {path}'
             )
         elif path.exists():
             found.append((path, path.name))

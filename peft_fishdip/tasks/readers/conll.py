@@ -26,7 +26,8 @@ def read_conll(
     IOB1, BIO, IOBES, BILOU and BMES alike and takes an I- that continues nothing for a beginning; "io" takes each
     tag but O for a label; the others are strict. -DOCSTART- lines end a sentence. With `comments`, a line that
     begins with "#" and white space is left out, unless it has as many columns as the other lines and a tag. Raises
-    DataFormatError with file and line, also where tabs separate some columns and spaces others; warns of a file without any entity.
+    DataFormatError with file and line, also where tabs separate some columns and spaces others; warns of a file without
+    any entity.
     """
     name = as_path(path).name
     examples: list[NerExample] = []
