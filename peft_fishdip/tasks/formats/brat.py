@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections import Counter
-from collections.abc import Hashable, Sequence
-from itertools import pairwise
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from ..base import Problem
 from ..checks import as_path
-from ..readers.common import DataFormatError, StrPath, is_blank, read_lines, read_text
+from ..readers.common import DataFormatError, StrPath, decode, is_blank, read_bytes, read_lines
 from .checks import Entity, Link, finish, make_document
 from .document import Document
-from .mentions import Mention, mentions_in_code_points
+from .mentions import check_words, is_interrupted, pieces_in_code_points
 
 _KEY = re.compile(r"[TREAMN]\d\S*|\*")
 _SPAN = re.compile(r"(\S+) (\d+ \d+(?:;\d+ \d+)*)")
 _RELATION = re.compile(r"(\S+) ([^\s:]+):(\S+) ([^\s:]+):(\S+)")
+_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _OTHERS = {"A": "attributes", "M": "attributes", "N": "normalizations", "*": "equivalences", "E": "events"}
 
 
@@ -30,7 +32,8 @@ def read_brat(path: StrPath, *, encoding: str = "utf-8") -> list[Document]:
     Text-bound annotations (T) and relations (R) are read, notes (#) are passed over. Discontinuous spans, events,
     attributes, normalizations and equivalences are left out, with the problems "discontinuous_span" and
     "annotation_left_out"; a span that is interrupted by white space only is one span. Offsets count code points; where
-    the words in the file say that they count something else, they are converted.
+    the words in the file say that they count something else (UTF-16 units, bytes, a line end of two characters as one,
+    or a byte order mark), they are converted.
     """
     given = as_path(path)
     folder = given if given.is_dir() else given.parent
@@ -46,7 +49,7 @@ def read_brat(path: StrPath, *, encoding: str = "utf-8") -> list[Document]:
         if not text_file.is_file():
             raise DataFormatError(path, name.as_posix(), "its text beside it", f"no file {text_file.name}")
         id = unquote(name.with_suffix("").as_posix())
-        documents.append(_document(file, read_text(text_file, encoding), encoding, id))
+        documents.append(_document(file, text_file, encoding, id))
     return finish(path, documents, unannotated, "texts without a file .ann beside them")
 
 
@@ -66,9 +69,17 @@ def _files(folder: Path, suffix: str) -> list[Path]:
     )
 
 
-def _document(path: Path, text: str, encoding: str, name: str) -> Document:
-    mentions: dict[Hashable, tuple[str, Mention]] = {}
-    discontinuous: dict[Hashable, Problem] = {}
+class _Mention(NamedTuple):
+    """A text-bound annotation: its label, its pieces as they are given, the words, and the line."""
+
+    label: str
+    pieces: list[tuple[int, int]]
+    words: str
+    where: str
+
+
+def _document(path: Path, text_file: Path, encoding: str, name: str) -> Document:
+    mentions: dict[Hashable, _Mention] = {}
     relations: list[tuple[str, str, str, str]] = []
     others: Counter[str] = Counter()
     events: set[str] = set()
@@ -83,16 +94,11 @@ def _document(path: Path, text: str, encoding: str, name: str) -> Document:
             match = _SPAN.fullmatch(cells[0]) if cells else None
             if match is None or len(cells) < 2:
                 raise DataFormatError(path, where, "an id, a label with start and end, and the words, after tabs", line)
-            if key in mentions or key in discontinuous:
+            if key in mentions:
                 raise DataFormatError(path, where, "an id that no other annotation has", key)
-            parts = sorted(tuple(map(int, part.split())) for part in match[2].split(";"))
-            start, end = parts[0][0], parts[-1][1]
-            gaps = [text[a[1] : b[0]] for a, b in pairwise(parts)]
-            if any(gap.strip() for gap in gaps):
-                message = f"{path.name}, {where}: {match[1]} at {match[2]} is not one piece of text"
-                discontinuous[key] = Problem("discontinuous_span", message)
-            else:
-                mentions[key] = match[1], (start, end, "\t".join(cells[1:]))
+            numbers = [part.split() for part in match[2].split(";")]
+            pieces = sorted((int(start), int(end)) for start, end in numbers)
+            mentions[key] = _Mention(match[1], pieces, "\t".join(cells[1:]), where)
         elif key.startswith("R"):
             match = _RELATION.match(cells[0].strip()) if cells else None
             if match is None:
@@ -113,11 +119,31 @@ def _document(path: Path, text: str, encoding: str, name: str) -> Document:
             problems.append(Problem("relation_of_lost_span", f"{path.name}, {where}: {label} is on an event"))
         else:
             links.append(Link(head, tail, label))
-    offsets, notes = mentions_in_code_points(text, [mention for _, mention in mentions.values()], path, "annotations")
-    entities = [Entity(key, *pair, label) for (key, (label, _)), pair in zip(mentions.items(), offsets, strict=True)]
+    content = read_bytes(text_file)
+    text, marked = decode(content, text_file, encoding), content.startswith(_MARKS)
+    entities, discontinuous, notes = _entities(text, mentions, marked, path)
     return make_document(
         path, "annotations", text, entities, links, id=name, problems=[*problems, *notes], left_out=discontinuous
     )
+
+
+def _entities(
+    text: str, mentions: Mapping[Hashable, _Mention], marked: bool, path: Path
+) -> tuple[list[Entity], dict[Hashable, Problem], list[Problem]]:
+    """Spans of one piece, the problems of those of several, by key, and a note of converted offsets."""
+    given = [(mention.pieces, mention.words) for mention in mentions.values()]
+    found, notes = pieces_in_code_points(text, given, marked=marked, where="annotations")
+    entities: list[Entity] = []
+    discontinuous: dict[Hashable, Problem] = {}
+    for (key, mention), pieces in zip(mentions.items(), found, strict=True):
+        if is_interrupted(text, pieces):
+            places = ";".join(f"{start} {end}" for start, end in mention.pieces)
+            message = f"{path.name}, {mention.where}: {mention.label} at {places} is not one piece of text"
+            discontinuous[key] = Problem("discontinuous_span", message)
+        else:
+            check_words(text, pieces, mention.words, path, "annotations")
+            entities.append(Entity(key, pieces[0][0], pieces[-1][1], mention.label))
+    return entities, discontinuous, notes
 
 
 def render_brat(documents: Sequence[Document]) -> dict[str, str]:

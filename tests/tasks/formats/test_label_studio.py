@@ -84,6 +84,13 @@ def test_offsets_of_old_versions_are_recognised(write):
     refused(read_label_studio, path, "item 0", "that stand at 4 to 8", "'Oslo'")
 
 
+@pytest.mark.parametrize(("text", "offset"), [("Hi\r\nOslo", 3), ("\ufeffin Oslo", 3), ("\ufeff💩\r\nOslo", 3)])
+def test_line_ends_and_byte_order_marks_in_a_text(write, text, offset):
+    (document,) = read_label_studio(write([task(region("a", offset, offset + 4, "LOC", text="Oslo"), text=text)]))
+    assert document.spans == (Span(4, 8, "LOC"),)
+    assert [problem.kind for problem in document.problems] == ["offsets_converted"]
+
+
 def test_several_annotations_of_a_task(write):
     def annotation(label, day, **other):
         return {"result": [region("a", 0, 3, label)], "created_at": f"2024-01-0{day}T00:00:00Z"} | other

@@ -86,6 +86,36 @@ def test_brat_counts_characters_of_the_file(brat):
         assert [problem.kind for problem in document.problems] == kinds
 
 
+@pytest.mark.parametrize(
+    ("offset", "counted"),
+    [
+        (6, "the offsets count a line end of two characters as one"),
+        (7, "mark, a line end of two"),
+        (8, ""),
+        (9, "mark"),
+    ],
+)
+def test_brat_counts_line_ends_and_byte_order_marks_as_the_words_say(brat, offset, counted):
+    text = "\ufeffHi\r\nHo\r\nAnn left"
+    (document,) = read_brat(brat(f"T1\tPER {offset} {offset + 3}\tAnn\n", text))
+    assert document.spans == (Span(8, 11, "PER"),)
+    assert [problem.kind for problem in document.problems] == ["offsets_converted"] * bool(counted)
+    assert all(counted in problem.message for problem in document.problems)
+    if "mark" in counted:
+        refused(read_brat, brat(f"T1\tPER {offset} {offset + 3}\tAnn\n", text[1:]), "annotations", "that stand at")
+
+
+@pytest.mark.parametrize(("first", "second"), [((5, 8), (10, 13)), ((9, 12), (14, 17))])
+def test_white_space_between_pieces_whatever_the_unit(brat, first, second):
+    places = ";".join(f"{start} {end}" for start, end in (first, second))
+    (document,) = read_brat(brat(f"T1\tPER {places}\tAnn Lee\n", "😀😀 Ann  Lee left"))
+    assert document.spans == (Span(3, 11, "PER"),)
+    assert [problem.kind for problem in document.problems] == ["offsets_converted"]
+    with pytest.warns(UserWarning, match="1 x discontinuous_span"):
+        (document,) = read_brat(brat("T1\tPER 5 8;11 14\tAnn Lee\nT2\tX 3 4\tB\n", "😀 BxAnn - Lee left"))
+    assert document.spans == (Span(2, 3, "X"),)
+
+
 def test_brat_leaves_out_what_is_no_span_or_relation(brat):
     lost = """\
 T3\tPlace 25 29;34 39\tOslo Turku
