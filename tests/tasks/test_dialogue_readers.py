@@ -49,6 +49,21 @@ def test_multiwoz(write, tmp_path, zipped):
     assert police.state == (SlotValue("police", "name", "x"),)
 
 
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [(" ", None), ("Not Mentioned", None), ("None ", None), ([], None), (["", "none"], None), (["", "north"], "north")],
+)
+def test_absent_values(write, value, kept):
+    data = multiwoz()
+    data["D1"]["log"][1]["metadata"]["hotel"]["semi"] = {"area": value}
+    areas = [entry.value for entry in read_multiwoz(write(data))[0].state if entry.slot == "area"]
+    assert areas == [kept] * (kept is not None)
+    if isinstance(value, str):
+        slots = [["area", value], ["food", "thai"]]
+        (food,) = read_woz(write(woz({"act": "inform", "slots": slots})))[0].state
+        assert food.slot == "food"
+
+
 def test_malformed_multiwoz(write, tmp_path):
     data = multiwoz()
     data["D1"]["log"].pop()

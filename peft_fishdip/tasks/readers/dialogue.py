@@ -25,8 +25,8 @@ def read_multiwoz(
     Schema-Guided Dialogue data (a list of dialogues whose user turns hold the state of each service). Only slots of
     `domains` are kept (by default the five of the reference); a service of SGD is a domain. Slot names are as in
     `names.MULTIWOZ_SLOTS`, booking slots begin with "book"; values are those of the file, and "", "not mentioned"
-    and "none" mean that there is none. Of several values for one slot, which are spellings of the same, the first
-    counts. Ids are `<dialogue>:<number of the user turn>`.
+    and "none", in any case, mean that there is none. Of several values for one slot, which are spellings of the same,
+    the first counts. Ids are `<dialogue>:<number of the user turn>`.
     """
     data = _read_zipped_json(path, encoding) if str(path).endswith(".zip") else read_json(path, encoding)
     wanted = frozenset(domains)
@@ -122,16 +122,21 @@ def _multiwoz_state(metadata: Any, wanted: frozenset[str], path: StrPath, where:
 
 
 def _slot_values(domain: str, slots: Iterable[tuple[str, Any]], path: StrPath, where: str) -> list[SlotValue]:
-    """Entries of one domain: values are texts, or lists of which the first counts."""
+    """Entries of one domain: values are texts, or lists of which the first counts that is one."""
     state = []
     for slot, value in slots:
-        first = value[0] if isinstance(value, list) and value else value
-        if first == [] or first in _ABSENT:
-            continue
-        if not isinstance(first, str):
+        given = value if isinstance(value, list) else [value]
+        if not all(isinstance(each, str) for each in given):
             raise DataFormatError(path, where, f"a text as value of {domain} {slot}, or a list of texts", value)
+        first = next((each for each in given if not _is_absent(each)), None)
+        if first is None:
+            continue
         state.append(SlotValue(domain, _RENAMED.get(slot.lower(), _BOOK.sub("book ", slot)), first))
     return state
+
+
+def _is_absent(value: str) -> bool:
+    return " ".join(value.split()).casefold() in _ABSENT
 
 
 def read_woz(path: StrPath, *, encoding: str = "utf-8") -> list[DstExample]:
@@ -156,7 +161,7 @@ def read_woz(path: StrPath, *, encoding: str = "utf-8") -> list[DstExample]:
                 for slot in get(act, "slots", list, path, where):
                     if not isinstance(slot, list) or len(slot) != 2 or not all(isinstance(x, str) for x in slot):
                         raise DataFormatError(path, where, "[slot, value] under 'slots'", slot)
-                    if act.get("act") == "inform":
+                    if act.get("act") == "inform" and not _is_absent(slot[1]):
                         state.append(SlotValue("restaurant", slot[0], slot[1]))
             name = f"{dialogue.get('dialogue_idx', number)}:{position}"
             examples.append(_example(turns, state, name, path, where))
