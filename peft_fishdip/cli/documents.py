@@ -20,15 +20,16 @@ from ..tasks.formats.document import Document, to_document
 from ..tasks.formats.read import DOCUMENT_READERS, RECORD_READERS, read, recognise
 from ..tasks.formats.write import FORMATS
 from ..tasks.records import JointExample, NerExample
-from .messages import note, printable
+from .messages import note, printable, with_options
 
 OTHER_NAMES = {"jsonl": "fishdip"}
 """Names of formats on the command line alone: the JSON lines that predictions are written in."""
 
 Source = Annotated[Path, typer.Argument(metavar="IN", help="File, or folder of brat, with texts and their labels.")]
-From = Annotated[str | None, typer.Option("--from", help="Format of IN, where its content does not tell.")]
+From = Annotated[str | None, typer.Option("--from", help="Format of the annotated texts, where it is not recognised.")]
 Unit = Annotated[
-    str | None, typer.Option("--unit", help="What offsets in IN count: characters, utf-16, utf-8 or graphemes.")
+    str | None,
+    typer.Option("--unit", help="What offsets of the annotated texts count: characters, utf-16, utf-8 or graphemes."),
 ]
 Encoding = Annotated[str | None, typer.Option("--encoding", help="Encoding of IN, where it is not UTF-8.")]
 Options = list[str] | None
@@ -71,6 +72,10 @@ def _typed(value: str, annotation: Any, given: str) -> Any:
         content = json.loads(value.lower() if value.lower() in ("true", "false") else value)
     except ValueError:
         content = value
+    if get_origin(annotation) in (Iterable, Sequence):
+        if not isinstance(content, list):
+            raise ValueError(f'{given}: give a list in JSON, such as ["a", "b"]')
+        return content
     types = get_args(annotation) or (annotation,)
     if bool in types and not isinstance(content, bool):
         raise ValueError(f"{given}: give true or false")
@@ -78,8 +83,6 @@ def _typed(value: str, annotation: Any, given: str) -> Any:
         raise ValueError(f"{given}: give a whole number")
     if str in types and not (isinstance(content, str) or (content is None and NoneType in types)):
         return value
-    if get_origin(annotation) in (Iterable, Sequence) and not isinstance(content, list):
-        raise ValueError(f'{given}: give a list in JSON, such as ["a", "b"]')
     return content
 
 
@@ -87,19 +90,36 @@ def _keywords(function: Callable[..., Any]) -> list[str]:
     return [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
 
 
-def load(source: Path, format: str | None, unit: str | None, encoding: str | None, given: Options) -> Input:
-    """Read documents; warnings go to stderr. Raises ValueError with what was wrong and the remedy."""
+def reader_options(
+    source: Path, format: str | None, unit: str | None, encoding: str | None, given: Options
+) -> tuple[str, dict[str, Any]]:
+    """The format of a file, and keyword arguments of its reader, from options of the command line.
+
+    Raises:
+        ValueError: there is no such file, its format is not recognised, or an option is not one of this format.
+    """
     if not source.exists():
         raise ValueError(f"{source}: there is no such file or folder; check the name")
     if format is None and not (source.is_file() or source.is_dir()):
         raise ValueError(f"{source} can be read once only, so that its format cannot be recognised; say it with --from")
     readers = DOCUMENT_READERS | RECORD_READERS
-    name = format_name(format, readers, "--from") if format else recognise(source, encoding or "utf-8")
+    name = format_name(format, readers, "--from") if format else _recognised(source, encoding, given)
     options = parse_options(given, readers[name], "--read", name)
     for key, value in (("unit", unit), ("encoding", encoding)):
         if value is not None and key not in _keywords(readers[name]):
             raise ValueError(f"--{key} {value}: the format {name!r} leaves no choice of this; leave --{key} out")
         options |= {key: value} if value is not None else {}
+    return name, options
+
+
+def _recognised(source: Path, encoding: str | None, given: Options) -> str:
+    named = {name: value for name, _, value in (text.partition("=") for text in given or ())}
+    return recognise(source, encoding or "utf-8", named)
+
+
+def load(source: Path, format: str | None, unit: str | None, encoding: str | None, given: Options) -> Input:
+    """Read documents; warnings go to stderr. Raises ValueError with what was wrong and the remedy."""
+    name, options = reader_options(source, format, unit, encoding, given)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -110,7 +130,7 @@ def load(source: Path, format: str | None, unit: str | None, encoding: str | Non
         except TypeError as error:
             raise ValueError(f"{source} cannot be read in the format {name!r} with {options}: {error}") from error
     for warning in caught:
-        note("warning", str(warning.message))
+        note("warning", with_options(str(warning.message)))
     if other := next((x for x in examples if not isinstance(x, NerExample | JointExample)), None):
         raise ValueError(
             f"{source} is of the format {name!r} and holds records of the type {type(other).__name__}; give a file of "

@@ -12,6 +12,7 @@ import typer
 
 from ..extractor import Extractor
 from ..view.reliability import check_plot, write_reliability
+from .documents import From, Read, Unit
 from .inputs import load_labelled
 from .messages import note
 from .options import Adapter, Base, BatchSize, Device, Encoding
@@ -29,6 +30,9 @@ def evaluate(
         ),
     ] = None,
     encoding: Encoding = "utf-8",
+    from_: From = None,
+    unit: Unit = None,
+    read: Read = None,
     batch_size: BatchSize = 32,
     model: Base = None,
     device: Device = None,
@@ -37,7 +41,7 @@ def evaluate(
     if plot is not None:
         check_plot(plot)
         check_output(plot, [data])
-    examples = load_labelled(data, encoding)  # a wrong file is told before a model is loaded
+    examples = load_labelled(data, encoding, from_, unit, read)  # a wrong file is told before a model is loaded
     extractor = Extractor.load(adapter, model=model, device=device)
     found = extractor.evaluate(examples, batch_size=batch_size, progress=sys.stderr.isatty())
     found = replace(found, of=str(data))

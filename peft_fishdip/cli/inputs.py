@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from ..extractor.data import Example, load_examples
 from ..tasks.readers.common import DataFormatError, decode, encoding_of, is_blank, read_text
+from .documents import Options, reader_options
 from .messages import note
 
 STDIN = Path("-")
@@ -151,9 +152,21 @@ def lines_of(paths: Sequence[Path], encoding: str = "utf-8") -> list[str]:
     return found
 
 
-def load_labelled(path: Path, encoding: str = "utf-8") -> list[Example]:
-    """Annotated texts of a file, see `load_examples`."""
-    return load_examples(path) if encoding == "utf-8" else load_examples(path, encoding=encoding)
+def load_labelled(
+    path: Path,
+    encoding: str = "utf-8",
+    format: str | None = None,
+    unit: str | None = None,
+    read: Options = None,
+) -> list[Example]:
+    """Annotated texts of a file, see `load_examples`, and `reader_options` for what the command line says of it."""
+    if encoding == "utf-8" and format is None and unit is None and not read:
+        return load_examples(path)
+    name, options = reader_options(path, format, unit, None if encoding == "utf-8" else encoding, read)
+    try:
+        return load_examples(path, format=name, **options)
+    except TypeError as error:
+        raise ValueError(f"{path} cannot be read in the format {name!r} with {options}: {error}") from error
 
 
 def check_texts(files: Sequence[tuple[Path, str]], **options: Any) -> None:

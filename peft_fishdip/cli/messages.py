@@ -35,7 +35,21 @@ _OPTIONS = {
 }
 """What errors of `Extractor` begin with, and the option of the command line that it stands for."""
 _REMEDIES = {
-    r"say which with format=,": "say which with `fishdip convert --from`,",
+    r"say which with format=,": "say which with --from,",
+    r"take read_ontonotes\(path\), or .*": "pass --from ontonotes for its entities",
+    r"as token=1, tag=2": "as --read token=1 --read tag=2",
+    r"`(tag|text)` chooses": r"--read \1= chooses",
+    r"`unit` chooses": "--unit chooses",
+    r"[Pp]ass unit='([\w-]+)'": r"pass --unit \1",
+    r"scheme='io'": "--read scheme=io",
+    r"pass names=\['O', 'B-PER', \.\.\.\]": """pass --read 'names=["O", "B-PER", ...]'""",
+    r"predictions=True reads": "--read predictions=true reads",
+    r" \(see Document\.problems\)": "",
+    r"; see `[\w().]+` for each": "",
+    r"pass a smaller max_new_tokens or max_target_length": "choose a base model that reads longer texts",
+    r"[Pp]ass a larger max_new_tokens, or split the texts": "split the texts",
+    r"Split the texts, or pass \w+=\d+ if the model reads as much": "split the texts",
+    r"pass a larger max_\w+_length, windows=True where the task is about entities, or split": "split",
     r"pass encoding='([\w-]+)'": r"pass --encoding \1",
     r"pass a mapping from label to a name": "give, such as --label PER=person, a name",
     r", or leave \w+ out with dataclasses\.replace\(.*?\)+": "",
@@ -97,10 +111,15 @@ def _message(error: BaseException) -> str | None:
         return _MEMORY if any(words in str(error) for words in _OUT_OF_MEMORY) else None
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    said = str(error)
+    said = with_options(str(error))
+    return next((option + said[len(name) :] for name, option in _OPTIONS.items() if said.startswith(name)), said)
+
+
+def with_options(said: str) -> str:
+    """An error or a warning, with remedies of the command line."""
     for pattern, words in _REMEDIES.items():
         said = re.sub(pattern, words, said)
-    return next((option + said[len(name) :] for name, option in _OPTIONS.items() if said.startswith(name)), said)
+    return said
 
 
 @contextmanager
@@ -109,7 +128,7 @@ def one_line_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
 
         def show(message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any) -> None:
-            note("warning", str(message))
+            note("warning", with_options(str(message)))
 
         for category in (DeprecationWarning, FutureWarning):  # of other libraries, for their own callers
             warnings.simplefilter("ignore", category)

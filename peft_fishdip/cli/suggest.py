@@ -10,6 +10,7 @@ import typer
 
 from ..extractor import Extractor
 from ..extractor import suggest as most_uncertain
+from .documents import From, Read, Unit
 from .inputs import NO_TEXT, files_of, load_labelled, read_texts
 from .messages import note
 from .options import Adapter, Base, BatchSize, Device, Encoding, JsonLines
@@ -27,6 +28,9 @@ def suggest(
     known: Annotated[Path | None, typer.Option(help="Annotated texts, which are not suggested again.")] = None,
     jsonl: JsonLines = False,
     encoding: Encoding = "utf-8",
+    from_: From = None,
+    unit: Unit = None,
+    read: Read = None,
     batch_size: BatchSize = 32,
     model: Base = None,
     device: Device = None,
@@ -36,9 +40,12 @@ def suggest(
     The uncertainty is 1 minus the probability of the labelled text per word, from 0 to 1; it counts what may be missing
     as well as what was found. Each line has the uncertainty, a tab and the text.
     """
-    annotated = (
-        [example.text or " ".join(example.tokens) for example in load_labelled(known, encoding)] if known else []
-    )
+    annotated = []
+    if known:
+        labelled = load_labelled(known, encoding, from_, unit, read)
+        annotated = [example.text or " ".join(example.tokens) for example in labelled]
+    elif from_ or unit or read:
+        raise ValueError("--from, --unit and --read concern the annotated texts of --known; leave them out, or add it")
     texts = [*read_texts(files_of(paths or []), lines=True, json_lines=jsonl, encoding=encoding)]
     if not texts:
         raise ValueError(NO_TEXT)

@@ -9,6 +9,7 @@ import typer
 
 from ..extractor import Extractor
 from ..extractor.extractor import DEFAULT_MODEL
+from .documents import From, Read, Unit
 from .inputs import lines_of, load_labelled
 from .messages import note
 from .options import Device, Encoding
@@ -53,6 +54,9 @@ def train(
     ] = None,
     rounds: Annotated[int | None, typer.Option(help="Rounds of self-training; by default 2.")] = None,
     encoding: Encoding = "utf-8",
+    from_: From = None,
+    unit: Unit = None,
+    read: Read = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the training in OUTPUT.training.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an adapter in OUTPUT.")] = False,
     device: Device = None,
@@ -68,7 +72,7 @@ def train(
         )
     try:
         extractor = Extractor.train(
-            data if encoding == "utf-8" else load_labelled(data, encoding),
+            load_labelled(data, encoding, from_, unit, read),
             model,
             output,
             labels=_names(label or []),

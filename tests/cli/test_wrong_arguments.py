@@ -40,7 +40,7 @@ def here(place, tmp_path, monkeypatch):  # noqa: F811
     ("arguments", "said"),
     [
         (["train", "none.jsonl", *TRAIN[2:]], MISSING),
-        (["train", "words.txt", *TRAIN[2:]], "say which with `fishdip convert --from`, one of"),
+        (["train", "words.txt", *TRAIN[2:]], "say which with --from, one of"),
         (["train", "data.jsonl", "--model", "base"], "Missing option '--output'"),
         ([*TRAIN, "-o", "raw.txt"], "raw.txt is a file; give the name of a new folder"),
         ([*TRAIN, "-o", "folder"], "folder exists; give another name, or pass overwrite (--overwrite)"),
@@ -93,7 +93,7 @@ def here(place, tmp_path, monkeypatch):  # noqa: F811
         ([*SUGGEST, "--model", "./none"], MODEL),
         ([*SUGGEST, "--device", "tpu"], DEVICE),
         (["convert", "none.jsonl", *CONVERT[2:]], MISSING),
-        (["convert", "words.txt", *CONVERT[2:]], "say which with `fishdip convert --from`, one of"),
+        (["convert", "words.txt", *CONVERT[2:]], "say which with --from, one of"),
         ([*CONVERT[:2], "no/new", *CONVERT[3:]], NO_FOLDER),
         ([*CONVERT[:3]], "Missing option '--to'"),
         ([*CONVERT[:3], "--to", "word"], "--to word: choose one of"),

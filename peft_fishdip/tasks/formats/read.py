@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -25,6 +25,7 @@ from ..readers.conll import read_conll, split_columns
 from ..readers.conll04 import read_conll04
 from ..readers.dialogue import read_multiwoz, read_woz
 from ..readers.fewrel import read_fewrel
+from ..readers.ontonotes import read_ontonotes
 from ..readers.opennre import read_opennre
 from ..readers.semeval2010 import read_semeval2010
 from ..readers.srl import read_srl_columns, read_srl_lines
@@ -58,6 +59,7 @@ RECORD_READERS: dict[str, Callable[..., list[Any]]] = {
     "conll": read_conll,
     "fewrel": read_fewrel,
     "multiwoz": read_multiwoz,
+    "ontonotes": read_ontonotes,
     "opennre": read_opennre,
     "semeval2010": read_semeval2010,
     "spert": read_conll04,
@@ -69,6 +71,12 @@ RECORD_READERS: dict[str, Callable[..., list[Any]]] = {
 }
 
 
+_OWN_OPTIONS = {
+    "conll": {"token", "tag"},
+    "srl_columns": {"word", "predicate", "arguments"},
+    "tagged_json": {"tokens", "tags"},
+}
+"""Options that say where in a file of this format something stands."""
 _PRODIGY_KEYS = {"_input_hash", "_task_hash", "answer", "meta", "tokens"}
 
 
@@ -84,11 +92,12 @@ class Loaded:
 def read(path: StrPath, *, format: str | None = None, **options: Any) -> Loaded:
     """Read a file (or a folder of brat) in any of the formats, recognised by its content where `format` is not given.
 
-    The format that was taken is in the result and logged. `options` go to the format's own reader. Examples are
+    The format that was taken is in the result and logged. `options` go to the format's own reader, and those that say
+    which columns hold what, such as `token=1, tag=2`, tell the format, too. Examples are
     `JointExample` where any document has a relation, else `NerExample`; `to_examples` makes what you choose of the
     documents. Raises ValueError where no format fits or several may, DataFormatError where the file is malformed.
     """
-    name = format or recognise(path, options.get("encoding", "utf-8"))
+    name = format or recognise(path, options.get("encoding", "utf-8"), options)
     if name == "conll" and "token" not in options:
         _refuse_numbers(path, options)
     if name in DOCUMENT_READERS:
@@ -102,14 +111,22 @@ def read(path: StrPath, *, format: str | None = None, **options: Any) -> Loaded:
     return loaded
 
 
-def recognise(path: StrPath, encoding: str = "utf-8") -> str:
-    """Name of the format of a file, as `read` takes it. ValueError if its content is of no known format."""
+def recognise(path: StrPath, encoding: str = "utf-8", options: Mapping[str, Any] | None = None) -> str:
+    """Name of the format of a file, as `read` takes it with these options.
+
+    Raises:
+        ValueError: the content is of no known format.
+    """
     file = as_path(path)
     if file.is_dir():
         check_folder(file)
         return "brat"
     if file.suffix == ".ann" or (file.suffix == ".txt" and file.with_suffix(".ann").is_file()):
         return "brat"
+    given = options or {}
+    for name, own in _OWN_OPTIONS.items():
+        if own & given.keys():
+            return name
     content = read_bytes(path)
     if content.startswith(b"PK\x03\x04"):
         return "multiwoz"
@@ -119,7 +136,7 @@ def recognise(path: StrPath, encoding: str = "utf-8") -> str:
     if not start and not content.strip(b"\0\xef\xbb\xbf\xfe\xff \t\r\n"):
         raise empty_file(path)
     found = _json_format(path, encoding) if start.startswith(("{", "[")) else None
-    found = found or _text_format(path, encoding)
+    found = found or _text_format(path, encoding, given.get("scheme", "conll"))
     if found is None:
         known = ", ".join(sorted({*DOCUMENT_READERS, *RECORD_READERS}))
         raise ValueError(f"{path}: no known format fits its first lines; say which with format=, one of {known}")
@@ -191,7 +208,7 @@ def _is_fewrel(value: Any) -> bool:
     )
 
 
-def _text_format(path: StrPath, encoding: str) -> str | None:
+def _text_format(path: StrPath, encoding: str, scheme: str) -> str | None:
     lines = [line for _, line in islice(read_lines(path, encoding), 200) if not is_blank(line)]
     if not lines:
         return None
@@ -206,9 +223,9 @@ def _text_format(path: StrPath, encoding: str) -> str | None:
     if any(line.startswith("#begin document") for line in lines):
         raise ValueError(
             f"{path} is of CoNLL-2012, which holds entities and propositions: take read_ontonotes(path), or "
-            "read_srl_columns(path, word=3, predicate=7, arguments=11)"
+            "read_srl_columns(path, word=3, predicate=7, arguments=11); their formats are 'ontonotes' and 'srl_columns'"
         )
-    tagged = sum(len(row) > 1 and is_tag(row[-1]) for row in rows)
+    tagged = sum(len(row) > 1 and is_tag(row[-1], scheme) for row in rows)
     if tagged == len(rows):
         return "conll"
     if all(len(row) > 3 for row in rows) and any(re.search(r"\(\S+\*", cell) for row in rows for cell in row[3:]):

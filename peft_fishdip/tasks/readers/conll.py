@@ -43,7 +43,8 @@ def read_conll(
             spans = tags_to_spans([columns[tag] for _, columns in rows], scheme)
         except TagError as error:
             position = min(error.position, len(rows) - 1)
-            raise DataFormatError(path, rows[position][0], error.expected, error.found) from None
+            hint = "; `tag` chooses another column" if len(rows[position][1]) > 2 else ""
+            raise DataFormatError(path, rows[position][0], error.expected + hint, error.found) from None
         tokens = tuple(columns[token] for _, columns in rows)
         examples.append(NerExample(tokens, tuple(spans), f"{name}:{len(examples)}"))
     found = any(example.spans for example in examples)

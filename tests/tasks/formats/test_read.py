@@ -138,6 +138,12 @@ def test_options_go_to_the_reader(write, tmp_path):
     with pytest.raises(ValueError, match=r"the first column has numbers only; .* token=1"):
         read(path)
     assert read(path, token=1).examples == [NerExample(("Mia", "left"), (Span(0, 1, "PER"),))]
+    path = write("# sent_id = 1\n1\tMia\tB-PER\t-\tann\n2\tleft\tO\t-\tann\n")
+    assert read(path, token=1, tag=2).examples == [NerExample(("Mia", "left"), (Span(0, 1, "PER"),))]
+    with pytest.raises(ValueError, match=r"found 'ann'") as told:
+        read(path, token=1)
+    assert "`tag` chooses another column" in str(told.value)
+    assert read(write("Mia PER\nleft O\n"), scheme="io").examples[0].spans == (Span(0, 1, "PER"),)
     (tmp_path / "latin").write_bytes("Köln B-LOC\n".encode("latin-1"))
     assert read(tmp_path / "latin", encoding="latin-1").examples == [NerExample(("Köln",), (Span(0, 1, "LOC"),))]
 
