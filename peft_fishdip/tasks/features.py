@@ -118,7 +118,7 @@ def _of_words(
     for example in read.parts:
         tags, problems = classes.tagged(example)
         reading = classes.read(tokenizer, example, max_source)
-        lost.update(problem.kind for problem in problems)
+        lost.update(problem.kind for problem in (*problems, *classes.unread(reading, tags)))
         lost["source_cut"] += len(reading.places) < len(tags)
         features.append(classes.feature(reading, tags))
     return features, lost
@@ -146,6 +146,8 @@ _REMEDIES = {
     "tokenizer_change": "the tokenizer lacks characters of some values: choose another tokenizer or other values",
     "nested_span": "tags hold no span inside another, of which the longer one is learnt: take a model that writes text",
     "partial_word": "an encoder labels whole words: take a model that writes text, or split the words and pass tokens",
+    "word_without_tokens": "the tokenizer has no token for some words, such as zero-width characters, which are not "
+    "found as a part of a span: leave them out, or choose another tokenizer",
     "unspoken_value": "an encoder finds only what stands in the text",
 }
 

@@ -40,8 +40,10 @@ class Reading(NamedTuple):
 class TokenClassificationTask(Generic[E]):
     """A NerTask, SrlTask or DstTask as BIO tags of words. Records and metrics are those of the task.
 
-    The label of a word stands at its first token. `problems` reports "nested_span" for a span within another one, of
-    which tags keep the longer, and what `DialogueWords` reports.
+    The label of a word stands at its first token. `tagged` reports "nested_span" for a span within another one, of
+    which tags keep the longer, and what `DialogueWords` reports. `unread` reports "word_without_tokens" for a span
+    that begins or ends with a word for which the tokenizer has no token, such as a zero-width character, which is not
+    found there.
 
     Raises:
         ValueError: the task cannot be written as tags.
@@ -96,10 +98,24 @@ class TokenClassificationTask(Generic[E]):
     def feature(self, reading: Reading, tags: Sequence[str]) -> dict[str, list[int]]:
         """`input_ids`, `attention_mask` and `labels` of a reading."""
         labels = [IGNORED] * len(reading.ids)
+        begins = False  # a span, in the words without tokens before this one
         for place, first in zip(reading.places, reading.firsts, strict=True):
-            if first is not None:
-                labels[first] = self.tags.index(tags[place])
+            tag = tags[place]
+            if first is None:
+                begins = tag.startswith("B-") or (begins and tag.startswith("I-"))
+                continue
+            labels[first] = self.tags.index(f"B-{tag[2:]}" if begins and tag.startswith("I-") else tag)
+            begins = False
         return {"input_ids": reading.ids, "attention_mask": [1] * len(reading.ids), "labels": labels}
+
+    def unread(self, reading: Reading, tags: Sequence[str]) -> list[Problem]:
+        """What of the tags no token can have."""
+        without = {place for place, first in zip(reading.places, reading.firsts, strict=True) if first is None}
+        return [
+            Problem("word_without_tokens", f"{span} begins or ends with a word for which the tokenizer has no token")
+            for span in (tags_to_spans(tags) if without else ())
+            if span.start in without or span.end - 1 in without
+        ]
 
     def decode(self, example: E, reading: Reading, logits: Tensor) -> Decoded[E]:
         """The prediction from the logits of its tokens, (tokens, classes). Words that were not read have no span.
@@ -112,6 +128,7 @@ class TokenClassificationTask(Generic[E]):
         for place, first in zip(reading.places, reading.firsts, strict=True):
             if first is not None:
                 tags[place], words[place] = self.tags[int(best[first])], float(logps[first])
+        _go_on(tags, reading)
         spans = tags_to_spans(tags)
         prediction = self.words.found(example, spans)
         scores = {
@@ -121,6 +138,19 @@ class TokenClassificationTask(Generic[E]):
         }
         found = tuple(scores[answer] for answer in self.task.answers(prediction))
         return Decoded(prediction, (), self.task.target(prediction)[0], found, exp(sum(words) / max(len(words), 1)))
+
+
+def _go_on(tags: list[str], reading: Reading) -> None:
+    """Let spans go on over words without tokens."""
+    last, between = -1, 0
+    for place, first in zip(reading.places, reading.firsts, strict=True):
+        if first is None:
+            between += 1
+            continue
+        goes_on = tags[place].startswith("I-") and last >= 0 and tags[last][2:] == tags[place][2:]
+        if goes_on and place - last == between + 1:
+            tags[last + 1 : place] = [tags[place]] * between
+        last, between = place, 0
 
 
 def pieces(tokenizer: Any, words: Sequence[str]) -> tuple[list[int], list[int | None]]:

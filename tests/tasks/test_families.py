@@ -7,6 +7,7 @@ import warnings
 import pytest
 import torch
 from peft import PrefixTuningConfig, PromptTuningConfig, get_peft_model
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from torch.nn.functional import cross_entropy
 from transformers import (
     AutoModelForSequenceClassification,
@@ -18,6 +19,7 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    PreTrainedTokenizerFast,
     Trainer,
     TrainingArguments,
 )
@@ -313,6 +315,36 @@ def test_of_what_is_too_long_the_important_part_is_read(task, example, kept):
     decoded, _ = perfect(classes, tokenizer, example, 30)
     found = decoded.prediction.spans if task is TASK else decoded.prediction.arguments
     assert set(found) == kept
+
+
+def word_pieces():
+    tokenizer = Tokenizer(models.WordPiece({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "ann": 3, "lee": 4}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[SEP]")
+
+
+@pytest.mark.parametrize(
+    ("words", "span", "numbers", "kept"),
+    [
+        ("\u200b Ann x", (0, 2), [1, 0], (1, 2)),
+        ("\u200b \u200b Ann x", (0, 3), [1, 0], (2, 3)),
+        ("Ann \u200b Lee x", (0, 3), [1, 2, 0], (0, 3)),
+        ("Ann \u200b x", (0, 2), [1, 0], (0, 1)),
+        ("Ann \u200b", (1, 2), [0], None),
+    ],
+)
+def test_words_without_tokens(words, span, numbers, kept):
+    """Such as zero-width characters under WordPiece."""
+    tokenizer, tags = word_pieces(), TokenClassificationTask(NerTask({"LOC": "location"}))
+    example = NerExample(words.split(" "), (Span(*span, "LOC"),))
+    labels, _ = tags.tagged(example)
+    reading = tags.read(tokenizer, example, 99)
+    assert tags.feature(reading, labels)["labels"] == numbers
+    found = tags.decode(example, reading, 9.0 * torch.eye(3)[numbers]).prediction
+    assert found.spans == ((Span(*kept, "LOC"),) if kept else ())
+    told = [problem.kind for problem in tags.unread(reading, labels)]
+    assert told == ["word_without_tokens"] * (found != example)
 
 
 def test_cut_sources_of_encoders_are_told(tmp_path):
