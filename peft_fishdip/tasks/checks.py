@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from numbers import Integral
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 LONGEST = 80
 """Characters of a value in a message."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
 OF_A_ROW = "; of a row of a data set, pass row['text']"
 """What to do with a dict in place of a text."""
 
@@ -57,6 +59,18 @@ def check_lists(**lists: object) -> None:
         listed = isinstance(value, Sized) and isinstance(value, Iterable)
         if isinstance(value, (str, bytes, Mapping)) or not listed:
             raise TypeError(f"{name}={shown(value)}: give a list, with one entry for each example")
+
+
+def check_unicode(name: str, texts: Iterable[str]) -> None:
+    """Raise ValueError for a text with half of a character of UTF-16, which tokenizers cannot read."""
+    for number, text in enumerate(texts):
+        if found := _SURROGATE.search(text):
+            part = shown(text[max(found.start() - 10, 0) :])
+            raise ValueError(
+                f"{name}[{number}]: {part} has the single surrogate {found[0]!r} at {found.start()}, half "
+                "of a UTF-16 character, which no tokenizer reads; leave it out, or join it with its other half: "
+                "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
+            )
 
 
 def check_is_task(task: Any) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from .base import Task
-from .checks import check_is_task, check_is_tokenizer, check_items, check_positive
+from .checks import check_is_task, check_is_tokenizer, check_items, check_positive, check_unicode
 from .coders import Coder, coder_for
 from .families import SEQUENCES, TOKENS, sequence_classes, task_type, token_classes
 from .lengths import check_tokenizer, read_sources, source_room, text_of
@@ -58,6 +58,7 @@ def to_features(
     check_items("examples", examples, f"a list of {task.example_type.__name__}")
     examples = [*examples]
     check_positive(max_source_length=max_source_length, max_target_length=max_target_length)
+    check_unicode("examples", (task.source(example) for example in examples if isinstance(example, task.example_type)))
     kind = None if model is None else task_type(model)
     if kind in (TOKENS, SEQUENCES):
         most = source_room(model, tokenizer, max_source_length)

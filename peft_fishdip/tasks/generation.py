@@ -14,7 +14,7 @@ from transformers import LogitsProcessorList
 
 from .base import Decoded, Problem, Scores, Task
 from .calibration import calibration_of
-from .checks import check_flags, check_is_task, check_is_tokenizer, check_items, check_positive
+from .checks import check_flags, check_is_task, check_is_tokenizer, check_items, check_positive, check_unicode
 from .coders import Coder, coder_for
 from .constraint import Constraint, Path, Reading
 from .families import SEQUENCES, TOKENS, task_type
@@ -64,6 +64,7 @@ def generate(
     if isinstance(sources, str):
         raise TypeError("generate takes a list of sources; put the one source into a list")
     check_items("sources", sources, "a list of sources")
+    check_unicode("sources", sources)
     coder = coder_for(model, tokenizer, template, chat)
     check_positive(
         batch_size=batch_size,
@@ -196,15 +197,16 @@ def _predict(
     check_items("texts", texts, "a list of texts, token lists or records")
     check_flags(progress=progress, constrained=constrained, windows=windows)
     check_side(truncation_side)
+    documents = [unlabelled(task.as_example(text)) for text in texts]
+    check_unicode("texts", map(task.source, documents))
     if task_type(model) in (TOKENS, SEQUENCES):
-        return label(model, tokenizer, task, texts, batch_size, max_source_length, progress, windows)
+        return label(model, tokenizer, task, documents, batch_size, max_source_length, progress, windows)
     coder = coder_for(model, tokenizer, template, chat)
     limit = 512 if max_new_tokens is None else max_new_tokens
     check_positive(
         batch_size=batch_size, num_beams=num_beams, max_source_length=max_source_length, max_new_tokens=limit
     )
     check_tokenizer(task, tokenizer)
-    documents = [unlabelled(task.as_example(text)) for text in texts]
     most = source_room(model, tokenizer, max_source_length, limit)
 
     def length(example: E) -> int:

@@ -17,7 +17,7 @@ from .coders import TwoTexts
 from .families import TOKENS, sequence_classes, task_type, token_classes
 from .lengths import read_sources, source_cut, source_room, sources_cut
 from .modes import evaluating
-from .windows import in_windows, unlabelled
+from .windows import in_windows
 
 E = TypeVar("E")
 
@@ -26,20 +26,19 @@ def label(
     model: Any,
     tokenizer: Any,
     task: Task[E],
-    texts: Sequence[E | str | Sequence[str]],
+    examples: Sequence[E],
     batch_size: int,
     max_source_length: int,
     progress: bool,
     windows: bool,
 ) -> list[Decoded[E]]:
-    """Predictions of a token or sequence classifier, one each; arguments as of `predict`.
+    """Predictions of a token or sequence classifier for unlabelled records, one each; arguments as of `predict`.
 
     Examples that are too long, and not read in windows, have the problem "source_cut" and no confidence, since some
     words have no probability; a warning counts them.
     """
     check_positive(batch_size=batch_size, max_source_length=max_source_length)
     most = source_room(model, tokenizer, max_source_length)
-    examples: Sequence[E] = [unlabelled(task.as_example(text)) for text in texts]
     read = None
     if task_type(model) == TOKENS:
         tags = token_classes(task, model)

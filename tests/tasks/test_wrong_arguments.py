@@ -107,6 +107,22 @@ def test_sizes_are_whole_numbers(name, value):
         predict(model, tokenizer, TASK, ["Bo"], **{name: 0})
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model: predict(model, TOKENIZER, TASK, ["Bo", "Bo \ud83d b"]),
+        lambda model: predict(model, TOKENIZER, TASK, ["Bo", ["Bo", "\ud83d", "b"]]),
+        lambda model: predict(model, TOKENIZER, TASK, ["Bo", NerExample(["Bo", "\ud83d"])]),
+        lambda model: generate(model, TOKENIZER, ["Bo", "Bo \ud83d b"]),
+        lambda model: to_features(TASK, TOKENIZER, [FOUND, NerExample(["Bo", "\ud83d"])], model=model),
+        lambda model: split(TASK, [FOUND] * 3, ["Bo", "Bo \ud83d b"], 0.5, 0),
+    ],
+)
+def test_half_a_character_is_named(call):
+    with pytest.raises(ValueError, match=r"\[1\]: .* has the single surrogate '\\ud83d' at 3, half of a UTF-16"):
+        call(tiny_model(len(TOKENIZER)))
+
+
 def test_examples_may_be_a_generator():
     tokenizer = tiny_tokenizer(["Bo [ ] | person"])
     model = tiny_model(len(tokenizer))

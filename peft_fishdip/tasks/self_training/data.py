@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from ..base import Task
-from ..checks import check_items
+from ..checks import check_items, check_unicode
 from ..windows import unlabelled as without_labels
 
 E = TypeVar("E")
@@ -31,7 +31,8 @@ def split(
 
     Raises:
         TypeError: the unlabelled texts are a single one, or a dict.
-        ValueError: there are too few labelled examples to hold any out, or no unlabelled text.
+        ValueError: there are too few labelled examples to hold any out, there is no unlabelled text, or one has single
+            surrogates.
     """
     if isinstance(unlabelled, str):
         raise TypeError("self_train takes a list of unlabelled texts; put the one text into a list")
@@ -51,8 +52,9 @@ def split(
         chosen.update(generator.sample(group, count))
     seen = {_words(task, example) for example in labelled}
     texts = []
-    for text in unlabelled:
-        example = without_labels(task.as_example(text))
+    unread = [without_labels(task.as_example(text)) for text in unlabelled]
+    check_unicode("unlabelled", map(task.source, unread))
+    for example in unread:
         words = _words(task, example)
         if words and words not in seen:
             seen.add(words)
