@@ -62,7 +62,7 @@ def test_what_a_remedy_says_works(content, given, said, options, tmp_path):
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        ("Pass unit='utf-16', 'graphemes' or 'characters'", "pass --unit utf-16, 'graphemes' or 'characters'"),
+        ("Pass unit='utf-16', 'graphemes' or 'characters'", "Pass --unit utf-16, 'graphemes' or 'characters'"),
         (
             "tasks without an annotation; predictions=True reads predictions",
             "--read predictions=true reads predictions",
@@ -71,7 +71,7 @@ def test_what_a_remedy_says_works(content, given, said, options, tmp_path):
             "beside 512; pass a smaller max_new_tokens or max_target_length",
             "; choose a base model that reads longer texts",
         ),
-        (f"{LONG}Split the texts, or pass max_source_length=70 if the model reads as much", f"{LONG}split the texts"),
+        (f"{LONG}Split the texts, or pass max_source_length=70 if the model reads as much", f"{LONG}Split the texts"),
         ("left out: 1 x blank_span (see Document.problems), first: x", "left out: 1 x blank_span, first: x"),
         ("with nested_span 1; see `TokenClassificationTask(task).tagged` for each", "with nested_span 1"),
     ],
