@@ -341,3 +341,8 @@ def with_tensors(
 def is_vector(key: str) -> bool:
     """Whether a key of a state dict names an adapter's trainable vector."""
     return ".fishdip_values." in key and key.endswith(".flat")
+
+
+def without_vectors(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict without trainable vectors, whose values are among the deltas."""
+    return {key: tensor for key, tensor in state_dict.items() if not is_vector(key)}

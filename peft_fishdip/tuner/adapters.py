@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..adapter.atomic import repeat_once
 from ..adapter.base_parameter import fingerprints
 from ..adapter.combine import Combination, listed, refuse_unknown
-from ..adapter.containers import compact_state_dict, install_from, is_vector
+from ..adapter.containers import compact_state_dict, install_from, without_vectors
 from ..adapter.heads import classes_of, fit_classifier
 from ..adapter.initial import check_sizes
 from ..adapter.model_card import CheckpointMetadata, write_card
@@ -316,19 +316,30 @@ class AdapterTuner(Switching):
 
     @classmethod
     def _get_adapter_state_dict(
-        cls, model: nn.Module, config: Any, adapter_name: str, *args: Any, **kwargs: Any
+        cls,
+        model: nn.Module,
+        config: Any,
+        adapter_name: str,
+        state_dict: dict[str, Tensor],
+        *args: Any,
+        **kwargs: Any,
     ) -> dict[str, Tensor]:
         """The adapter's part of a state dict, without the trainable vector, whose values are saved with the deltas.
 
         Sets the sizes in the config, which PEFT saves right after this, so that every loader can allocate them. With
         `compact=True` the tensors are those of a compact file.
+
+        The adapter's tensors are taken out of `state_dict`, which is PEFT's own copy: where embeddings have been
+        resized, PEFT adds all that it finds there of their modules to what this returns.
         """
         state = cls._states_of(model)[adapter_name]
         lines = fingerprints(tuned_parameters(model, adapter_name))
         classes = classes_of(model)
         card = partial(write_card, metadata=CheckpointMetadata.of(state, lines, classes))
-        selected = super()._get_adapter_state_dict(model, config, adapter_name, *args, **kwargs)
-        selected = {key: tensor for key, tensor in selected.items() if not is_vector(key)}
+        selected = super()._get_adapter_state_dict(model, config, adapter_name, state_dict, *args, **kwargs)
+        for key in selected:
+            state_dict.pop(key, None)
+        selected = without_vectors(selected)
         storage = None
         if config.compact:  # all adapters stay exact while one is trained: their sum shall be the same when it goes on
             exact = any(parameter.requires_grad for parameter in model.parameters())
@@ -346,7 +357,8 @@ class AdapterTuner(Switching):
             ValueError: the tensors are damaged or belong to another model. An adapter that was there before is
                 unchanged then; one that was being added is taken out again.
         """
-        remapped = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
+        told = without_vectors(state_dict)  # files of resized models had one, in version 0.2 before its release
+        remapped = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, told)
         state = cls._states_of(model)[adapter_name]
         waiting = state.waiting
         try:
