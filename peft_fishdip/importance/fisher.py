@@ -184,14 +184,17 @@ class ImportanceSums:
 
         The test compares the first and the last example of the group in one pass and in two. It must come before
         anything is added, because it uses `total`. It also finds parameters that the model uses outside of the modules
-        that own them.
+        that own them. An error means no, of whatever kind: the examples then have passes of their own, which raise it
+        if it has another cause.
         """
         known = _per_sample_support.setdefault(self.model, {})
         targets = frozenset(self.parameters)
         if targets not in known:
             try:
                 known[targets] = self.matches_single_passes(rows(group, [0, -1]))
-            except RuntimeError as error:  # the model cannot compute with one parameter per example
+            except MemoryError:
+                raise
+            except Exception as error:  # the model cannot compute with one parameter per example, or not at all
                 # on a CPU, a plain RuntimeError reports that memory is short
                 if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
                     return False  # not stored: the next update may have more memory

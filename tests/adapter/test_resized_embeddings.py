@@ -1,4 +1,4 @@
-"""Adapters of a model whose vocabulary has another size than that of its folder: PEFT saves the embeddings with them."""
+"""Adapters of a model whose vocabulary was resized after it had been loaded: PEFT saves the embeddings with them."""
 
 from __future__ import annotations
 
