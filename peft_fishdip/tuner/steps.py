@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Protocol
-from weakref import WeakSet
+from weakref import WeakValueDictionary
 
 from torch import nn
 from torch.optim import Optimizer
@@ -28,13 +28,15 @@ class Driver(Protocol):
     def after_step(self, optimizer: Optimizer, group: dict[str, Any]) -> None: ...
 
 
-_drivers: WeakSet[Driver] = WeakSet()
+_drivers: WeakValueDictionary[int, Driver] = WeakValueDictionary()
+"""By their ids, in the order in which they were added, which is the same on all ranks: updates make collective calls."""
+
 _hooked: list[Any] = []
 
 
 def hear_steps_of(driver: Driver) -> None:
     """Have `driver` hear the steps of all optimizers from now on, for as long as it lives."""
-    _drivers.add(driver)
+    _drivers[id(driver)] = driver
     if not _hooked:
         _hooked.append(register_optimizer_step_pre_hook(before_step))
         _hooked.append(register_optimizer_step_post_hook(after_step))
@@ -42,12 +44,13 @@ def hear_steps_of(driver: Driver) -> None:
 
 def leave(driver: Driver) -> None:
     """The driver hears of no more steps."""
-    _drivers.discard(driver)
+    _drivers.pop(id(driver), None)
 
 
 def concerned(optimizer: Optimizer) -> list[tuple[Driver, dict[str, Any]]]:
-    """The drivers whose vectors an optimizer trains, each with the vector's parameter group."""
-    groups = [(driver, group_in(driver, optimizer)) for driver in list(_drivers)]
+    """The drivers whose vectors an optimizer trains, in the order they were added, with the vector's parameter group."""
+    drivers = [driver for reference in _drivers.valuerefs() if (driver := reference()) is not None]
+    groups = [(driver, group_in(driver, optimizer)) for driver in drivers]
     return [(driver, group) for driver, group in groups if group is not None]
 
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+from peft_fishdip.criteria import ExampleGradients
 from peft_fishdip.layers.layer import layers_of
 
 from ...support.models import (
@@ -263,3 +265,26 @@ def test_two_adapters_each_drive_their_own_mask() -> None:
     assert model.base_model.last_update("second").step == 3
     assert model.base_model.last_update("default").step == 4
     assert any(not torch.equal(first[name], now) for name, now in model.base_model.mask("default").items())
+
+
+def test_adapters_that_one_optimizer_trains_update_in_the_order_they_were_added() -> None:
+    """Updates of several processes gather their results one after the other, so all must have one order."""
+    names, order = [f"adapter{number}" for number in range(7)], list[str]()
+
+    def function_of(name: str) -> Any:
+        def function(parameter: Tensor, gradients: ExampleGradients) -> Tensor:
+            order.append(name)
+            return gradients.mean.abs()
+
+        return function
+
+    model = driven(bert_classifier(), importance=function_of("default"), target_modules=["classifier"], density=0.2)
+    for name in names:
+        config = copy.copy(model.peft_config["default"])
+        config.importance = function_of(name)
+        model.add_adapter(name, config)
+    model.base_model.set_adapter(["default", *names])
+    optimizer = adamw(model)
+    model.train()(**padded(classifier_examples(4))).loss.backward()
+    optimizer.step()
+    assert list(dict.fromkeys(order)) == ["default", *names]
