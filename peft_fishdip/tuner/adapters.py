@@ -44,6 +44,7 @@ class AdapterTuner(Switching):
     prefix: str = "fishdip_"
     tuner_layer_cls = FishDipLayer
     target_module_mapping: dict[str, list[str]] = {}  # noqa: RUF012 (PEFT's own declaration)
+    _in_peft_model = False
 
     def _layers(self) -> Iterator[FishDipLayer]:
         return layers_of(self.model)
@@ -96,6 +97,8 @@ class AdapterTuner(Switching):
 
     def __init__(self, model: nn.Module, peft_config: Any, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """Put an adapter into the model; see BaseTuner. After an error or interrupt, the model is as it was."""
+        # a PeftModel gives its dict of configs; transformers and inject_adapter_in_model give the config itself
+        self._in_peft_model = isinstance(peft_config, dict)
         try:
             with as_before_on_failure(model, adapter_name, is_new=adapter_name not in self._states_of(model)):
                 super().__init__(model, peft_config, adapter_name, *args, **kwargs)
@@ -135,7 +138,7 @@ class AdapterTuner(Switching):
             if state_dict is not None:
                 target_what_is_in(state_dict, own)
             config = with_linear_names(own, model)
-            targets = find_targets(model, config)
+            targets = find_targets(model, config, self._in_peft_model)
             if targets:
                 check_sizes(config, targets)
                 warn_of_unmatched(model, config, targets)

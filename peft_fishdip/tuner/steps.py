@@ -29,7 +29,7 @@ class Driver(Protocol):
 
 
 _drivers: WeakValueDictionary[int, Driver] = WeakValueDictionary()
-"""By their ids, in the order in which they were added, which is the same on all ranks: updates make collective calls."""
+"""By their ids, in the order they were added. That is the same on all ranks, as updates with collective calls need."""
 
 _hooked: list[Any] = []
 
@@ -48,7 +48,7 @@ def leave(driver: Driver) -> None:
 
 
 def concerned(optimizer: Optimizer) -> list[tuple[Driver, dict[str, Any]]]:
-    """The drivers whose vectors an optimizer trains, in the order they were added, with the vector's parameter group."""
+    """The drivers whose vectors an optimizer trains, each with its parameter group, in the order they were added."""
     drivers = [driver for reference in _drivers.valuerefs() if (driver := reference()) is not None]
     groups = [(driver, group_in(driver, optimizer)) for driver in drivers]
     return [(driver, group) for driver, group in groups if group is not None]

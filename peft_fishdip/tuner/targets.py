@@ -25,14 +25,18 @@ from ..private import moved_by_accelerate
 from ..quantization import backend_of, has_quantized_storage
 from .arguments import check_names
 
-# PEFT trains these modules whole, but adds them to modules_to_save only after the adapter is in
 HEADS: dict[Any, list[str]] = {TaskType.TOKEN_CLS: ["classifier", "score"], TaskType.QUESTION_ANS: ["qa_outputs"]}
+"""Modules that a PeftModel trains whole, but adds to `modules_to_save` only after the adapter is in."""
 
 
-def find_targets(model: nn.Module, config: FishDipConfig) -> list[Target]:
+def find_targets(model: nn.Module, config: FishDipConfig, in_peft_model: bool = True) -> list[Target]:
     """The parameters that `config` selects, in the order of the model.
 
     A tied parameter is one target: as soon as one of its modules is selected, all of them are wrapped.
+
+    Args:
+        in_peft_model: whether the adapter is one of a PeftModel, which trains the HEADS of its task whole. Elsewhere
+            they are modules like any other.
 
     Raises:
         ValueError: a selected module owns no parameter, or one that cannot be tuned, or all are excluded; the message
@@ -45,7 +49,7 @@ def find_targets(model: nn.Module, config: FishDipConfig) -> list[Target]:
     read_from_outside = {id(attention.out_proj) for attention in attentions}
 
     selected: set[Hashable] = set()
-    wanted = explicit(config, modules)
+    wanted = explicit(config, modules, heads_of(config, in_peft_model))
     excluded = {name for name in modules if not checked_by_name(wanted, plain_name(name))}
     for name in modules:
         if name in excluded:
@@ -87,7 +91,7 @@ def find_targets(model: nn.Module, config: FishDipConfig) -> list[Target]:
         )
     included = copy.copy(config)
     included.exclude_modules = None
-    if not targets and config.exclude_modules and find_targets(model, included):
+    if not targets and config.exclude_modules and find_targets(model, included, in_peft_model):
         raise ValueError(
             f"exclude_modules={config.exclude_modules!r} leaves nothing to tune: all modules that target_modules="
             f"{config.target_modules!r} selects are excluded."
@@ -160,13 +164,25 @@ def checked_by_name(config: FishDipConfig, name: str, in_any_layer: bool = True)
     return check_target_module_exists(by_name, name)
 
 
-def explicit(config: FishDipConfig, names: Iterable[str]) -> FishDipConfig:
+def heads_of(config: FishDipConfig, in_peft_model: bool) -> list[str]:
+    """The HEADS that an adapter leaves out.
+
+    Outside of a PeftModel there are none, but for adapters that were saved without their head.
+    """
+    heads = HEADS.get(config.task_type, [])
+    saved, _ = config.checkpointed()
+    if in_peft_model:
+        return heads
+    return [] if saved is None or any(set(name.split(".")) & {*heads} for name in saved) else heads
+
+
+def explicit(config: FishDipConfig, names: Iterable[str], heads: list[str]) -> FishDipConfig:
     """The config with names in place of `target_modules=None`, and with all modules that PEFT trains whole."""
     spelled_out = copy.copy(config)
     if config.target_modules is None:
         spelled_out.target_modules = {plain_name(name).rpartition(".")[2] for name in names}
-    if config.task_type in HEADS:
-        spelled_out.modules_to_save = [*(config.modules_to_save or []), *HEADS[config.task_type]]
+    if heads:
+        spelled_out.modules_to_save = [*(config.modules_to_save or []), *heads]
     return spelled_out
 
 
