@@ -40,7 +40,7 @@ class Container(nn.Module):
         return self.__dict__["deltas"]
 
     def stored(self, delta: SparseDelta | None) -> Tensor:
-        """The tensor of one delta as it is saved."""
+        """The tensor of one delta as it is saved; while a compact checkpoint is awaited, zeros in its shape."""
         raise NotImplementedError
 
     def __getattr__(self, name: str) -> Any:
@@ -78,7 +78,7 @@ class Values(Container):
         if flat.is_meta:
             return torch.empty(len(delta), dtype=torch.float32, device="meta")
         if self.state.waiting and delta.name in self.state.awaited_storage:
-            return torch.empty(len(delta), dtype=getattr(torch, self.state.awaited_storage[delta.name][1]))
+            return torch.zeros(len(delta), dtype=getattr(torch, self.state.awaited_storage[delta.name][1]))
         if self.state.sharded:
             self.state.refuse_sharded()
         return delta.values(self.state.view_of(delta, flat.detach())).clone()
@@ -104,7 +104,7 @@ class Indices(Container):
     def stored(self, delta: SparseDelta | None) -> Tensor:
         assert delta is not None
         if self.state.waiting and delta.name in self.state.awaited_storage:
-            return torch.empty(self.state.awaited_storage[delta.name][0], dtype=torch.uint8)
+            return torch.zeros(self.state.awaited_storage[delta.name][0], dtype=torch.uint8)
         positions = delta.support.to(torch.int32 if delta.numel <= 2**31 else torch.int64)
         return positions.to("meta") if self.state.flat.is_meta else positions
 
@@ -336,6 +336,14 @@ def with_tensors(
             for name in {key, key.replace(FSDP_NAME, "")} & result.keys():
                 result[name] = tensors[container.kind, name_of(delta)]
     return result
+
+
+def with_present_tensors(model: nn.Module, state: AdapterState, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict with the keys of `model` in which an adapter has the tensors that it has now, where it has any."""
+    places = places_in(model)
+    own = [place for place in places if place.container.state is state]
+    tensors = {(container.kind, name_of(delta)): container.stored(delta) for _, container, delta in own}
+    return with_tensors(places, state, state_dict, tensors)
 
 
 def is_vector(key: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from ..config import FishDipConfig
 from ..quantization import quantized_shape
 from ..selection import num_active, random_positions, top_k
+from .atomic import apply_all, assign, copy_into
+from .entries import Entries
 from .state import AdapterState
 
 MIN_RMS = 1e-3
@@ -142,27 +144,55 @@ def first_positions(config: FishDipConfig, targets: Sequence[Target]) -> list[tu
             active[name], inactive[name] = torch.arange(count), torch.arange(count, sizes[name])
             left -= count
     else:
-        if config.init_mask == "magnitude":
-            with torch.no_grad():
-                active = top_k({target.name: target.values().abs() for target in targets}, k).positions
-        else:
-            active = random_positions(numel, k, torch.Generator().manual_seed(config.seed))
+        active = data_free_mask(config, numel, k, {target.name: target.values for target in targets})
         inactive = dict.fromkeys(numel, torch.empty(0, dtype=torch.int64))
     devices = {t.name: torch.device("cpu") if t.tensor.is_meta else t.tensor.device for t in targets}
     return [(active[name].to(device), inactive[name].to(device)) for name, device in devices.items()]
 
 
-def first_values(state: AdapterState, targets: Sequence[Target], positions: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+def data_free_mask(
+    config: FishDipConfig, numel: Mapping[str, int], k: int, base_values: Mapping[str, Callable[[], Tensor]]
+) -> dict[str, Tensor]:
+    """The K positions of a fresh adapter, given the size of each parameter and how its base values are read."""
+    if config.init_mask == "magnitude":
+        with torch.no_grad():
+            return dict(top_k({name: values().abs() for name, values in base_values.items()}, k).positions)
+    return dict(random_positions(dict(numel), k, torch.Generator().manual_seed(config.seed)))
+
+
+@torch.no_grad()
+def start_afresh(state: AdapterState) -> None:
+    """Make an adapter a fresh one that was made with the config of a checkpoint, and is used before that is loaded."""
+    numel = {delta.name: delta.numel for delta in state.deltas}
+    bases = {delta.name: delta.first_base_values for delta in state.deltas}
+    found = data_free_mask(state.config, numel, state.flat.numel(), bases)
+    entries = []
+    for delta in state.deltas:
+        active = found[delta.name].to(delta.active.device)
+        entries.append(Entries(active, active[:0], torch.empty(0, dtype=torch.float32, device=active.device)))
+    values = first_values(state, [*bases.values()], [each.active for each in entries])
+    fresh: dict[str, object] = {"num_updates": 0, "awaited_storage": {}, "awaited_sizes": None}
+    apply_all(
+        [
+            *(assign(delta, "entries", new) for delta, new in zip(state.deltas, entries, strict=True)),
+            copy_into(state.flat, values),
+            *(assign(state, name, value) for name, value in fresh.items()),
+        ]
+    )
+    state.drop_views()
+
+
+def first_values(
+    state: AdapterState, base_values: Sequence[Callable[[], Tensor]], active_positions: Sequence[Tensor]
+) -> Tensor:
     """The trainable vector: zeros, or with `init_weights=False` random deltas on the scale of each base tensor."""
-    device = positions[0][0].device
+    device = active_positions[0].device
     if state.config.init_weights:
-        return torch.zeros(sum(active.numel() for active, _ in positions), dtype=torch.float32, device=device)
+        return torch.zeros(sum(map(len, active_positions)), dtype=torch.float32, device=device)
     # two adapters with one config must differ
     generator = torch.Generator().manual_seed(state.config.seed + zlib.crc32(state.adapter_name.encode()))
     parts = [
-        torch.randn(active.numel(), generator=generator, dtype=torch.float32)
-        * max(rms(target.values()), 0.02)
-        / delta.scale
-        for target, delta, (active, _) in zip(targets, state.deltas, positions, strict=True)
+        torch.randn(active.numel(), generator=generator, dtype=torch.float32) * max(rms(values()), 0.02) / delta.scale
+        for values, delta, active in zip(base_values, state.deltas, active_positions, strict=True)
     ]
     return torch.cat(parts).to(device)

@@ -72,6 +72,12 @@ class SparseDelta:
         layer = None if self._owner is None else self._owner[0]()
         return None if layer is None or self._owner is None else layer.plain_base_values(self._owner[1])
 
+    def first_base_values(self) -> Tensor:
+        """The base values that the first mask and values of an adapter are chosen by, dequantized."""
+        layer: Any = self._owner[0]()  # type: ignore[index]
+        values: Tensor = layer.base_values(self._owner[1])  # type: ignore[index]
+        return values.detach()
+
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_owner": None if self._owner is None else (self._owner[0](), self._owner[1])}
 
@@ -136,6 +142,7 @@ class AdapterState:
         awaited_storage: if that is compact, per parameter the bytes of its positions and the dtype of its values.
         set_by_name: tensors of a load that sets attributes, by kind and parameter name, while some are missing.
         take_out: makes the model what it was before this adapter was added.
+        start_afresh: gives the adapter the first mask of one that has no checkpoint.
         last_load: the call of `load_state_dict` that looked for this adapter last, whether it found it, and whether the
             vector was with it.
         installed: the very tensors that PEFT had installed, and what they made of the adapter.
@@ -158,6 +165,7 @@ class AdapterState:
         self.carrier: nn.Module | None = None
         self.set_by_name: dict[tuple[str, str], Tensor] = {}
         self.take_out: Callable[[], None] | None = None
+        self.start_afresh: Callable[[AdapterState], None] | None = None
         self.last_load: tuple[object, bool, bool] = (None, False, False)
         self.installed: tuple[dict[tuple[str, str], Tensor], object] | None = None
         self.untouched = True
@@ -219,6 +227,11 @@ class AdapterState:
         """Whether this adapter was made for a checkpoint that has not been loaded yet."""
         return self.untouched and self.awaited_sizes is not None
 
+    def begin(self) -> None:
+        """Called before any use: an adapter with the config of a checkpoint that was not loaded becomes a fresh one."""
+        if self.waiting and self.start_afresh is not None and not self.set_by_name and not self.flat.is_meta:
+            self.start_afresh(self)
+
     @property
     def num_parameters(self) -> int:
         """N, the number of entries of the targeted parameters."""
@@ -255,6 +268,7 @@ class AdapterState:
 
         One split costs one concatenation in backward; a slice per layer would cost a vector of K zeros each.
         """
+        self.begin()
         flat: Tensor = self.flat if self.inner is None else self.inner.source(self.flat)
         if torch.compiler.is_compiling() or is_recorded():
             return flat.split(self.sizes) if self.traced is None else self.traced

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..adapter.atomic import repeat_once
 from ..adapter.base_parameter import fingerprints
 from ..adapter.combine import Combination, listed, refuse_unknown
-from ..adapter.containers import compact_state_dict, install_from, without_vectors
+from ..adapter.containers import compact_state_dict, install_from, with_present_tensors, without_vectors
 from ..adapter.heads import classes_of, fit_classifier
 from ..adapter.initial import check_sizes
 from ..adapter.model_card import CheckpointMetadata, write_card
@@ -71,6 +71,7 @@ class AdapterTuner(Switching):
             adapter_name = self.active_adapters[0]
         check_names(adapter_name)
         refuse_unknown(adapter_name, states)
+        states[adapter_name].begin()
         return states[adapter_name]
 
     def set_requires_grad(self, adapter_names: str | Sequence[str], requires_grad: bool = True) -> None:
@@ -343,6 +344,9 @@ class AdapterTuner(Switching):
         for key in selected:
             state_dict.pop(key, None)
         selected = without_vectors(selected)
+        if state.waiting:  # for a checkpoint that was never loaded: what is saved is a fresh adapter
+            state.begin()
+            selected = with_present_tensors(model, state, selected)
         storage = None
         if config.compact:  # all adapters stay exact while one is trained: their sum shall be the same when it goes on
             exact = any(parameter.requires_grad for parameter in model.parameters())

@@ -17,7 +17,7 @@ from ..adapter.atomic import repeat_once
 from ..adapter.base_parameter import TunedParameter, fingerprints
 from ..adapter.combine import listed
 from ..adapter.containers import Values, unwatch_loads, watch_loads
-from ..adapter.initial import Target, auto_unit, delta_scale, first_positions, first_values
+from ..adapter.initial import Target, auto_unit, delta_scale, first_positions, first_values, start_afresh
 from ..adapter.memory import identity
 from ..adapter.state import AdapterState, SparseDelta
 from ..config import FishDipConfig
@@ -126,6 +126,7 @@ class Injection:
         scales = [delta_scale(self.config, target, unit) for target in self.targets]
         state = AdapterState(self.adapter_name, self.config)
         state.take_out = self.restore
+        state.start_afresh = start_afresh
         modules = {name: self.model.get_submodule(name) for name in self.found}
         layers = wrapped(self.model, modules)
         owned: dict[str, dict[str, SparseDelta]] = {name: {} for name in modules}
@@ -140,7 +141,8 @@ class Injection:
             layer.update_layer(state, owned[name])
         watch_loads(self.model)
         carrier = next(part for part in self.model.modules() if isinstance(part, Values) and part.state is state)
-        state.allocate(positions, carrier, first_values(state, self.targets, positions))
+        bases, active = [target.values for target in self.targets], [active for active, _ in positions]
+        state.allocate(positions, carrier, first_values(state, bases, active))
         for tuned, delta in zip(self.tuned, state.deltas, strict=True):
             tuned.deltas[self.adapter_name] = delta
         AutoUpdate(self.model, state)

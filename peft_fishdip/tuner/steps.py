@@ -67,6 +67,7 @@ def before_step(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, A
     """A hook of every optimizer's step."""
     found = concerned(optimizer)
     for driver, _ in found:
+        driver.state.begin()
         check_rates(optimizer, driver.model, driver.state)
 
     def update() -> None:
