@@ -180,6 +180,12 @@ def start_afresh(state: AdapterState) -> None:
         ]
     )
     state.drop_views()
+    state.afresh = state.version
+
+
+def is_replaceable(state: AdapterState) -> bool:
+    """Whether an adapter was made for a checkpoint that was not loaded, and has not been trained since."""
+    return state.waiting or (state.untouched and state.afresh is not None and state.afresh == state.version)
 
 
 def first_values(

@@ -142,7 +142,7 @@ class AdapterState:
         awaited_storage: if that is compact, per parameter the bytes of its positions and the dtype of its values.
         set_by_name: tensors of a load that sets attributes, by kind and parameter name, while some are missing.
         take_out: makes the model what it was before this adapter was added.
-        start_afresh: gives the adapter the first mask of one that has no checkpoint.
+        start_afresh: gives the adapter the first mask of one that has no checkpoint; `afresh` is its `version` then.
         last_load: the call of `load_state_dict` that looked for this adapter last, whether it found it, and whether the
             vector was with it.
         installed: the very tensors that PEFT had installed, and what they made of the adapter.
@@ -166,6 +166,7 @@ class AdapterState:
         self.set_by_name: dict[tuple[str, str], Tensor] = {}
         self.take_out: Callable[[], None] | None = None
         self.start_afresh: Callable[[AdapterState], None] | None = None
+        self.afresh: tuple[int, int] | None = None
         self.last_load: tuple[object, bool, bool] = (None, False, False)
         self.installed: tuple[dict[tuple[str, str], Tensor], object] | None = None
         self.untouched = True
@@ -239,9 +240,7 @@ class AdapterState:
 
     def __getstate__(self) -> dict[str, object]:
         no_load: dict[str, object] = {"set_by_name": {}, "take_out": None, "last_load": (None, False, False)}
-        return (
-            self.__dict__ | no_load | {"installed": None, "inner": None, "_views": None}
-        )  # views refer to their graph
+        return self.__dict__ | no_load | {"installed": None, "inner": None, "_views": None}  # views have their graph
 
     @property
     def version(self) -> tuple[int, int] | None:

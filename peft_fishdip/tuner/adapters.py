@@ -18,7 +18,7 @@ from ..adapter.base_parameter import fingerprints
 from ..adapter.combine import Combination, listed, refuse_unknown
 from ..adapter.containers import compact_state_dict, install_from, with_present_tensors, without_vectors
 from ..adapter.heads import classes_of, fit_classifier
-from ..adapter.initial import check_sizes
+from ..adapter.initial import check_sizes, is_replaceable
 from ..adapter.model_card import CheckpointMetadata, write_card
 from ..adapter.state import AdapterState
 from ..config import INJECTED
@@ -126,7 +126,7 @@ class AdapterTuner(Switching):
         try:
             refuse_name(adapter_name)
             before = self._states_of(model).get(adapter_name)
-            if before is not None and before.waiting:
+            if before is not None and is_replaceable(before):
                 take_out(model, adapter_name)  # its file could not be read; this is the next try
             elif before is not None:
                 raise ValueError(
