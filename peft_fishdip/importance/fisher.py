@@ -23,6 +23,9 @@ def scoring_mode(model: nn.Module, parameters: Iterable[nn.Parameter]) -> Iterat
 
     The reference leaves dropout on from the second mask on, which adds noise to the choice of examples and parameters;
     here both depend on the model and the data alone. Parameters in quantized storage cannot require gradients.
+
+    Within a torch.autocast of the caller's, weights that were cast before an update are none of its own, nor are those
+    of the update, which have the deltas in them, of what comes after it; so the casts are forgotten at both ends.
     """
     training = {module: module.training for module in model.modules()}
     before = {parameter: (parameter.requires_grad, parameter.grad) for parameter in model.parameters()}
@@ -33,9 +36,11 @@ def scoring_mode(model: nn.Module, parameters: Iterable[nn.Parameter]) -> Iterat
             parameter.grad = None
         for parameter in parameters:
             parameter.requires_grad_(not has_quantized_storage(parameter))
+        torch.clear_autocast_cache()
         with float32_products(model.parameters()):
             yield
     finally:
+        torch.clear_autocast_cache()
         try:
             restore_flags(before, training)
         except BaseException:  # an interrupt: first restore all

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from peft_fishdip import FishDipCallback, callback
+from peft_fishdip.importance.fisher import scoring_mode
 from peft_fishdip.importance.losses import default_loss_fn
 from peft_fishdip.importance.recent import RecentExamples
 
@@ -75,6 +76,28 @@ def test_a_mask_that_is_chosen_within_autocast_is_that_of_steps_under_it() -> No
     assert chosen[0][1] == pytest.approx(chosen[1][1], rel=1e-2)
     float32 = tuned(FAMILIES["gemma"][0](), density=0.05, num_samples=4).base_model.update_mask(examples)
     assert float32.losses != chosen[0][1]
+
+
+def test_scoring_within_autocast_sees_the_weights_of_its_time() -> None:
+    """torch.autocast keeps casts of weights, and does not notice that deltas are written into them."""
+    layer, x = torch.nn.Linear(4, 4, bias=False), torch.randn(2, 4)
+
+    def scored() -> torch.Tensor:
+        with scoring_mode(layer, layer.parameters()), torch.no_grad():
+            return layer(x)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        layer(x)
+        with torch.no_grad():
+            layer.weight.data.mul_(2)
+        first = scored()
+        layer.weight.data.mul_(2)
+        second, after = scored(), layer(x)
+    layer.weight.data.div_(2)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(first, layer(x))
+    assert torch.equal(second, 2 * first)
+    assert torch.equal(after, second)
 
 
 def test_steps_under_float16_are_scored_in_float32() -> None:
