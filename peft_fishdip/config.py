@@ -273,6 +273,10 @@ class FishDipConfig(PeftConfig):
             if not isinstance(value, (list, set, tuple)) or not all(isinstance(entry, str) for entry in value):
                 form = "a list of names" if name == "modules_to_save" else "a name or a list of names"
                 raise TypeError(f"{name}={value!r} must be {form}.")
+        if self.modules_to_save is not None and "" in self.modules_to_save:
+            raise ValueError(
+                f"modules_to_save={self.modules_to_save!r} has an empty name; name modules to train, or leave it out."
+            )
 
         for name in ("target_modules", "exclude_modules", "layers_pattern"):
             value = getattr(self, name)

@@ -70,6 +70,7 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"target_modules": 5}, TypeError, "target_modules=5 must be a name or a list of names"),
     ({"exclude_modules": ["q", 1]}, TypeError, r"exclude_modules=\['q', 1\] must be a name or a list"),
     ({"modules_to_save": "classifier"}, TypeError, "modules_to_save='classifier' must be a list of names"),
+    ({"modules_to_save": [""]}, ValueError, r"modules_to_save=\[''\] has an empty name; name modules"),
     ({"layers_to_transform": "1"}, TypeError, "layers_to_transform='1' must be the index of a layer"),
     ({"layers_to_transform": [0, -1]}, TypeError, r"layers_to_transform=\[0, -1\] must be the index"),
     ({"target_modules": "("}, ValueError, r"target_modules='\(' is no regular expression: missing \).*\. Correct it"),
