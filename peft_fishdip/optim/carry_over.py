@@ -15,6 +15,9 @@ from .closure import HookResult, once_gradients_are_there
 # State tensors that hold a running mean (or sum, in Adagrad) of squared gradients.
 SECOND_MOMENTS = ("exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum", "variance", "state2")
 
+# State tensors that are a second copy of the values, as of ScheduleFree, Prodigy, D-Adaptation, ASGD, SWA and SAM.
+COPIES = ("z", "x", "y", "x0", "p0", "z0", "ax", "swa_buffer", "old_p", "backup_params", "cached_params")
+
 
 def unwrapped(optimizer: Any) -> Optimizer:
     """The torch optimizer inside of accelerate's wrappers."""
@@ -68,7 +71,7 @@ def follows(value: Any, vector: nn.Parameter) -> bool:
 
 @torch.no_grad()
 def carry_over(
-    optimizer: Optimizer, vector: nn.Parameter, source: Tensor, expected_sq_grad: Tensor | None
+    optimizer: Optimizer, vector: nn.Parameter, source: Tensor, values: Tensor, expected_sq_grad: Tensor | None
 ) -> list[Write]:
     """The writes that re-index the state of `vector`, in place.
 
@@ -76,10 +79,10 @@ def carry_over(
     those that stay: under an old step count, a zero second moment would make Adam's first step 3.2 learning rates
     long. Just before the first step, the second moment of new entries is also raised to their squared gradient (to
     what it would be had all gradients been this one), so that this step is at most one learning rate long whatever
-    the gradient is.
+    the gradient is. In a second copy of the values, new entries have their value.
 
-    `source`, int64 (K,), is the old index of each entry, -1 for new ones; `expected_sq_grad`, float32 (K,), is
-    proportional to the squared gradients to expect.
+    `source`, int64 (K,), is the old index of each entry, -1 for new ones; `values`, (K,), the vector from now on;
+    `expected_sq_grad`, float32 (K,), is proportional to the squared gradients to expect.
     """
     state = optimizer.state.get(vector)
     if not state:
@@ -92,10 +95,17 @@ def carry_over(
         carried = gathered(value, source.to(value.device))
         if name == "step_size":  # Rprop's, which no gradient has adapted yet
             carried = torch.where(new, float(group_of(optimizer, vector)["lr"]), carried).to(carried.dtype)
+        elif is_copy(name):
+            carried = torch.where(new, values, carried).to(carried.dtype)
         elif name in SECOND_MOMENTS:
             carried = torch.where(new, expected_squares(carried, new, expected_sq_grad).to(carried.dtype), carried)
         writes.append(copy_into(value, carried))
     return [*writes, cap_first_step(optimizer, vector, source)]
+
+
+def is_copy(name: str) -> bool:
+    """Whether a state tensor of that name is a second copy of the values, such as the slow weights of Lookahead."""
+    return name in COPIES or "slow" in name or "lookahead" in name
 
 
 def expected_squares(carried: Tensor, new: Tensor, expected_sq_grad: Tensor | None) -> Tensor:

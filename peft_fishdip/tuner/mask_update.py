@@ -146,7 +146,7 @@ def change_mask(
         change = state.change_to(positions)
         writes = state.writes_of(change)
         if optimizer is not None:
-            writes += carry_over(optimizer, state.flat, change.source, expected_sq_grad)
+            writes += carry_over(optimizer, state.flat, change.source, change.values, expected_sq_grad)
         k = state.flat.numel()
         update = MaskUpdate(
             step=state.num_updates if step is None else step,

@@ -204,6 +204,43 @@ def test_gradients_accumulated_so_far_survive_an_update() -> None:
     assert vector.grad.tolist() == [2, 3, 1, 1]
 
 
+class ScheduleFree(torch.optim.Optimizer):
+    """As schedulefree: SGD moves `z`, the vector is a point between `z` and the average, which evaluation takes."""
+
+    def __init__(self, vector: nn.Parameter, beta: float = 0.9) -> None:
+        super().__init__([vector], {})
+        self.vector, self.beta = vector, beta
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        z = self.state[self.vector].setdefault("z", self.vector.detach().clone())
+        self.vector.lerp_(z, 0.1).sub_(0.01 * self.vector.grad)
+        z.sub_(0.1 * self.vector.grad)
+
+    @torch.no_grad()
+    def eval(self) -> None:
+        self.vector.lerp_(self.state[self.vector]["z"], 1 - 1 / self.beta)
+
+
+def test_a_second_copy_of_the_values_has_those_of_entries_that_return() -> None:
+    model, scores = model_and_masks()
+    vector = flat_of(model)
+    optimizer = ScheduleFree(vector)
+    for _ in range(3):
+        step_with(optimizer, vector, [1.0, 2.0, 3.0, 4.0])
+    frozen = vector.detach().clone()
+    model.base_model.set_mask(scores[1], optimizer=optimizer)
+    assert not optimizer.state[vector]["z"].any()
+    step_with(optimizer, vector, [1.0, 2.0, 3.0, 4.0])
+    z = optimizer.state[vector]["z"].clone()
+    model.base_model.set_mask(halves(1, 0), optimizer=optimizer)
+    returned = optimizer.state[vector]["z"]
+    assert sorted(returned.tolist()) == sorted([*frozen[2:].tolist(), *z[:2].tolist()])
+    at = torch.isin(vector.detach(), frozen)
+    optimizer.eval()
+    torch.testing.assert_close(vector.detach()[at], frozen[2:])
+
+
 class OddState(torch.optim.Optimizer):
     """Keeps a state that the test gives it."""
 
