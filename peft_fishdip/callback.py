@@ -167,7 +167,9 @@ class FishDipCallback(TrainerCallback, ExportableState):
                 f"{self._recent.trouble or unlabelled}; leave it False."
             )
         generator = torch.Generator().manual_seed(seed)
-        return [dataset[i] for i in torch.randperm(len(dataset), generator=generator)[:FIRST_LOOK].tolist()]
+        return [
+            dataset[i] for i in torch.randperm(len(dataset), generator=generator, device="cpu")[:FIRST_LOOK].tolist()
+        ]
 
     def on_log(
         self, args: Any, state: TrainerState, control: Any, logs: dict[str, float] | None = None, **kwargs: Any

@@ -52,7 +52,7 @@ def top_k(scores: Mapping[str, Tensor], k: int) -> TopK:
             places.append(chosen.nonzero().squeeze(1) + start)
         positions[name] = torch.cat(places)
     bits = kth if kth >= 0 else kth ^ 0x7FFFFFFF
-    return TopK(positions, float(torch.tensor(bits, dtype=torch.int32).view(torch.float32)))
+    return TopK(positions, float(torch.tensor(bits, dtype=torch.int32, device="cpu").view(torch.float32)))
 
 
 def kth_of_candidates(scores: Mapping[str, Tensor], k: int, total: int) -> tuple[int, int] | None:
@@ -88,13 +88,13 @@ def kth_by_histograms(scores: Mapping[str, Tensor], k: int) -> tuple[int, int]:
 
     It is slower, but its memory does not grow with k.
     """
-    high_counts = torch.zeros(HALF, dtype=torch.int64)
+    high_counts = torch.zeros(HALF, dtype=torch.int64, device="cpu")
     for name, score in scores.items():
         for _, key in sortable_chunks(score, name):
             high_counts += torch.bincount((key >> 16) + HALF // 2, minlength=HALF).cpu()
     bucket, above = boundary(high_counts, k)
     high = bucket - HALF // 2
-    low_counts = torch.zeros(HALF, dtype=torch.int64)
+    low_counts = torch.zeros(HALF, dtype=torch.int64, device="cpu")
     for score in scores.values():
         for _, key in sortable_chunks(score):
             low_counts += torch.bincount(key[key >> 16 == high] & (HALF - 1), minlength=HALF).cpu()
@@ -147,21 +147,21 @@ def random_positions(sizes: Mapping[str, int], k: int, generator: torch.Generato
     chosen = distinct_integers(sum(sizes.values()), k, generator)
     positions, start = {}, 0
     for name, size in sizes.items():
-        first, last = torch.searchsorted(chosen, torch.tensor([start, start + size])).tolist()
+        first, last = torch.searchsorted(chosen, torch.tensor([start, start + size], device="cpu")).tolist()
         positions[name] = chosen[first:last] - start
         start += size
     return positions
 
 
 def distinct_integers(total: int, k: int, generator: torch.Generator) -> Tensor:
-    """Draw `k` distinct integers from [0, total): int64 (k,), ascending."""
+    """Draw `k` distinct integers from [0, total) on the CPU: int64 (k,), ascending."""
     if k > total // 2:
-        chosen = torch.ones(total, dtype=torch.bool)
+        chosen = torch.ones(total, dtype=torch.bool, device="cpu")
         if k < total:
             chosen[distinct_integers(total, total - k, generator)] = False
         return chosen.nonzero().squeeze(1)
-    chosen = torch.empty(0, dtype=torch.int64)
+    chosen = torch.empty(0, dtype=torch.int64, device="cpu")
     while chosen.numel() < k:
-        more = torch.randint(total, (k + k // 8 + 16,), generator=generator)
+        more = torch.randint(total, (k + k // 8 + 16,), generator=generator, device="cpu")
         chosen = torch.cat([chosen, more]).unique()
-    return chosen[torch.randperm(chosen.numel(), generator=generator)[:k]].sort().values
+    return chosen[torch.randperm(chosen.numel(), generator=generator, device="cpu")[:k]].sort().values

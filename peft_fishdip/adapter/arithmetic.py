@@ -33,7 +33,7 @@ def intersection_of(rows: Sequence[Row]) -> Tensor:
 def values_at(row: Row, positions: Tensor) -> Tensor:
     """The deltas at positions, zero where the row has no entry."""
     index, found = locate(row[0], positions)
-    return torch.where(found, row[1][index], 0.0) if row[0].numel() else torch.zeros(positions.numel())
+    return torch.where(found, row[1][index], 0.0) if row[0].numel() else torch.zeros(positions.numel(), device="cpu")
 
 
 def weighted_sum(rows: Sequence[Row], weights: Sequence[float], positions: Tensor) -> Row:
@@ -43,7 +43,7 @@ def weighted_sum(rows: Sequence[Row], weights: Sequence[float], positions: Tenso
     sum with weight 1 of rows without a common position, are exact; equal rows with opposite weights give exact zeros,
     which stay entries.
     """
-    total = torch.zeros(positions.numel(), dtype=torch.float32)
+    total = torch.zeros(positions.numel(), dtype=torch.float32, device="cpu")
     for row, weight in zip(rows, weights, strict=True):
         total += values_at(row, positions) * weight
     return positions, total
@@ -74,7 +74,7 @@ def elected(rows: Sequence[Row], weights: Sequence[float], majority_sign_method:
     """
     positions = union_of(rows)
     at = [values_at(row, positions) for row in rows]
-    votes = torch.zeros(positions.numel(), dtype=torch.float32)
+    votes = torch.zeros(positions.numel(), dtype=torch.float32, device="cpu")
     for values in at:
         votes += values if majority_sign_method == "total" else values.sign()
     sign = torch.where(votes >= 0, 1.0, -1.0)

@@ -80,7 +80,8 @@ def effective_weights(state: AdapterState, tensors: Tensors) -> dict[str, tuple[
             values = torch.cat([tensors[VALUES, delta.name].float() for delta in found])
             before = torch.cat([base.to(values.device) for base in found.values()]).float()
             sizes = [base.numel() for base in found.values()]
-            scales = torch.tensor([delta.scale for delta in found]).repeat_interleave(torch.tensor(sizes))
+            scales = torch.tensor([delta.scale for delta in found], device="cpu")
+            scales = scales.repeat_interleave(torch.tensor(sizes, device="cpu"))
             weights = (before + values).to(dtype)
             deltas = weights.float() - before
             same = (before + deltas).to(dtype).view(torch.int16) == weights.view(torch.int16)

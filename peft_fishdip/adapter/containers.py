@@ -78,7 +78,8 @@ class Values(Container):
         if flat.is_meta:
             return torch.empty(len(delta), dtype=torch.float32, device="meta")
         if self.state.waiting and delta.name in self.state.awaited_storage:
-            return torch.zeros(len(delta), dtype=getattr(torch, self.state.awaited_storage[delta.name][1]))
+            dtype = getattr(torch, self.state.awaited_storage[delta.name][1])
+            return torch.zeros(len(delta), dtype=dtype, device="cpu")
         if self.state.sharded:
             self.state.refuse_sharded()
         return delta.values(self.state.view_of(delta, flat.detach())).clone()
@@ -104,7 +105,7 @@ class Indices(Container):
     def stored(self, delta: SparseDelta | None) -> Tensor:
         assert delta is not None
         if self.state.waiting and delta.name in self.state.awaited_storage:
-            return torch.zeros(self.state.awaited_storage[delta.name][0], dtype=torch.uint8)
+            return torch.zeros(self.state.awaited_storage[delta.name][0], dtype=torch.uint8, device="cpu")
         positions = delta.support.to(torch.int32 if delta.numel <= 2**31 else torch.int64)
         return positions.to("meta") if self.state.flat.is_meta else positions
 

@@ -23,7 +23,7 @@ def encode(positions: Tensor, num_active: int, mark: int = 0) -> Tensor:
     CPU, (0,) if there is none. `mark` is added to k in its first byte."""
     count = positions.numel()
     if not count:
-        return torch.empty(0, dtype=torch.uint8)
+        return torch.empty(0, dtype=torch.uint8, device="cpu")
     steps = np.diff(positions.detach().cpu().to(torch.int64).numpy(), prepend=-1)
     if 0 < num_active < count:
         steps[num_active] = int(positions[num_active]) + 1  # the inactive ones begin anew
@@ -48,7 +48,7 @@ def decode(code: Tensor, count: int, num_active: int, numel: int) -> Tensor:
         raise ValueError(f"{num_active} of {count} positions cannot be active")
     data = code.detach().cpu().numpy()
     if not count and not data.size:
-        return torch.empty(0, dtype=torch.int64)
+        return torch.empty(0, dtype=torch.int64, device="cpu")
     k = int(data[0]) if data.size else 0
     size = -(-count // 8)  # bytes of one run of low bits
     start = 1 + k * size

@@ -141,11 +141,11 @@ def first_positions(config: FishDipConfig, targets: Sequence[Target]) -> list[tu
         active, inactive, left = {}, {}, k
         for name in numel:
             count = min(left, sizes[name])
-            active[name], inactive[name] = torch.arange(count), torch.arange(count, sizes[name])
+            active[name], inactive[name] = torch.arange(sizes[name], device="cpu").tensor_split([count])
             left -= count
     else:
         active = data_free_mask(config, numel, k, {target.name: target.values for target in targets})
-        inactive = dict.fromkeys(numel, torch.empty(0, dtype=torch.int64))
+        inactive = dict.fromkeys(numel, torch.empty(0, dtype=torch.int64, device="cpu"))
     devices = {t.name: torch.device("cpu") if t.tensor.is_meta else t.tensor.device for t in targets}
     return [(active[name].to(device), inactive[name].to(device)) for name, device in devices.items()]
 
@@ -198,7 +198,9 @@ def first_values(
     # two adapters with one config must differ
     generator = torch.Generator().manual_seed(state.config.seed + zlib.crc32(state.adapter_name.encode()))
     parts = [
-        torch.randn(active.numel(), generator=generator, dtype=torch.float32) * max(rms(values()), 0.02) / delta.scale
+        torch.randn(active.numel(), generator=generator, dtype=torch.float32, device="cpu")
+        * max(rms(values()), 0.02)
+        / delta.scale
         for values, delta, active in zip(base_values, state.deltas, active_positions, strict=True)
     ]
     return torch.cat(parts).to(device)

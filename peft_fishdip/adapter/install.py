@@ -33,7 +33,7 @@ def summary(state: AdapterState) -> Tensor:
     It holds a SHA-256 of all positions and values, the number of active entries of each delta, and the number of mask
     updates. It is the only place in a checkpoint that tells active from inactive entries.
     """
-    numbers = torch.tensor([*state.sizes, state.num_updates], dtype=torch.int64)
+    numbers = torch.tensor([*state.sizes, state.num_updates], dtype=torch.int64, device="cpu")
     pairs = zip((delta.support for delta in state.deltas), state.stored_values(), strict=True)
     return torch.cat([digest(state, list(pairs), numbers), numbers])
 
@@ -91,7 +91,7 @@ def installing(state: AdapterState, tensors: Tensors) -> Installation:
     lacking = missing(state, tensors)
     if lacking:
         raise ValueError(f"the adapter has {lacking}: the file is incomplete or was made for another model.")
-    no_positions, no_values = torch.empty(0, dtype=torch.int32), torch.empty(0)
+    no_positions, no_values = torch.empty(0, dtype=torch.int32, device="cpu"), torch.empty(0, device="cpu")
     names = [delta.name for delta in state.deltas]
     told = tensors[SUMMARY, ""].detach().cpu()
 

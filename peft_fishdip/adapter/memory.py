@@ -58,7 +58,7 @@ def bytes_of(tensor: Tensor) -> tuple[int, Tensor]:
     """The first address of a tensor's region, and for each byte of the region whether it belongs to the tensor."""
     region, size = region_of(tensor), tensor.element_size()
     assert region is not None
-    taken = torch.zeros(region.end - region.start, dtype=torch.bool)
+    taken = torch.zeros(region.end - region.start, dtype=torch.bool, device="cpu")
     shape, strides = (*tensor.shape, size), (*(stride * size for stride in tensor.stride()), 1)
     taken.as_strided(shape, strides).fill_(True)
     return region.start, taken

@@ -40,8 +40,8 @@ class SparseDelta:
         self.index = len(state.deltas)
         self.handle = handle_of(self)
         self._owner: tuple[ref[BaseValues], str] | None = None
-        empty = torch.empty(0, dtype=torch.int64)
-        self.set_positions(empty, empty, torch.empty(0, dtype=torch.float32))
+        empty = torch.empty(0, dtype=torch.int64, device="cpu")
+        self.set_positions(empty, empty, torch.empty(0, dtype=torch.float32, device="cpu"))
 
     def set_positions(self, active: Tensor, inactive: Tensor, inactive_values: Tensor) -> None:
         self.entries = Entries(active, inactive, inactive_values)

@@ -142,7 +142,9 @@ class Scoring:
         @torch.no_grad()
         def priorities(numbered: Numbered) -> list[float]:
             if selection == "random":
-                return [float(torch.rand((), generator=generator, dtype=torch.float64)) for _ in numbered.ids]
+                return [
+                    float(torch.rand((), generator=generator, dtype=torch.float64, device="cpu")) for _ in numbered.ids
+                ]
             if selection == "all":
                 return [0.0] * len(numbered.ids)
             numbered = to_device(numbered, self.device)

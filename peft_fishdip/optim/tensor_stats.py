@@ -18,7 +18,7 @@ CHUNK = 2**20  # entries of a base tensor that are converted to float64 at a tim
 class DenseStats:
     """Statistics of a parameter that is trained as a whole; the methods are those of [`SparseStats`]."""
 
-    scale = torch.tensor(1.0, dtype=torch.float32)
+    scale = torch.tensor(1.0, dtype=torch.float32, device="cpu")
 
     def __init__(self, parameter: nn.Parameter) -> None:
         self.shape = parameter.shape
