@@ -19,6 +19,7 @@ from ..adapter.recording import is_recorded
 from ..private import as_plain_tensors
 from .functional import Deltas, SparseDeltaEmbedding, gradients_of_entries
 from .once import differentiable_once
+from .stale import Snapshot
 
 
 class CurrentWeights(BaseTunerLayer):
@@ -95,7 +96,7 @@ class CurrentWeight(torch.Tensor):
         views = active_views(deltas)
         if not any(view.requires_grad for view in views):
             return CurrentWeight.of(layer, name)
-        read: CurrentWeight = Reading.apply(weight, deltas, *views)
+        read: CurrentWeight = Reading.apply(weight, layer.tuned[name], deltas, *views)
         found = read.belonging_to(layer, name)
         if layer.tuned[name].gradient is not None:
             found.register_hook(layer.tuned[name].add_gradient)
@@ -174,14 +175,14 @@ class Reading(torch.autograd.Function):
     """A [`CurrentWeight`] whose gradient goes to the deltas."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, deltas: Deltas, *views: Tensor) -> Tensor:
-        ctx.deltas, ctx.views = deltas, [view.detach() for view in views]  # not saved, see EffectiveWeight
+    def forward(ctx: Any, weight: Tensor, parameter: TunedParameter, deltas: Deltas, *views: Tensor) -> Tensor:
+        ctx.made_of = Snapshot(parameter, deltas, views)  # not saved, see EffectiveWeight
         return without_memory(weight)
 
     @staticmethod
     @differentiable_once
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, *gradients_of_entries(grad_output, ctx.deltas, ctx.views, ctx.needs_input_grad[2:])
+        return None, None, None, *gradients_of_entries(grad_output, ctx.made_of, ctx.needs_input_grad[3:])
 
 
 def without_memory(weight: Tensor) -> CurrentWeight:

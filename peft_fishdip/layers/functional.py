@@ -19,6 +19,7 @@ from ..half_precision import for_product
 from .once import differentiable_once
 from .recompute import Source
 from .sparse_grad import matrix_gradient, row_gradient
+from .stale import Snapshot
 
 Deltas = Sequence[SparseDelta]
 
@@ -242,22 +243,25 @@ class EffectiveWeight(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, parameter: TunedParameter, deltas: Deltas, *views: Tensor) -> Tensor:
         # their values are not needed, and what is saved could be freed: layers that are recomputed share one tensor
-        ctx.deltas, ctx.views = deltas, [view.detach() for view in views]
+        ctx.made_of = Snapshot(parameter, deltas, views)
         return parameter.effective(weight, deltas, views)
 
     @staticmethod
     @differentiable_once
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         needed = ctx.needs_input_grad[3:]
-        return None, None, None, *gradients_of_entries(grad_output, ctx.deltas, ctx.views, needed)
+        return None, None, None, *gradients_of_entries(grad_output, ctx.made_of, needed)
 
 
-def gradients_of_entries(
-    gradient: Tensor, deltas: Deltas, views: Sequence[Tensor], needed: Sequence[bool]
-) -> list[Tensor | None]:
-    """The gradients of the trainable values, from that of the effective values."""
+def gradients_of_entries(gradient: Tensor, made_of: Snapshot, needed: Sequence[bool]) -> list[Tensor | None]:
+    """The gradients of the trainable values, from that of the effective values that were made of them.
+
+    Raises:
+        RuntimeError: the mask has changed since.
+    """
+    made_of.refuse_other_entries()
     flat = gradient.reshape(-1)
-    return view_gradients(deltas, views, needed, lambda delta: flat.index_select(0, delta.active))
+    return view_gradients(made_of.deltas, made_of.views, needed, lambda delta: flat.index_select(0, delta.active))
 
 
 def effective_weight(weight: Tensor, parameter: TunedParameter, deltas: Deltas) -> Tensor:

@@ -24,6 +24,7 @@ from .functional import effective_weight
 from .locks import all_of
 from .own_reads import read_through, unread
 from .recompute import rebuilt_for_backward
+from .stale import Snapshot
 from .widths import widths
 
 
@@ -324,7 +325,7 @@ class FishDipLayer(nn.Module, CurrentWeights):
                 stack.enter_context(standing_in(self.base_layer, name, tensor))
                 # vectors (norms, biases) are kept for backward: they are smaller than the activations of a few tokens
                 if weight.dim() > 1 and not torch.compiler.is_compiling() and not is_recorded():
-                    make = partial(parameter.effective, weight.detach(), deltas, active_views(deltas))
+                    make = partial(Snapshot(parameter, deltas, active_views(deltas)).effective, weight.detach())
                     rebuild[tensor.untyped_storage().data_ptr(), tensor.dtype] = make
             if rebuild:
                 stack.enter_context(rebuilt_for_backward(rebuild))

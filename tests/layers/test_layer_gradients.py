@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from ..support.models import FAMILIES, UNSCORED, enable_checkpointing, flat_of, padded, tuned
+from ..support.models import FAMILIES, UNSCORED, enable_checkpointing, flat_of, padded, random_scores, tuned
 
 pytestmark = pytest.mark.filterwarnings(UNSCORED)
 
@@ -83,6 +83,35 @@ def test_merging_between_forward_and_backward_changes_no_gradient(kind: str) -> 
     merged = model(x).detach()
     model.unmerge_adapter()
     assert torch.equal(model(x), merged)
+
+
+def convolutions() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv1d(2, 4, 3), nn.Tanh(), nn.Conv1d(4, 1, 3))
+
+
+def test_a_step_between_two_backward_passes_is_refused_as_without_an_adapter() -> None:
+    plain, x = convolutions(), torch.randn(2, 2, 9)
+    model = tuned(convolutions(), density=0.5)
+    for module, message in (
+        (plain, "modified by an inplace operation"),
+        (model, r"'default' has made a step.*2\.weight"),
+    ):
+        first, second = module(x).square().mean(), (module(x) - 1).square().mean()
+        first.backward()
+        torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=0.5).step()
+        with pytest.raises(RuntimeError, match=message):
+            second.backward()
+
+
+@pytest.mark.parametrize("first_alone", [True, False])
+def test_a_new_mask_between_forward_and_backward_is_refused(first_alone: bool) -> None:
+    base = convolutions()[:1] if first_alone else convolutions()
+    model = tuned(base, density=0.3, init_weights=False)
+    loss = model(torch.randn(2, 2, 9)).square().mean()
+    model.base_model.set_mask(random_scores(model))
+    with pytest.raises(RuntimeError, match=r"'default' has a new mask since the forward pass .* compute the loss anew"):
+        loss.backward()
 
 
 def test_a_parameter_that_is_viewed_as_complex_gives_the_gradients_of_the_merged_one() -> None:
