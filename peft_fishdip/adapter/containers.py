@@ -7,7 +7,7 @@ name; either way all tensors of an adapter are collected first, then checked and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +23,17 @@ LOAD_HOOK = "_fishdip_load_hook"
 """Where a module keeps the handle of its hook, see [`watch_loads`]."""
 
 
+FLAT = "flat"
+"""The key of the trainable vector among the values of its carrier."""
+
+
+def keys_of(names: Collection[str]) -> list[str]:
+    """Under which key each parameter of a module stands in a state dict: its name without dots, but never [`FLAT`]."""
+    keys = [name.replace(".", "_") for name in names]
+    free = next(key for n in range(1, len(keys) + 2) if (key := FLAT + "_" * n) not in keys)
+    return [free if key == FLAT else key for key in keys]
+
+
 class Container(nn.Module):
     """The entry `fishdip_...[adapter]` of a layer: its tensors are computed when read, and collected when set."""
 
@@ -31,7 +42,7 @@ class Container(nn.Module):
     def __init__(self, state: AdapterState, owned: Mapping[str, SparseDelta]) -> None:
         super().__init__()
         self.state = state
-        self.__dict__["deltas"] = {key.replace(".", "_"): delta for key, delta in owned.items()}
+        self.__dict__["deltas"] = dict(zip(keys_of(owned), owned.values(), strict=True))
         self.register_state_dict_post_hook(write_tensors)
         self.register_load_state_dict_pre_hook(collect_tensors)
 
@@ -50,7 +61,7 @@ class Container(nn.Module):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if "deltas" not in self.__dict__ or name not in self.owned():
-            if name == "flat" and hasattr(value, "device_mesh"):  # a DTensor
+            if name == FLAT and hasattr(value, "device_mesh"):  # a DTensor
                 self.state.sharded = True
             super().__setattr__(name, value)
             return
@@ -148,7 +159,7 @@ def write_tensors(module: Any, state_dict: dict[str, Any], prefix: str, local_me
     for key, delta in module.owned().items():
         state_dict[prefix + key] = module.stored(delta)
     if module.state.waiting:  # transformers would report the vector, which no checkpoint has, as missing from this one
-        state_dict.pop(prefix + "flat", None)
+        state_dict.pop(prefix + FLAT, None)
 
 
 def collect_tensors(module: Any, state_dict: dict[str, Tensor], prefix: str, *load: Any) -> None:
@@ -158,9 +169,9 @@ def collect_tensors(module: Any, state_dict: dict[str, Tensor], prefix: str, *lo
     for key in module.owned():
         if state_dict.pop(prefix + key, None) is None and not installed:
             load[2].append(prefix + key)  # the missing keys
-    flat = prefix + "flat"
+    flat = prefix + FLAT
     expected = flat in state_dict or not module.state.last_load[2]
-    if installed and expected and own_parameter(module, "flat") is not None:
+    if installed and expected and own_parameter(module, FLAT) is not None:
         state_dict[flat] = module.flat  # the vector itself: its values come with the deltas
 
 
@@ -250,7 +261,7 @@ def tensors_in(
 
 def vector_keys(module: nn.Module, prefix: str, state: AdapterState) -> list[str]:
     """The keys in a state dict of an adapter's trainable vector within a module."""
-    return [path + "flat" for path, container in containers_in(module, prefix) if container is state.carrier]
+    return [path + FLAT for path, container in containers_in(module, prefix) if container is state.carrier]
 
 
 def containers_in(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, Container]]:
@@ -349,7 +360,7 @@ def with_present_tensors(model: nn.Module, state: AdapterState, state_dict: Mapp
 
 def is_vector(key: str) -> bool:
     """Whether a key of a state dict names an adapter's trainable vector."""
-    return ".fishdip_values." in key and key.endswith(".flat")
+    return ".fishdip_values." in key and key.endswith(f".{FLAT}")
 
 
 def without_vectors(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from ..support.models import (
     FAMILIES,
@@ -23,6 +24,7 @@ from ..support.models import (
     classifier_examples,
     flat_of,
     gpt2,
+    ignoring_unscored_mask,
     padded,
     randomise,
     seq2seq_examples,
@@ -41,6 +43,38 @@ def trained(family: str = "t5", **settings: Any) -> Any:
         model.base_model.update_mask(make(6)[start : start + 3])
         randomise(model, seed=start)
     return model
+
+
+class Owner(nn.Module):
+    """Owns two parameters, whatever they are called."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__()
+        for name in names:
+            self.register_parameter(name, nn.Parameter(torch.randn(4, 4)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for parameter in self.parameters():
+            x = x @ parameter
+        return x
+
+
+@pytest.mark.parametrize("names", [("flat", "flat_"), ("state", "deltas"), ("kind", "sha256")])
+@pytest.mark.parametrize("first", [True, False], ids=["carrier", "other"])
+@pytest.mark.parametrize("compact", [False, True])
+def test_a_parameter_may_have_any_name(names: tuple[str, str], first: bool, compact: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    base = nn.Sequential(*([Owner(*names), nn.Linear(4, 4)] if first else [nn.Linear(4, 4), Owner(*names)]))
+    other, third = copy.deepcopy(base), copy.deepcopy(base)
+    model, x = tuned(base, density=0.5, init_weights=False, compact=compact), torch.randn(2, 4)
+    with ignoring_unscored_mask():
+        model(x).sum().backward()
+    model.save_pretrained(str(tmp_path))
+    assert torch.equal(PeftModel.from_pretrained(other, str(tmp_path))(x), model(x))
+    again = tuned(third, density=0.5)
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(again(x), model(x))
+    assert torch.equal(copy.deepcopy(model)(x), model(x))
 
 
 def same_adapter(a: Any, b: Any, adapter: str | None = None) -> bool:
