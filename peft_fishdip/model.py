@@ -144,7 +144,8 @@ class FishDipModel(AdapterTuner):
         state, optimizer = raise_on_all_ranks(lambda: self._checked(adapter_name, optimizer, step))
         ordered = raise_on_all_ranks(lambda: ordered_scores(state, scores))
         state.stop_driving()
-        return change_mask(state, Scores(ordered, (), ()), optimizer, started, step, expected_power=None)
+        remedy = "only their order counts, so scale them down, and replace NaN and infinity"
+        return change_mask(state, Scores(ordered, (), ()), optimizer, started, step, expected_power=None, remedy=remedy)
 
     def last_update(self, adapter_name: str | None = None) -> MaskUpdate | None:
         """What the last mask update of this process scored and changed; None before the first one."""

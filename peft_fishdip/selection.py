@@ -12,6 +12,7 @@ from torch import Tensor
 CHUNK = 1 << 20  # scores that are converted to keys at a time
 HALF = 1 << 16  # number of values of 16 bits
 SAMPLE = 1 << 18  # scores in the sample that the threshold is estimated from
+OF_EXAMPLES = "look for an example whose loss or gradient overflows (float16 weights are a common cause)"
 SMALL_SHARE = 20  # if k is at most 1 / SMALL_SHARE of all scores, candidates are collected, at 4 bytes each
 
 
@@ -22,7 +23,7 @@ class TopK(NamedTuple):
     threshold: float  # the smallest chosen score
 
 
-def top_k(scores: Mapping[str, Tensor], k: int) -> TopK:
+def top_k(scores: Mapping[str, Tensor], k: int, remedy: str = OF_EXAMPLES) -> TopK:
     """Choose the `k` largest of all scores together.
 
     Among equal scores, those of the first tensor and of the lowest positions are chosen. The bits of a float32 give an
@@ -31,6 +32,7 @@ def top_k(scores: Mapping[str, Tensor], k: int) -> TopK:
     Args:
         scores: per name a floating point tensor of any shape, compared in float32.
         k: number of entries to choose, from 1 to the total number of scores.
+        remedy: of a score that is not finite, by where the scores come from.
 
     Raises:
         ValueError: k is out of range, or a score is NaN or infinite; the message names the tensor and position.
@@ -38,8 +40,8 @@ def top_k(scores: Mapping[str, Tensor], k: int) -> TopK:
     total = sum(score.numel() for score in scores.values())
     if not 1 <= k <= total:
         raise ValueError(f"k={k} entries cannot be chosen from {total} scores; choose 1 to {total}.")
-    found = kth_of_candidates(scores, k, total) if SMALL_SHARE * k <= total else None
-    kth, ties = kth_by_histograms(scores, k) if found is None else found
+    found = kth_of_candidates(scores, k, total, remedy) if SMALL_SHARE * k <= total else None
+    kth, ties = kth_by_histograms(scores, k, remedy) if found is None else found
     positions = {}
     for name, score in scores.items():
         places = [torch.empty(0, dtype=torch.int64, device=score.device)]
@@ -55,13 +57,15 @@ def top_k(scores: Mapping[str, Tensor], k: int) -> TopK:
     return TopK(positions, float(torch.tensor(bits, dtype=torch.int32, device="cpu").view(torch.float32)))
 
 
-def kth_of_candidates(scores: Mapping[str, Tensor], k: int, total: int) -> tuple[int, int] | None:
+def kth_of_candidates(
+    scores: Mapping[str, Tensor], k: int, total: int, remedy: str = OF_EXAMPLES
+) -> tuple[int, int] | None:
     """The k-th largest key of those above an estimated threshold, and how many of the k are equal to it; None if the
     estimate is too high, or so low that far more than k scores reach it."""
     threshold = estimated_threshold(scores, k, total)
     candidates, count = [], 0
     for name, score in scores.items():
-        for _, key in sortable_chunks(score, name):
+        for _, key in sortable_chunks(score, name, remedy):
             candidates.append(key[key >= threshold].cpu())
             count += candidates[-1].numel()
             if count > 2 * k + CHUNK:
@@ -83,14 +87,14 @@ def estimated_threshold(scores: Mapping[str, Tensor], k: int, total: int) -> int
     return int(next(sortable_chunks(threshold))[1])
 
 
-def kth_by_histograms(scores: Mapping[str, Tensor], k: int) -> tuple[int, int]:
+def kth_by_histograms(scores: Mapping[str, Tensor], k: int, remedy: str = OF_EXAMPLES) -> tuple[int, int]:
     """The same as [`kth_of_candidates`], from histograms of the high and then the low 16 bits of the keys.
 
     It is slower, but its memory does not grow with k.
     """
     high_counts = torch.zeros(HALF, dtype=torch.int64, device="cpu")
     for name, score in scores.items():
-        for _, key in sortable_chunks(score, name):
+        for _, key in sortable_chunks(score, name, remedy):
             high_counts += torch.bincount((key >> 16) + HALF // 2, minlength=HALF).cpu()
     bucket, above = boundary(high_counts, k)
     high = bucket - HALF // 2
@@ -110,7 +114,7 @@ def boundary(counts: Tensor, k: int) -> tuple[int, int]:
     return bucket, int(at_least[steps] - counts[bucket])
 
 
-def sortable_chunks(score: Tensor, name: str | None = None) -> Iterator[tuple[int, Tensor]]:
+def sortable_chunks(score: Tensor, name: str | None = None, remedy: str = OF_EXAMPLES) -> Iterator[tuple[int, Tensor]]:
     """Yield the int32 keys of a score in chunks, each with the flat position of its first entry; with a `name`, raise a
     ValueError for a score that is not finite."""
     flat = score.detach().reshape(-1)
@@ -120,8 +124,8 @@ def sortable_chunks(score: Tensor, name: str | None = None) -> Iterator[tuple[in
         if name is not None and not view.sum().isfinite() and not view.isfinite().all():
             bad = int((~view.isfinite()).nonzero()[0])
             raise ValueError(
-                f"the score of {name!r} at flat position {start + bad} is {float(view[bad])}; scores must be finite: "
-                "look for an example whose loss or gradient overflows (float16 weights are a common cause)."
+                f"the score of {name!r} at flat position {start + bad} is {float(flat[start + bad])}; scores must be "
+                f"finite in float32: {remedy}."
             )
         bits = view.view(torch.int32)
         # larger bits of a negative float mean a smaller number

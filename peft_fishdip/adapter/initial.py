@@ -156,7 +156,8 @@ def data_free_mask(
     """The K positions of a fresh adapter, given the size of each parameter and how its base values are read."""
     if config.init_mask == "magnitude":
         with torch.no_grad():
-            return dict(top_k({name: values().abs() for name, values in base_values.items()}, k).positions)
+            magnitudes = {name: values().abs() for name, values in base_values.items()}
+            return dict(top_k(magnitudes, k, "repair these base weights, or choose init_mask='random'").positions)
     return dict(random_positions(dict(numel), k, torch.Generator().manual_seed(config.seed)))
 
 

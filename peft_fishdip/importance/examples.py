@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import IterableDataset
+from torch.utils.data import Dataset, IterableDataset
 
 from ..distributed import world
 from .losses import IGNORED, Batch, Numbered, batch_size
@@ -91,13 +91,30 @@ def checked_examples(examples: Any, argument: str = "examples") -> Any:
 
 
 def is_indexed(examples: Any) -> bool:
-    """Whether the items of a Dataset or sequence can be fetched by number; raises a TypeError for a single batch."""
+    """Whether the items of a Dataset or sequence can be fetched by number; raises a TypeError for a single batch and for
+    several splits."""
     if isinstance(examples, Mapping):
         kind = type(examples).__name__
+        if are_splits(examples.values()):
+            first = next(iter(examples))
+            raise TypeError(
+                f"examples is a {kind} of the splits {', '.join(map(str, examples))}; choose one, such as "
+                f"dataset[{first!r}]."
+            )
         raise TypeError(f"examples is a {kind}, a single batch; pass an iterator of batches, such as iter([batch]).")
     if isinstance(examples, IterableDataset):  # inherits a __getitem__ that only raises
         return False
     return hasattr(examples, "__getitem__") and hasattr(examples, "__len__")
+
+
+def are_splits(values: Iterable[Any]) -> bool:
+    """Whether these are data sets or lists of examples, and not the tensors or lists of a batch."""
+    return any(
+        hasattr(value, "column_names")
+        or isinstance(value, Dataset)
+        or (isinstance(value, (list, tuple)) and len(value) > 0 and isinstance(value[0], Mapping))
+        for value in values
+    )
 
 
 class IndexedExamples(ExampleSource):

@@ -105,9 +105,13 @@ def typical_rms(model: nn.Module, state: AdapterState) -> float:
 
 
 def is_adam(optimizer: Optimizer) -> bool:
-    """Whether a step changes each entry by about the learning rate: Adam and what is made like it, and Lion."""
+    """Whether a step changes each entry by about the learning rate: Adam and what is made like it, and Lion.
+
+    Not so in D-Adaptation and Prodigy, which multiply the rate, 1 as a rule, by one that they find.
+    """
     kind = type(optimizer).__name__.lower()
-    return "adam" in kind or "lion" in kind
+    finds_rate = "dadapt" in kind or "prodigy" in kind or any("d0" in group for group in optimizer.param_groups)
+    return ("adam" in kind or "lion" in kind) and not finds_rate
 
 
 def peak(group: dict[str, Any]) -> float:

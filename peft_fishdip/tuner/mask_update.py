@@ -25,7 +25,7 @@ from ..importance.scoring import Scores, Scoring, Weights, scores_of
 from ..layers.layer import FishDipLayer, layers_of, tuned_parameters, unmerge_all
 from ..optim.carry_over import carry_over, check_optimizer
 from ..quantization import has_quantized_storage
-from ..selection import top_k
+from ..selection import OF_EXAMPLES, top_k
 from .guards import refuse_unfit
 
 
@@ -120,7 +120,13 @@ def scored_update(
 
 @torch.no_grad()
 def change_mask(
-    state: AdapterState, scores: Scores, optimizer: Any, started: float, step: int | None, expected_power: int | None
+    state: AdapterState,
+    scores: Scores,
+    optimizer: Any,
+    started: float,
+    step: int | None,
+    expected_power: int | None,
+    remedy: str = OF_EXAMPLES,
 ) -> MaskUpdate:
     """Select the K entries with the highest scores and make them the active ones.
 
@@ -131,11 +137,12 @@ def change_mask(
         started: when the update began, by time.perf_counter().
         step: the optimizer step, for the record.
         expected_power: the power of a score that is a squared gradient; None if no power of it is.
+        remedy: of a score that is not finite.
     """
     if expected_power is not None:
         for delta in state.deltas:  # the gradient of a trained value, delta / scale, is scale times the delta's
             scores.importance[delta.name].mul_(delta.scale ** (2 / expected_power))
-    chosen = raise_on_all_ranks(lambda: top_k(scores.importance, state.flat.numel()))
+    chosen = raise_on_all_ranks(lambda: top_k(scores.importance, state.flat.numel(), remedy))
     positions = broadcast_from_rank0(chosen.positions)
 
     def prepared() -> tuple[MaskUpdate, list[Write]]:

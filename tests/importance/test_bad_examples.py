@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import datasets
 import pytest
 import torch
 from torch import Tensor, nn
@@ -91,6 +92,12 @@ CASES: dict[str, tuple[Any, type[Exception], str]] = {
         TypeError,
         r"examples is a dict, a single batch; .* such as iter\(\[batch\]\)",
     ),
+    "splits": (
+        datasets.DatasetDict(train=datasets.Dataset.from_list(seq2seq_examples(4))),
+        TypeError,
+        r"examples is a DatasetDict of the splits train; choose one, such as dataset\['train'\]",
+    ),
+    "splits as lists": ({"a": seq2seq_examples(2), "b": []}, TypeError, "a dict of the splits a, b; choose one"),
     "batches as a list": ([padded(seq2seq_examples(4))], (TypeError, ValueError), "example 0 looks like a batch"),
     "tuples": ([(1, 2), (3, 4), (5, 6)], TypeError, "example 0 is a tuple, not a dict of features"),
     "tuples as batches": (iter([(1, 2)]), TypeError, "a batch is a tuple, not a dict of tensors"),
@@ -327,10 +334,14 @@ def test_merged_disabled_or_ambiguous_adapters_are_refused() -> None:
             r"score of '0\.bias' must be a real tensor of shape \(4,\), not a list",
         ),
         (lambda s: s.update({"0.bias": torch.zeros(4, dtype=torch.complex64)}), "not a Tensor torch.complex64 "),
+        (
+            lambda s: s.update({"0.bias": s["0.bias"].double() + 1e300}),
+            r"the score of '0\.bias' at flat position 0 is 1e\+300; scores must be finite in float32: only their order",
+        ),
         (lambda s: s["0.bias"].fill_(float("nan")), r"the score of '0\.bias' at flat position 0 is nan"),
         (
             lambda s: s["0.weight"].view(-1)[5:6].fill_(float("inf")),
-            r"the score of '0\.weight' at flat position 5 is inf",
+            r"the score of '0\.weight' at flat position 5 is inf; .* only their order counts, so scale them down",
         ),
     ],
 )

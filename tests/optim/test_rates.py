@@ -99,6 +99,16 @@ def test_steps_whose_size_is_that_of_gradients_are_not_judged() -> None:
     assert told(model, torch.optim.SGD([flat_of(model)], lr=1e-6)) == []
 
 
+@pytest.mark.parametrize("name", ["DAdaptAdam", "DAdaptLion", "Prodigy", "AdamThatFindsItsRate"])
+def test_optimizers_that_find_their_rate_are_not_judged(name: str) -> None:
+    kind: Any = type(name, (torch.optim.AdamW,), {})
+    model = scored("auto")
+    optimizer = kind([flat_of(model)], lr=1.0)
+    if name.startswith("Adam"):
+        optimizer.param_groups[0]["d0"] = 1e-6
+    assert told(model, optimizer) == []
+
+
 def test_each_optimizer_is_judged_though_nothing_updates_the_mask_by_itself() -> None:
     model = tuned(bert_classifier(), delta_scale="auto", auto_update=False)
     model.base_model.set_mask(random_scores(model))
