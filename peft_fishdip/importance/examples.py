@@ -91,8 +91,7 @@ def checked_examples(examples: Any, argument: str = "examples") -> Any:
 
 
 def is_indexed(examples: Any) -> bool:
-    """Whether the items of a Dataset or sequence can be fetched by number; raises a TypeError for a single batch and for
-    several splits."""
+    """Whether the items of a Dataset or sequence can be fetched by number; raises a TypeError for a batch or splits."""
     if isinstance(examples, Mapping):
         kind = type(examples).__name__
         if are_splits(examples.values()):

@@ -139,6 +139,8 @@ class CurrentWeight(torch.Tensor):
         cls, func: Callable[..., Any], types: Sequence[type], args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        if freezes(func, args, kwargs):
+            return args[0]  # the base parameter is frozen, and the adapter trains its deltas or not as a whole
         name = getattr(func, "__name__", "")
         of_property = getattr(getattr(func, "__self__", None), "__name__", "")
         if name == "__get__" and of_property == "data":
@@ -222,6 +224,17 @@ def computed(value: Any) -> Any:
     if type(value) in (tuple, list):
         return type(value)(map(computed, value))
     return {key: computed(x) for key, x in value.items()} if type(value) is dict else value
+
+
+def freezes(func: Callable[..., Any], args: Any, kwargs: Any) -> bool:
+    """Whether a function would freeze the tensor that is its first argument."""
+    if getattr(func, "__name__", "") == "requires_grad_":
+        wanted = args[1] if len(args) > 1 else kwargs.get("requires_grad", True)
+    elif func == torch.Tensor.requires_grad.__set__:  # type: ignore[attr-defined]
+        wanted = args[1]
+    else:
+        return False
+    return not wanted
 
 
 def changes(name: str) -> bool:

@@ -306,6 +306,21 @@ def test_a_change_of_what_was_read_is_refused() -> None:
     assert torch.equal(model.base_model.model.first.base_layer.weight, before)
 
 
+def freeze(weight: Any) -> None:
+    weight.requires_grad = False
+
+
+@pytest.mark.parametrize("way", [freeze, lambda weight: weight.requires_grad_(False)], ids=["set", "called"])
+@pytest.mark.parametrize("gradients", [True, False])
+def test_what_was_read_may_be_frozen_as_the_base_is(way: Any, gradients: bool) -> None:
+    model = whole(Reader)
+    with torch.set_grad_enabled(gradients):
+        way(model.base_model.model.first.weight)
+    assert model.base_model.model.first.weight.requires_grad  # the deltas are trained as before
+    with pytest.raises(RuntimeError, match="requires_grad_ would change a copy"):
+        model.base_model.model.first.weight.requires_grad_(True)
+
+
 @pytest.mark.parametrize("name", ["first", "table"])
 def test_data_of_a_weight_has_the_deltas_and_no_gradients(name: str) -> None:
     model = tuned(Both(), init_weights=False, density=0.5)
