@@ -15,6 +15,7 @@ from ..layers.layer import FishDipLayer, layers_of
 from .calls import CALLS
 from .copies import ADAPTERS, check_values
 from .reentrant import STATES, after_forward, before_forward
+from .unfrozen import SEEN, warn_of_unfrozen
 
 RESIZE = "resize_token_embeddings"
 HOOKS = "_fishdip_guards"
@@ -27,6 +28,7 @@ def put_guards(model: nn.Module) -> None:
         handles = model.__dict__[HOOKS] = []
         handles.append(model.register_forward_pre_hook(refuse_in_call, with_kwargs=True))
         handles.append(model.register_forward_pre_hook(check_values))
+        handles.append(model.register_forward_pre_hook(warn_of_unfrozen))
         handles.append(model.register_forward_pre_hook(before_forward))
         handles.append(model.register_forward_hook(after_forward))
         handles.append(model.register_load_state_dict_post_hook(share_again))
@@ -42,6 +44,7 @@ def remove_guards(model: nn.Module) -> None:
         handle.remove()
     model.__dict__.pop(STATES, None)
     model.__dict__.pop(ADAPTERS, None)
+    model.__dict__.pop(SEEN, None)
     model.__dict__.pop(RESIZE, None)
     model.__dict__.pop(CALLS, None)
 
