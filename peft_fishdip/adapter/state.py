@@ -124,6 +124,9 @@ class Driver(Protocol):
     def close(self) -> None:
         """Release the model."""
 
+    def around(self, optimizer: Any) -> Any:
+        """The outermost optimizer that has been seen to step an optimizer; that one itself if there is none."""
+
 
 POSITIONS, VALUES, SUMMARY = "fishdip_indices", "fishdip_values", "fishdip_summary"
 """The kinds of tensors of an adapter in a state dict."""

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from ..adapter.atomic import Write, copy_into, put
 from ..adapter.positions import gathered
 from .closure import HookResult, once_gradients_are_there
+from .nested import refuse_joint_state, refuse_tensors_outside, trainers_of, trains
 
 # State tensors that hold a running mean (or sum, in Adagrad) of squared gradients.
 SECOND_MOMENTS = ("exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum", "variance", "state2")
@@ -31,18 +32,30 @@ def unwrapped(optimizer: Any) -> Optimizer:
     return optimizer
 
 
-def check_optimizer(optimizer: Any, vector: nn.Parameter) -> Optimizer:
+def check_optimizer(optimizer: Any, vector: nn.Parameter, stays: bool = False) -> Optimizer:
     """The torch optimizer, once it is clear that its state can follow a new mask of `vector`.
+
+    So can that of optimizers within it. With `stays`, this is the only mask, and a vector of zeros has no state yet.
 
     Raises a TypeError if there is none, and a ValueError if it does not train `vector` or has a state of another form.
     """
     optimizer = unwrapped(optimizer)
-    if not any(parameter is vector for group in optimizer.param_groups for parameter in group["params"]):
+    if not trains(optimizer, vector):
         frozen = "" if vector.requires_grad else "; it needs no gradient: activate it, set_adapter(...), before that"
         raise ValueError(
             f"{type(optimizer).__name__} does not train the adapter's vector of {vector.numel()} values; pass the "
             f"optimizer that was made from this model's parameters, after the adapter was added{frozen}."
         )
+    for each in trainers_of(optimizer, vector):
+        refuse_other_forms(each, vector)
+        refuse_joint_state(each)
+        if not stays or bool(vector.any()):
+            refuse_tensors_outside(each, vector)
+    return optimizer
+
+
+def refuse_other_forms(optimizer: Optimizer, vector: nn.Parameter) -> None:
+    """Raise ValueError if the state of `vector` is not one number for all entries, or one float for each."""
     for name, value in optimizer.state.get(vector, {}).items():
         if name not in state_of_any_mask(optimizer) and not follows(value, vector):
             form = f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else "a collection"
@@ -50,7 +63,6 @@ def check_optimizer(optimizer: Any, vector: nn.Parameter) -> Optimizer:
                 f"{type(optimizer).__name__} keeps its state {name!r} in a form that cannot follow a new mask: {form}; "
                 "use an optimizer with one float per entry, such as AdamW, or update_interval=None."
             )
-    return optimizer
 
 
 def state_of_any_mask(optimizer: Optimizer) -> tuple[str, ...]:
@@ -73,7 +85,7 @@ def follows(value: Any, vector: nn.Parameter) -> bool:
 def carry_over(
     optimizer: Optimizer, vector: nn.Parameter, source: Tensor, values: Tensor, expected_sq_grad: Tensor | None
 ) -> list[Write]:
-    """The writes that re-index the state of `vector`, in place.
+    """The writes that re-index the state of `vector` in place, in an optimizer and those within it.
 
     Entries that stay keep their moments. New ones start with a zero first moment and a second moment on the scale of
     those that stay: under an old step count, a zero second moment would make Adam's first step 3.2 learning rates
@@ -84,6 +96,14 @@ def carry_over(
     `source`, int64 (K,), is the old index of each entry, -1 for new ones; `values`, (K,), the vector from now on;
     `expected_sq_grad`, float32 (K,), is proportional to the squared gradients to expect.
     """
+    found = [carried_over(each, vector, source, values, expected_sq_grad) for each in trainers_of(optimizer, vector)]
+    return [write for writes in found for write in writes]
+
+
+def carried_over(
+    optimizer: Optimizer, vector: nn.Parameter, source: Tensor, values: Tensor, expected_sq_grad: Tensor | None
+) -> list[Write]:
+    """See [`carry_over`]: the writes for one optimizer."""
     state = optimizer.state.get(vector)
     if not state:
         return []
@@ -100,7 +120,7 @@ def carry_over(
         elif name in SECOND_MOMENTS:
             carried = torch.where(new, expected_squares(carried, new, expected_sq_grad).to(carried.dtype), carried)
         writes.append(copy_into(value, carried))
-    return [*writes, cap_first_step(optimizer, vector, source)]
+    return [*writes, cap_first_step(optimizer, vector, source)] if state.keys() & set(SECOND_MOMENTS) else writes
 
 
 def is_copy(name: str) -> bool:

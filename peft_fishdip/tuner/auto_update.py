@@ -25,6 +25,7 @@ from ..importance.replay import Replayed
 from ..importance.rows import RowsError
 from ..importance.scoring import Scores, scores_of
 from ..layers.layer import layers_of, tuned_parameters
+from ..optim.nested import inner_ones
 from ..schedule import next_update, update_is_due
 from .mask_update import change_mask, check_update, is_trained, scored_update, weights_of
 from .steps import hear_steps_of, leave
@@ -173,13 +174,13 @@ class AutoUpdate:
 
         An optimizer within the step of another one has the moments that follow the mask, and decides from then on.
         """
-        if not self.driving:
-            return
         outer = None if self._stepping is None else self._stepping()
         within = outer is not None and outer is not optimizer
         if outer is not None and within and ref(outer) not in self._outer:
             self._outer.append(ref(outer))
         self._stepping = ref(optimizer)
+        if not self.driving:
+            return
         gradient = self.state.flat.grad
         if gradient is None or ref(optimizer) in self._outer:
             return
@@ -214,6 +215,11 @@ class AutoUpdate:
             if self.due and (self.unheard or self.stopped):
                 self._gather_gradients_when_called()
             self.trained = self.unheard = False
+
+    def around(self, optimizer: Optimizer) -> Optimizer:
+        """The outermost optimizer that has been seen to step an optimizer; that one itself if there is none."""
+        outer = [found for other in self._outer if (found := other()) is not None]
+        return next((other for other in outer if optimizer in inner_ones(other)), optimizer)
 
     def _begin_at(self, steps: int) -> None:
         """Find when the next update is due, for an optimizer that has made so many steps."""

@@ -23,7 +23,7 @@ from ..importance.fisher import scoring_mode
 from ..importance.losses import LossFn
 from ..importance.scoring import Scores, Scoring, Weights, scores_of
 from ..layers.layer import FishDipLayer, layers_of, tuned_parameters, unmerge_all
-from ..optim.carry_over import carry_over, check_optimizer
+from ..optim.carry_over import carry_over, check_optimizer, unwrapped
 from ..quantization import has_quantized_storage
 from ..selection import OF_EXAMPLES, top_k
 from .guards import refuse_unfit
@@ -38,7 +38,11 @@ def check_update(model: nn.Module, state: AdapterState, optimizer: Any, step: in
     for name, (parameter, tensor) in tuned_parameters(model, state.adapter_name).items():
         if not has_quantized_storage(tensor):
             refuse_sharded(name, tensor, parameter.shape)
-    return None if optimizer is None else check_optimizer(optimizer, state.flat)
+    if optimizer is None:
+        return None
+    outermost = unwrapped(optimizer) if state.driver is None else state.driver.around(unwrapped(optimizer))
+    stays = state.config.update_interval is None and state.num_updates == 0
+    return check_optimizer(outermost, state.flat, stays)
 
 
 @contextmanager

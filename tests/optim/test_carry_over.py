@@ -292,6 +292,23 @@ def test_lbfgs_is_refused_once_it_has_a_history() -> None:
         model.base_model.set_mask(scores[1], optimizer=optimizer)
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_lbfgs_is_refused_wherever_it_keeps_its_history(first: bool) -> None:
+    model, scores = model_and_masks()
+    vector, other = flat_of(model), nn.Parameter(torch.ones(3))
+    parameters = [vector, other] if first else [other, vector]
+    optimizer = torch.optim.LBFGS(parameters)
+
+    def closure() -> Tensor:
+        for parameter in parameters:
+            parameter.grad = parameter.detach() - 2
+        return sum((parameter.detach() - 2).square().sum() for parameter in parameters)
+
+    optimizer.step(closure)
+    with pytest.raises(ValueError, match=r"LBFGS keeps its state '.*' .* AdamW, or update_interval=None"):
+        model.base_model.set_mask(scores[1], optimizer=optimizer)
+
+
 def test_what_does_not_train_the_adapter_is_refused() -> None:
     model, scores = model_and_masks()
     stranger = torch.optim.AdamW([nn.Parameter(torch.zeros(K))])
