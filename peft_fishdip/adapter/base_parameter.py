@@ -81,6 +81,8 @@ class TunedParameter:
             of a float64 base the sum in float64.
         """
         positions, delta = self.joint(deltas, views)
+        if weight.is_meta and not positions.is_meta:
+            refuse_offloaded(self.name)
         base = read(weight, positions)
         return positions, base, (at_least_float(base) + delta).to(base.dtype)
 
@@ -244,6 +246,16 @@ def refuse_shared_memory(name: str, weight: Tensor) -> None:
         )
 
 
+def refuse_offloaded(name: str) -> None:
+    """Raise ValueError for a parameter without values, as accelerate leaves it between the calls of its module."""
+    raise ValueError(
+        f"{name!r} or the adapter's deltas have no values here, on device 'meta': load them, or, if accelerate has "
+        "offloaded them after the adapter was added (cpu_offload, disk_offload, dispatch_model), keep the model on one "
+        "device, in half precision or quantized if memory is short; or leave the offloaded modules out with "
+        "exclude_modules."
+    )
+
+
 def key_of(deltas: Sequence[SparseDelta]) -> list[tuple[object, ...]]:
     """Differs whenever the effective values of `deltas` may differ."""
     return [(id(delta), id(delta.support), delta.state.version) for delta in deltas]
@@ -251,7 +263,13 @@ def key_of(deltas: Sequence[SparseDelta]) -> list[tuple[object, ...]]:
 
 def active_views(deltas: Sequence[SparseDelta]) -> list[Tensor]:
     """The trainable values of each delta, as views of its adapter's vector."""
-    return [delta.state.views()[delta.index].to(delta.active.device) for delta in deltas]
+    try:
+        return [delta.state.views()[delta.index].to(delta.active.device) for delta in deltas]
+    except NotImplementedError:
+        for delta in deltas:
+            if delta.state.flat.is_meta:
+                refuse_offloaded(delta.name)
+        raise
 
 
 def at_least_float(tensor: Tensor) -> Tensor:

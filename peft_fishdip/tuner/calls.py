@@ -62,7 +62,8 @@ class Calls:
             if is_other and thread not in self._running:
                 raise RuntimeError(
                     f"this thread has activated {chosen} by set_adapter, and another thread {list(active)} since. "
-                    f"{REMEDY}."
+                    f"{REMEDY}; or, under a lock of your own, call set_adapter before each call, also where its "
+                    "adapter is active already."
                 )
             self._running[thread] += 1
         try:

@@ -66,6 +66,28 @@ def test_loading_an_adapter_onto_an_offloaded_base_is_refused(tmp_path: Path) ->
         PeftModel.from_pretrained(base, str(tmp_path / "adapter"))
 
 
+AFTERWARDS: dict[str, Callable[[Any, Path], Any]] = {
+    "cpu_offload": lambda model, folder: cpu_offload(model, execution_device=CPU),
+    "disk_offload": lambda model, folder: disk_offload(model, str(folder), execution_device=CPU),
+}
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+@pytest.mark.parametrize("how", AFTERWARDS)
+def test_offloading_after_the_adapter_was_added_is_refused_by_name(how: str, gradients: bool, tmp_path: Path) -> None:
+    model = AFTERWARDS[how](tuned(llama(), init_weights=False), tmp_path)
+    refused = pytest.raises(ValueError, match=r"'model\.embed_tokens.*offloaded.*exclude_modules")
+    with refused, torch.set_grad_enabled(gradients):
+        model(**padded(lm_examples(2)))
+
+
+def test_offloading_some_modules_after_the_adapter_was_added_is_refused_by_name() -> None:
+    model = tuned(llama(), init_weights=False)
+    cpu_offload(model.base_model.model.lm_head.base_layer, execution_device=CPU)
+    with pytest.raises(ValueError, match=r"'lm_head.*offloaded.*exclude_modules"):
+        model(**padded(lm_examples(2)))
+
+
 @pytest.mark.parametrize("how", ["from_pretrained", "dispatch_model"])
 def test_what_stays_in_place_is_tuned_beside_offloaded_modules(how: str, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"exclude_modules": r".*layers\.1\..*", "init_weights": False}
