@@ -184,8 +184,13 @@ class TunedParameter:
         """Write effective values into the base tensor until `unmerge`. The caller holds the lock.
 
         Raises:
-            ValueError: other processes may have the same memory.
+            ValueError: other processes may have the same memory, or the tensor can be changed in inference mode alone.
         """
+        if weight.is_inference() and not torch.is_inference_mode_enabled():
+            raise ValueError(
+                f"{self.name!r} was made within torch.inference_mode(), and torch lets deltas be written into it there "
+                "alone: load the base outside of inference mode, or call the model within it, too."
+            )
         if weight.data_ptr() != self._own_memory:
             refuse_shared_memory(self.name, weight)
             self._own_memory = weight.data_ptr()

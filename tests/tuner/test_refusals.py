@@ -24,6 +24,7 @@ from ..support.models import (
     flat_of,
     gpt2,
     llama,
+    lm_examples,
     num_hooks,
     padded,
     seq2seq_examples,
@@ -208,3 +209,15 @@ def test_embeddings_that_are_not_tuned_can_be_resized() -> None:
         assert model(**batch).logits.shape[-1] == 50
         merged = copy.deepcopy(model).merge_and_unload()
         assert torch.equal(model(**batch).logits, merged(**batch).logits)
+
+
+def test_a_base_that_was_loaded_in_inference_mode_is_called_there_or_refused_with_a_remedy() -> None:
+    batch = padded(lm_examples(2))
+    with torch.inference_mode():
+        base = llama()
+    model = tuned(base, init_weights=False)
+    refused = pytest.raises(ValueError, match=r"made within torch\.inference_mode\(\).*load the base outside")
+    with refused, torch.no_grad():
+        model(**batch)
+    with torch.inference_mode():
+        assert torch.equal(model(**batch).logits, tuned(llama(), init_weights=False)(**batch).logits)

@@ -168,6 +168,28 @@ def test_no_thread_calls_after_the_switch_of_another_one(model: Any) -> None:
     assert torch.equal(logits(model), expected)
 
 
+def test_a_lock_of_a_server_is_enough_if_each_call_is_preceded_by_its_switch(model: Any) -> None:
+    lock = threading.Lock()
+
+    def answer(name: str) -> Tensor:
+        with lock:
+            model.set_adapter(name)
+            return logits(model)
+
+    expected = [answer(name) for name in NAMES[:2]]
+    found: list[Tensor] = []
+    run_together([lambda: found.append(answer(NAMES[0]))])
+    assert torch.equal(answer(NAMES[0]), expected[0])
+    run_together([lambda: found.append(answer(NAMES[1]))])
+    assert torch.equal(answer(NAMES[1]), expected[1])
+    model.set_adapter(NAMES[0])
+    run_together([lambda: model.set_adapter(NAMES[1])])
+    with pytest.raises(
+        RuntimeError, match="call set_adapter before each call, also where its adapter is active already"
+    ):
+        logits(model)
+
+
 def test_threads_that_never_switch_use_what_is_active(model: Any) -> None:
     model.set_adapter(NAMES[3])
     expected, found = logits(model), []
