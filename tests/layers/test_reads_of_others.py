@@ -137,6 +137,7 @@ class Owner(nn.Module):
         return self.scaled.shifted(self.scaled(x))
 
 
+@pytest.mark.filterwarnings("ignore:requires_grad=True of:UserWarning")  # FSDP wants the same flag of all parameters
 @pytest.mark.filterwarnings("ignore:FSDP is switching to use `NO_SHARD`:UserWarning")
 @pytest.mark.filterwarnings("ignore:.*FSDP:FutureWarning")
 @pytest.mark.parametrize("make", [Owner, Reader])
