@@ -172,8 +172,7 @@ class AdapterState:
         self.afresh: tuple[int, int] | None = None
         self.last_load: tuple[object, bool, bool] = (None, False, False)
         self.installed: tuple[dict[tuple[str, str], Tensor], object] | None = None
-        self.untouched = True
-        self.warned = False
+        self.untouched, self.warned = True, False
         self.driver: Driver | None = None
         self.dtype = torch.float32
         self._first_version: tuple[tuple[int, int] | None] | None = None
