@@ -14,7 +14,7 @@ from ..half_precision import float32_products
 from ..quantization import has_quantized_storage
 from .losses import LossFn, Numbered, example_losses
 from .per_example import Add, PerSampleGradients
-from .rows import rows
+from .rows import RowsError, rows
 
 
 @contextmanager
@@ -189,17 +189,15 @@ class ImportanceSums:
 
         The test compares the first and the last example of the group in one pass and in two. It must come before
         anything is added, because it uses `total`. It also finds parameters that the model uses outside of the modules
-        that own them. An error means no, of whatever kind: the examples then have passes of their own, which raise it
-        if it has another cause.
+        that own them.
         """
         known = _per_sample_support.setdefault(self.model, {})
         targets = frozenset(self.parameters)
         if targets not in known:
+            pair = rows(group, [0, -1])
             try:
-                known[targets] = self.matches_single_passes(rows(group, [0, -1]))
-            except MemoryError:
-                raise
-            except Exception as error:  # the model cannot compute with one parameter per example, or not at all
+                known[targets] = self.matches_single_passes(pair)
+            except (RuntimeError, RowsError) as error:  # the model cannot compute with one parameter per example
                 # on a CPU, a plain RuntimeError reports that memory is short
                 if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
                     return False  # not stored: the next update may have more memory
