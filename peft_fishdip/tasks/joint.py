@@ -26,7 +26,8 @@ class JointTask(Task[JointExample]):
 
     `encode` reports what NerTask does, "relation_of_lost_span" (its head or tail could not be written) and
     "ambiguous_tail" (the tail's words also name a nearer entity, so that reading the target gives another relation).
-    In a raw text it reports "partial_tail", too: a tail after its head that begins within letters or digits.
+    In a raw text it reports "partial_tail", too: a tail after its head that begins within letters or digits, or ends
+    within a word after more than 16 characters of it.
     """
 
     name: ClassVar[str] = "joint"

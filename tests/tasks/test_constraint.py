@@ -378,16 +378,31 @@ def test_in_a_raw_text_brackets_may_split_tokens(text, found):
         assert reading.scores(decoded.prediction) == (1.0,) * len(found)
 
 
+def drawn_from(path, data):
+    """A text that is written by choosing among all that is allowed, and its tokens."""
+    node, ids = path.root, []
+    while not node.done:
+        ids.append(data.draw(st.sampled_from(node.allowed)))
+        node = path.step(node, ids[-1])
+    return path.read(ids), ids
+
+
+def check_relations_drawn_from(source, limit, data):
+    pieces = TokenizerPieces(CODERS[1])
+    path = Path(JOINT.grammar(source, pieces), pieces, limit)
+    reading, ids = drawn_from(path, data)
+    assert len(ids) <= limit or path.grammar.rest(path.grammar.start) + 1 > limit
+    decoded = JOINT.decode(source, reading.text)
+    assert decoded.problems == ()
+    assert len(reading.scores(decoded.prediction)) == len(JOINT.answers(decoded.prediction))
+
+
 @given(st.text(max_size=12), st.data())
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_is_written_for_a_raw_text_can_be_read(raw, data):
     pieces = TokenizerPieces(CODERS[1])
     path = Path(NER.grammar(raw, pieces), pieces, 90)
-    node, ids = path.root, []
-    while not node.done:
-        ids.append(data.draw(st.sampled_from(node.allowed)))
-        node = path.step(node, ids[-1])
-    reading = path.read(ids)
+    reading, _ = drawn_from(path, data)
     decoded = NER.decode(raw, reading.text)
     assert decoded.problems == ()
     assert len(reading.scores(decoded.prediction)) == len(decoded.prediction.spans)
@@ -396,18 +411,7 @@ def test_whatever_is_written_for_a_raw_text_can_be_read(raw, data):
 @given(TOKENS, st.data())
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_relations_are_written_can_be_read(tokens, data):
-    pieces = TokenizerPieces(CODERS[1])
-    record = JointExample(tokens)
-    path = Path(JOINT.grammar(record, pieces), pieces, 120)
-    node, ids = path.root, []
-    while not node.done:
-        ids.append(data.draw(st.sampled_from(node.allowed)))
-        node = path.step(node, ids[-1])
-    reading = path.read(ids)
-    assert len(ids) <= 120 or path.grammar.rest(path.grammar.start) + 1 > 120
-    decoded = JOINT.decode(record, reading.text)
-    assert decoded.problems == ()
-    assert len(reading.scores(decoded.prediction)) == len(JOINT.answers(decoded.prediction))
+    check_relations_drawn_from(JointExample(tokens), 120, data)
 
 
 RAW_ATOMS = [
@@ -458,17 +462,7 @@ def test_relations_to_parts_of_a_raw_text_are_allowed(record):
 @given(st.lists(st.sampled_from(RAW_ATOMS), min_size=1, max_size=4).map(" ".join), st.data())
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_relations_are_written_for_a_raw_text_can_be_read(raw, data):
-    pieces = TokenizerPieces(CODERS[1])
-    path = Path(JOINT.grammar(raw, pieces), pieces, 150)
-    node, ids = path.root, []
-    while not node.done:
-        ids.append(data.draw(st.sampled_from(node.allowed)))
-        node = path.step(node, ids[-1])
-    reading = path.read(ids)
-    assert len(ids) <= 150 or path.grammar.rest(path.grammar.start) + 1 > 150
-    decoded = JOINT.decode(raw, reading.text)
-    assert decoded.problems == ()
-    assert len(reading.scores(decoded.prediction)) == len(JOINT.answers(decoded.prediction))
+    check_relations_drawn_from(raw, 150, data)
 
 
 def test_a_tail_that_begins_within_letters_must_follow_its_entity():
